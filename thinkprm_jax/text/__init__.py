@@ -1,0 +1,1 @@
+"""Text on both sides of the model: tokenizer, prompt strings, solution steps, verdicts."""
