@@ -1,0 +1,1 @@
+"""ThinkPRM in JAX: process reward models that think."""

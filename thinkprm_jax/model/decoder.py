@@ -1,0 +1,235 @@
+"""The decoder of the Qwen2 and Llama families in Flax NNX.
+
+The residual stream, norms, softmax and logits are float32; matrix products take their inputs in ``dtype`` and
+accumulate in float32. Layers are separate list entries, not one stacked array: a decode step then reads every
+weight in place (a slice of a stacked array is a copy on CPUs), and the sampler unrolls them anyway.
+
+Three entry points share the parameters: :meth:`Decoder.__call__` (logits of whole sequences, training and
+parity), :meth:`Decoder.prefill` (keys and values of prompts) and :meth:`Decoder.step` (one token per row).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from thinkprm_jax.model.attention import attend_cache, attend_sequence
+from thinkprm_jax.model.cache import KVCache, write_token
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.products import contract
+from thinkprm_jax.model.rope import rope_frequencies, rotate
+
+
+class Linear(nnx.Module):
+    """y = x W + b with W [in, out]; the product's inputs in ``dtype``, the result float32."""
+
+    def __init__(
+        self, inputs: int, outputs: int, bias: bool, config: ModelConfig, rngs: nnx.Rngs,
+        param_dtype: DTypeLike, dtype: DTypeLike,
+    ) -> None:  # fmt: skip
+        init = nnx.initializers.normal(config.initializer_range)
+        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> float32 [..., out]."""
+        leading = "bt"[: x.ndim - 1]
+        y = contract(f"{leading}i,io->{leading}o", x, self.kernel[...], self.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(jnp.float32)
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale, in float32."""
+
+    def __init__(self, size: int, eps: float, param_dtype: DTypeLike) -> None:
+        self.scale = nnx.Param(jnp.ones((size,), param_dtype))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        return x * jax.lax.rsqrt(variance + self.eps) * self.scale[...].astype(jnp.float32)
+
+
+class Attention(nnx.Module):
+    """Projections of grouped-query attention; the attention itself is in :mod:`.attention`."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
+        d, heads = config.hidden_size, config.num_heads * config.head_dim
+        kv_heads = config.num_kv_heads * config.head_dim
+        self.query = Linear(d, heads, config.qkv_bias, config, rngs, param_dtype, dtype)
+        self.key = Linear(d, kv_heads, config.qkv_bias, config, rngs, param_dtype, dtype)
+        self.value = Linear(d, kv_heads, config.qkv_bias, config, rngs, param_dtype, dtype)
+        self.output = Linear(heads, d, config.output_bias, config, rngs, param_dtype, dtype)
+        self.head_dim = config.head_dim
+
+    def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[..., D] -> q [..., H, h] (rotated, scaled), k [..., K, h] (rotated), v [..., K, h]."""
+
+        def heads(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:-1], -1, self.head_dim)
+
+        q = rotate(heads(self.query(x)), cos, sin) * self.head_dim**-0.5
+        return q, rotate(heads(self.key(x)), cos, sin), heads(self.value(x))
+
+    def merge(self, heads: jax.Array) -> jax.Array:
+        """[..., H, h] -> [..., D]."""
+        return self.output(heads.reshape(*heads.shape[:-2], -1))
+
+
+class MLP(nnx.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
+        d, f, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate = Linear(d, f, bias, config, rngs, param_dtype, dtype)
+        self.up = Linear(d, f, bias, config, rngs, param_dtype, dtype)
+        self.down = Linear(f, d, bias, config, rngs, param_dtype, dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Layer(nnx.Module):
+    """One pre-norm block."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
+        self.attention = Attention(config, rngs, param_dtype, dtype)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
+        self.mlp = MLP(config, rngs, param_dtype, dtype)
+
+
+class Embedding(nnx.Module):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike) -> None:
+        init = nnx.initializers.normal(config.initializer_range)
+        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype))
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return self.embedding[...][tokens].astype(jnp.float32)
+
+
+class Decoder(nnx.Module):
+    """A causal language model; parameters are named as :func:`parameter_axes` lists them."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.embed = Embedding(config, rngs, param_dtype)
+        self.layers = nnx.List([Layer(config, rngs, param_dtype, dtype) for _ in range(config.num_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
+        self.head = (
+            None
+            if config.tie_embeddings
+            else Linear(config.hidden_size, config.vocab_size, False, config, rngs, param_dtype, dtype)
+        )
+
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits of whole sequences.
+
+        Args:
+          tokens: int [B, T]. Causal, so right padding needs no mask: it is never seen by what precedes it.
+          positions: int [B, T], default 0..T-1 in every row; they restart in packed rows.
+          segment_ids: int [B, T]; tokens attend only within equal ids (packed rows).
+        Returns: float32 [B, T, V].
+        """
+        return self.unembed(self.hidden(tokens, positions, segment_ids))
+
+    def hidden(
+        self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
+    ) -> jax.Array:
+        """The same without the head: float32 [B, T, D] after the final norm."""
+        return self.norm(self._sequence(tokens, positions, segment_ids)[0])
+
+    def prefill(self, tokens: jax.Array) -> KVCache:
+        """Keys and values of tokens int [B, T] from position 0, as a cache of length T in ``dtype``.
+
+        No logits: the sampler feeds a prompt's last token through :meth:`step`.
+        """
+        _, keys, values = self._sequence(tokens, None, None)
+        return KVCache(
+            keys=[k.transpose(0, 2, 3, 1).astype(self.dtype) for k in keys],
+            values=[v.transpose(0, 2, 1, 3).astype(self.dtype) for v in values],
+        )
+
+    def step(self, tokens: jax.Array, positions: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
+        """One token per row against the cache.
+
+        Args:
+          tokens: int [B]; positions: int [B], where each token stands (and is written).
+          cache: B rows, longer than every position.
+        Returns: the float32 state [B, D] after the final norm (logits: :meth:`unembed`), the updated cache.
+        """
+        cos, sin = rope_frequencies(self.config, positions)
+        x = self.embed(tokens)
+        keys, values = [], []
+        for layer, layer_keys, layer_values in zip(self.layers, cache.keys, cache.values, strict=True):
+            q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
+            layer_keys, layer_values = write_token(layer_keys, layer_values, k, v, positions)
+            x = x + layer.attention.merge(attend_cache(q, layer_keys, layer_values, positions, self.dtype))
+            x = x + layer.mlp(layer.mlp_norm(x))
+            keys.append(layer_keys)
+            values.append(layer_values)
+        return self.norm(x), KVCache(keys, values)
+
+    def unembed(self, x: jax.Array) -> jax.Array:
+        """[..., D] after the final norm -> float32 logits [..., V]."""
+        if self.head is not None:
+            return self.head(x)
+        leading = "bt"[: x.ndim - 1]
+        return contract(f"{leading}d,vd->{leading}v", x, self.embed.embedding[...], self.dtype)
+
+    def _sequence(
+        self, tokens: jax.Array, positions: jax.Array | None, segment_ids: jax.Array | None
+    ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+        """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
+        if positions is None:
+            positions = jnp.arange(tokens.shape[1])[None]
+        cos, sin = rope_frequencies(self.config, positions)
+        x = self.embed(tokens)
+        keys, values = [], []
+        for layer in self.layers:
+            q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
+            x = x + layer.attention.merge(attend_sequence(q, k, v, segment_ids, self.dtype))
+            x = x + layer.mlp(layer.mlp_norm(x))
+            keys.append(k)
+            values.append(v)
+        return x, keys, values
+
+
+def parameter_axes(config: ModelConfig) -> dict[str, tuple[str | None, ...]]:
+    """Logical axes of every parameter, by its dotted path; :mod:`thinkprm_jax.mesh` maps them to mesh axes."""
+    axes: dict[str, tuple[str | None, ...]] = {
+        "embed.embedding": ("vocab", "embed"),
+        "norm.scale": (None,),
+    }
+    if not config.tie_embeddings:
+        axes["head.kernel"] = ("embed", "vocab")
+    for i in range(config.num_layers):
+        layer = f"layers.{i}"
+        for name, inputs, outputs, bias in (
+            ("attention.query", "embed", "heads", config.qkv_bias),
+            ("attention.key", "embed", "kv_heads", config.qkv_bias),
+            ("attention.value", "embed", "kv_heads", config.qkv_bias),
+            ("attention.output", "heads", "embed", config.output_bias),
+            ("mlp.gate", "embed", "mlp", config.mlp_bias),
+            ("mlp.up", "embed", "mlp", config.mlp_bias),
+            ("mlp.down", "mlp", "embed", config.mlp_bias),
+        ):
+            axes[f"{layer}.{name}.kernel"] = (inputs, outputs)
+            if bias:
+                axes[f"{layer}.{name}.bias"] = (outputs,)
+        axes[f"{layer}.attention_norm.scale"] = (None,)
+        axes[f"{layer}.mlp_norm.scale"] = (None,)
+    return axes
