@@ -13,7 +13,8 @@ import r1_tokenizer
 
 @pytest.fixture(scope="session")
 def r1_tokenizer_folder() -> Path:
-    """A folder with the R1-Distill-Qwen tokenizer; built once a machine, since that takes a while."""
+    """A folder with the R1-Distill-Qwen tokenizer; built once a machine, since that takes a
+    while."""
     version = hashlib.sha256(Path(r1_tokenizer.__file__).read_bytes()).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"thinkprm_jax_r1_tokenizer_{os.getuid()}_{version}"
     if not folder.exists():

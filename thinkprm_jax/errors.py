@@ -2,7 +2,8 @@
 
 
 class UserError(Exception):
-    """A usage or input mistake. The message is one line for a person; programs print it and exit with status 2."""
+    """A usage or input mistake. The message is one line for a person; programs print it and exit
+    with status 2."""
 
 
 class RequestError(Exception):

@@ -31,9 +31,7 @@ LOGICAL_AXES: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_mesh(
-    data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of data x fsdp x tensor devices; at most one of the sizes may be -1: whatever is left.
 
     Raises:

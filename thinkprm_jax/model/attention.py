@@ -78,9 +78,7 @@ def attend_cache(
     return output.reshape(batch, heads, head_dim)
 
 
-def _attend_cache_elementwise(
-    q: jax.Array, keys: jax.Array, values: jax.Array, valid: jax.Array
-) -> jax.Array:
+def _attend_cache_elementwise(q: jax.Array, keys: jax.Array, values: jax.Array, valid: jax.Array) -> jax.Array:
     """The same sums as multiply-and-reduce loops.
 
     A product of one query with a cache row is a matrix-vector product per (row, head): XLA's CPU dot pays more

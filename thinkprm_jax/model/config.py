@@ -100,9 +100,7 @@ class ModelConfig:
         """
         family = config.get("model_type")
         if family not in FAMILIES:
-            raise UserError(
-                f"{source}: model_type {family!r} is not supported (we have: {', '.join(FAMILIES)})"
-            )
+            raise UserError(f"{source}: model_type {family!r} is not supported (we have: {', '.join(FAMILIES)})")
         _refuse_unsupported(config, source)
         rope_theta, rope_scaling = _read_rope(config, source)
         try:

@@ -1,4 +1,5 @@
-"""Chat templates as Hugging Face checkpoints write them: jinja2 in a sandbox, with the names such templates expect."""
+"""Chat templates as Hugging Face checkpoints write them: jinja2 in a sandbox, with the names such
+templates expect."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from thinkprm_jax.errors import UserError
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}` marks assistant text for loss masks; rendering ignores the mark."""
+    """`{% generation %}...{% endgeneration %}` marks assistant text for loss masks; rendering
+    ignores the mark."""
 
     tags = {"generation"}
 
@@ -52,7 +54,8 @@ def render(
     add_generation_prompt: bool,
     variables: Mapping[str, str],
 ) -> str:
-    """The text of `messages` under the template `source`; `variables` holds bos_token and the like."""
+    """The text of `messages` under the template `source`; `variables` holds bos_token and the
+    like."""
     try:
         return _compile(source).render(
             messages=[dict(message) for message in messages],

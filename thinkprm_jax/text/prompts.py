@@ -1,6 +1,7 @@
 """Every string of the ThinkPRM protocol, and the token ids of prompts and training texts.
 
-The released checkpoints were trained on exactly these characters: a changed space or newline changes the verdicts.
+The released checkpoints were trained on exactly these characters: a changed space or newline
+changes the verdicts.
 """
 
 from __future__ import annotations
@@ -43,15 +44,16 @@ TRIGGERS = (
 
 _FIELD = re.compile(r"\{(problem|solution)\}")
 _CHAIN_START = re.compile(r"\s*(?:<think>\s*)?")
+_ANSWER_LINE = r"Is the solution correct\?\s*(?:Yes|No)?"
 _CHAIN_END = re.compile(
-    r"\s*(?:</think>\s*(?:Is the solution correct\?\s*(?:Yes|No)?)?|Is the solution correct\?\s*(?:Yes|No)?)"
-    r"\s*(?:<｜end▁of▁sentence｜>)?\s*\Z"
+    rf"\s*(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z"
 )
 
 
 @dataclass(frozen=True)
 class TrainingText:
-    """ids [T] of prompt and target; the loss counts ids[prompt_length:], from `<think>` through end-of-sentence."""
+    """ids [T] of prompt and target; the loss counts ids[prompt_length:], from `<think>` through
+    end-of-sentence."""
 
     ids: list[int]
     prompt_length: int
@@ -65,7 +67,8 @@ def format_steps(steps: Sequence[str]) -> str:
 def verification_message(
     problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT
 ) -> str:
-    """The user turn. Only the fields {problem} and {solution} of `prompt` are filled: other braces stay (LaTeX)."""
+    """The user turn. Only the fields {problem} and {solution} of `prompt` are filled: other braces
+    stay (LaTeX)."""
     values = {"problem": problem, "solution": format_steps(steps)}
     missing = sorted(set(values) - set(_FIELD.findall(prompt)))
     if missing:
@@ -80,7 +83,8 @@ def encode_prompt(
     messages = [{"role": "user", "content": verification_message(problem, steps, prompt)}]
     ids = tokenizer.encode_chat(messages)
     opening = THINK_OPEN + "\n"
-    # Some revisions of the R1-Distill template stop at the assistant mark; the protocol's prompt never does.
+    # Some revisions of the R1-Distill template stop at the assistant mark; the protocol's prompt
+    # never does.
     if not tokenizer.render_chat([{"role": "user", "content": "x"}]).endswith(opening):
         ids = ids + _encode_pieces(tokenizer, [THINK_OPEN, "\n"])
     return ids
@@ -89,12 +93,13 @@ def encode_prompt(
 def encode_training_text(
     tokenizer: Tokenizer, problem: str, steps: Sequence[str], chain: str, correct: bool
 ) -> TrainingText:
-    """Prompt, chain and decision as ids. The chain is plain text: no control string in it becomes a control token."""
+    """Prompt, chain and decision as ids. The chain is plain text: no control string in it becomes a
+    control token."""
     prompt_ids = encode_prompt(tokenizer, problem, steps)
     opening = _encode_pieces(tokenizer, [THINK_OPEN, "\n"])
     if prompt_ids[-len(opening) :] != opening:
         raise UserError(
-            f"this tokenizer joins {THINK_OPEN} with the prompt's text, so the target has no first token"
+            f"this tokenizer joins {THINK_OPEN} with the text before it: no place to cut"
         )
     before = prompt_ids[: -len(opening)]
     answer = DECISION + (YES if correct else NO)
@@ -105,15 +110,18 @@ def encode_training_text(
 
 
 def training_chain(chain: str) -> str:
-    """The chain as it stands between `<think>` and `</think>`: no wrapper, no decision line, one lead-in."""
+    """The chain as it stands between `<think>` and `</think>`: no wrapper, no decision line, one
+    lead-in."""
     body = _CHAIN_END.sub("", chain[_CHAIN_START.match(chain).end() :]).strip()
     return body if body.startswith(LEAD_IN) else f"{LEAD_IN}\n\n{body}"
 
 
 def _encode_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[int]:
-    """ids of the joined pieces: a piece that is a control string becomes its id, all other text stays plain.
+    """ids of the joined pieces: a piece that is a control string becomes its id, all other text
+    stays plain.
 
-    Where the tokenizer has no such control token (QwQ knows no `<think>`), the piece is ordinary text of its run.
+    Where the tokenizer has no such control token (QwQ knows no `<think>`), the piece is ordinary
+    text of its run.
     """
     ids: list[int] = []
     run = ""

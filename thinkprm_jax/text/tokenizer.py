@@ -1,8 +1,9 @@
 """One tokenizer for trusted and untrusted text, over a checkpoint's tokenizer.json.
 
-Trusted text may spell control tokens (`<think>`); untrusted text never can. Marking tokens as special does not give
-that split: R1-Distill keeps `<think>` and `<｜User｜>` as added tokens that are not special. So untrusted text goes
-through a copy of the tokenizer that has no added tokens at all.
+Trusted text may spell control tokens (`<think>`); untrusted text never can. Marking tokens as
+special does not give that split: R1-Distill keeps `<think>` and `<｜User｜>` as added tokens that
+are not special. So untrusted text goes through a copy of the tokenizer that has no added tokens
+at all.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class Tokenizer:
-    """Text to ids and back. ids are plain Python ints; nothing here adds a token that the text does not spell."""
+    """Text to ids and back. ids are plain Python ints; nothing here adds a token that the text does
+    not spell."""
 
     def __init__(
         self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], template: str | None
     ) -> None:
-        """`backend`: the whole tokenizer. `config`: tokenizer_config.json. `template`: jinja2 source of the chat."""
+        """`backend`: the whole tokenizer. `config`: tokenizer_config.json. `template`: jinja2
+        source of the chat."""
         backend.no_truncation()
         backend.no_padding()
         self.chat_template = template
@@ -42,7 +45,8 @@ class Tokenizer:
         self._config = dict(config)
         self._named = {name: special_text(config.get(name)) for name in _NAMED_TOKENS}
         self._named = {name: text for name, text in self._named.items() if text is not None}
-        # A named token may stand in the base vocabulary only; as an added token, untrusted text cannot spell it.
+        # A named token may stand in the base vocabulary only; as an added token, untrusted text
+        # cannot spell it.
         backend.add_special_tokens(
             [text for text in self._named.values() if backend.token_to_id(text) is not None]
         )
@@ -61,7 +65,8 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path_or_id: str | Path) -> Tokenizer:
-        """From a folder or a Hugging Face id. `UserError` (one line) where there is none or it cannot be read."""
+        """From a folder or a Hugging Face id. `UserError` (one line) where there is none or it
+        cannot be read."""
         folder = resolve_folder(path_or_id)
         try:
             return cls(*read_folder(folder))
@@ -71,24 +76,27 @@ class Tokenizer:
     # Encoding
 
     def encode(self, text: str) -> list[int]:
-        """ids [T] of trusted text: control strings become control ids. No begin-of-sentence token is added."""
+        """ids [T] of trusted text: control strings become control ids. No begin-of-sentence token
+        is added."""
         _check_encodable(text)
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_plain(self, text: str, inner: bool = False) -> list[int]:
         """ids [T] of untrusted text: no control id, whatever the text spells.
 
-        inner: the text follows a control token, so a tokenizer that marks the start of a text leaves the mark out.
+        inner: the text follows a control token, so a tokenizer that marks the start of a text
+        leaves the mark out.
         """
         _check_encodable(text)
         ids = (
             (self._plain_inner if inner else self._plain).encode(text, add_special_tokens=False).ids
         )
-        # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a control token.
+        # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a
+        # control token.
         for id in ids:
             if id in self._added:
                 raise RequestError(
-                    f"the tokenizer has no plain tokens for a part of the text ({self._text(id)} instead)"
+                    f"the tokenizer can write a part of the text only as {self._added[id].content}"
                 )
         return ids
 
@@ -109,7 +117,8 @@ class Tokenizer:
     # Decoding
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """Text of ids. Control tokens appear as their text unless skipped; ids beyond the vocabulary are empty."""
+        """Text of ids. Control tokens appear as their text unless skipped; ids beyond the
+        vocabulary are empty."""
         kept = [int(id) for id in ids if not (skip_special and int(id) in self._added)]
         if self._byte_level:
             return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
@@ -117,7 +126,8 @@ class Tokenizer:
         return self._backend.decode(kept, skip_special_tokens=False)
 
     def token_bytes(self, id: int) -> bytes:
-        """UTF-8 bytes that one token adds to a running text (b"" beyond the vocabulary); they may split a character."""
+        """UTF-8 bytes that one token adds to a running text (b"" beyond the vocabulary); they may
+        split a character."""
         return self._bytes_table[id] if 0 <= id < self.vocab_size else b""
 
     @cached_property
@@ -145,10 +155,12 @@ class Tokenizer:
     def encode_chat(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
     ) -> list[int]:
-        """ids [T] of the chat: control tokens come from the template alone, message contents are plain text.
+        """ids [T] of the chat: control tokens come from the template alone, message contents are
+        plain text.
 
-        The ids equal those of the rendered text wherever the contents spell no control token. Contents are never
-        rewritten by what they spell: where R1's template would cut an assistant turn at `</think>`, it stays whole.
+        The ids equal those of the rendered text wherever the contents spell no control token.
+        Contents are never rewritten by what they spell: where R1's template would cut an assistant
+        turn at `</think>`, it stays whole.
         """
         hidden: list[dict[str, Any]] = []
         contents: dict[int, str] = {}
@@ -175,7 +187,8 @@ class Tokenizer:
         return self._encode_runs(parts, contents)
 
     def _encode_runs(self, parts: Sequence[str], contents: Mapping[int, str]) -> list[int]:
-        """parts: template text at even places, message numbers at odd ones; contents: plain text of each message.
+        """parts: template text at even places, message numbers at odd ones; contents: plain text of
+        each message.
 
         Template text and content that touch are one run, since a token may reach over the seam.
         """
@@ -207,10 +220,12 @@ class Tokenizer:
     # Files
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json (with the chat template) and special_tokens_map.json."""
+        """Write tokenizer.json, tokenizer_config.json (with the chat template) and
+        special_tokens_map.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # The declared class decides how transformers rebuilds the tokenizer; this one takes tokenizer.json as it is.
+        # The declared class decides how transformers rebuilds the tokenizer; this one takes
+        # tokenizer.json as it is.
         config = {**self._config, "tokenizer_class": "PreTrainedTokenizerFast"}
         config.pop("auto_map", None)
         if self.chat_template is not None:
@@ -225,9 +240,6 @@ class Tokenizer:
 
     # Inside
 
-    def _text(self, id: int) -> str:
-        return self._added[id].content
-
     def _named_id(self, name: str) -> int | None:
         text = self._named.get(name)
         if text is None:
@@ -238,7 +250,8 @@ class Tokenizer:
         return id
 
     def _find_byte_level(self) -> bool:
-        """True for byte-level BPE, False for sentencepiece pieces; nothing else can be detokenised token by token."""
+        """True for byte-level BPE, False for sentencepiece pieces; nothing else can be detokenised
+        token by token."""
         decoder = self._backend.decoder
         state = decoder.__getstate__().decode() if decoder is not None else ""
         if '"ByteLevel"' in state:
@@ -248,7 +261,8 @@ class Tokenizer:
         raise UserError("only byte-level and sentencepiece tokenizers are supported")
 
     def _check_spaces(self) -> None:
-        """The trap: a byte-level vocabulary under the class LlamaTokenizer loses its spaces, and ` Yes` becomes `Yes`."""
+        """The trap: a byte-level vocabulary under the class LlamaTokenizer loses its spaces, and `
+        Yes` becomes `Yes`."""
         for text in ("? Yes", "? No"):
             if self.decode(self.encode(text)) != text:
                 raise UserError(
@@ -290,7 +304,8 @@ class Tokenizer:
         return tokenizers.Tokenizer.from_str(json.dumps(state))
 
     def _plain_state(self) -> dict[str, Any]:
-        """The JSON of the tokenizer without added tokens; a BPE vocabulary loses the control strings it holds."""
+        """The JSON of the tokenizer without added tokens; a BPE vocabulary loses the control
+        strings it holds."""
         state = json.loads(self._backend.to_str())
         state["added_tokens"] = []
         state["post_processor"] = None
@@ -320,7 +335,8 @@ def _check_encodable(text: str) -> None:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The 256 characters by which byte-level BPE writes bytes: printable Latin-1 as itself, the rest from U+0100 up."""
+    """The 256 characters by which byte-level BPE writes bytes: printable Latin-1 as itself, the
+    rest from U+0100 up."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {

@@ -24,7 +24,8 @@ _FILES = [
 
 
 def resolve_folder(path_or_id: str | Path) -> Path:
-    """The local folder of a tokenizer; a Hugging Face id is downloaded (or found in the cache) first."""
+    """The local folder of a tokenizer; a Hugging Face id is downloaded (or found in the cache)
+    first."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
@@ -53,7 +54,8 @@ def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], str
     template = _read_template(folder, config)
     path = folder / "tokenizer.json"
     if path.exists():
-        # The declared tokenizer_class is not consulted: tokenizer.json says everything, and the class may contradict it.
+        # The declared tokenizer_class is not consulted: tokenizer.json says everything, and the
+        # class may contradict it.
         try:
             backend = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises a bare Exception
@@ -66,7 +68,8 @@ def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], str
 
 
 def special_text(value: Any) -> str | None:
-    """The text of a special token as tokenizer_config.json writes it: a string, or an object with `content`."""
+    """The text of a special token as tokenizer_config.json writes it: a string, or an object with
+    `content`."""
     return value.get("content") if isinstance(value, Mapping) else value
 
 
@@ -107,12 +110,13 @@ def _add_declared_tokens(
         )
         if backend.token_to_id(content) != id:
             raise UserError(
-                f"tokenizer_config.json gives {content!r} the id {id}, which tokenizer.json cannot hold"
+                f"tokenizer_config.json puts {content!r} at {id}; tokenizer.json has no room there"
             )
 
 
 def _convert_sentencepiece(folder: Path) -> tokenizers.Tokenizer:
-    """A folder with a sentencepiece model only: transformers knows how to convert it (seconds to import)."""
+    """A folder with a sentencepiece model only: transformers knows how to convert it (seconds to
+    import)."""
     from transformers import AutoTokenizer
 
     try:
