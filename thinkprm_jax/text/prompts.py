@@ -45,9 +45,7 @@ TRIGGERS = (
 _FIELD = re.compile(r"\{(problem|solution)\}")
 _CHAIN_START = re.compile(r"\s*(?:<think>\s*)?")
 _ANSWER_LINE = r"Is the solution correct\?\s*(?:Yes|No)?"
-_CHAIN_END = re.compile(
-    rf"\s*(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z"
-)
+_CHAIN_END = re.compile(rf"\s*(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def format_steps(steps: Sequence[str]) -> str:
     return "\n".join(f"Step {i}: {strip_step_label(step)}" for i, step in enumerate(steps, start=1))
 
 
-def verification_message(
-    problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT
-) -> str:
+def verification_message(problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT) -> str:
     """The user turn. Only the fields {problem} and {solution} of `prompt` are filled: other braces
     stay (LaTeX)."""
     values = {"problem": problem, "solution": format_steps(steps)}
@@ -98,14 +94,10 @@ def encode_training_text(
     prompt_ids = encode_prompt(tokenizer, problem, steps)
     opening = _encode_pieces(tokenizer, [THINK_OPEN, "\n"])
     if prompt_ids[-len(opening) :] != opening:
-        raise UserError(
-            f"this tokenizer joins {THINK_OPEN} with the text before it: no place to cut"
-        )
+        raise UserError(f"this tokenizer joins {THINK_OPEN} with the text before it: no place to cut")
     before = prompt_ids[: -len(opening)]
     answer = DECISION + (YES if correct else NO)
-    target = _encode_pieces(
-        tokenizer, [THINK_OPEN, "\n" + training_chain(chain) + "\n", THINK_CLOSE, answer]
-    )
+    target = _encode_pieces(tokenizer, [THINK_OPEN, "\n" + training_chain(chain) + "\n", THINK_CLOSE, answer])
     return TrainingText(ids=before + target + [tokenizer.eos_id], prompt_length=len(before))
 
 
@@ -127,7 +119,7 @@ def _encode_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> list[int]:
     run = ""
     for piece in pieces:
         if piece in tokenizer.control_ids:
-            ids += tokenizer.encode_plain(run, inner=True) + [tokenizer.control_ids[piece]]
+            ids += [*tokenizer.encode_plain(run, inner=True), tokenizer.control_ids[piece]]
             run = ""
         else:
             run += piece

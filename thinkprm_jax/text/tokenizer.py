@@ -21,9 +21,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text import chat_template
 from thinkprm_jax.text.tokenizer_files import read_folder, resolve_folder, special_text
 
-_PLACEHOLDER = (
-    "UNTRUSTEDMESSAGE{}END"  # letters and digits only: strip, split and JSON escapes leave it whole
-)
+_PLACEHOLDER = "UNTRUSTEDMESSAGE{}END"  # letters and digits only: strip, split and JSON escapes leave it whole
 _PLACEHOLDER_PATTERN = re.compile(r"UNTRUSTEDMESSAGE(\d+)END")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -33,9 +31,7 @@ class Tokenizer:
     """Text to ids and back. ids are plain Python ints; nothing here adds a token that the text does
     not spell."""
 
-    def __init__(
-        self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], template: str | None
-    ) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], template: str | None) -> None:
         """`backend`: the whole tokenizer. `config`: tokenizer_config.json. `template`: jinja2
         source of the chat."""
         backend.no_truncation()
@@ -88,16 +84,12 @@ class Tokenizer:
         leaves the mark out.
         """
         _check_encodable(text)
-        ids = (
-            (self._plain_inner if inner else self._plain).encode(text, add_special_tokens=False).ids
-        )
+        ids = (self._plain_inner if inner else self._plain).encode(text, add_special_tokens=False).ids
         # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a
         # control token.
         for id in ids:
             if id in self._added:
-                raise RequestError(
-                    f"the tokenizer can write a part of the text only as {self._added[id].content}"
-                )
+                raise RequestError(f"the tokenizer can write a part of the text only as {self._added[id].content}")
         return ids
 
     def token_id(self, text: str) -> int:
@@ -105,9 +97,7 @@ class Tokenizer:
         if text in self.control_ids:
             return self.control_ids[text]
         ids = self.encode_plain(text)
-        if (
-            not self._byte_level
-        ):  # sentencepiece marks the start of a text, so look at the text after a newline
+        if not self._byte_level:  # sentencepiece marks the start of a text, so look at the text after a newline
             start = self.encode_plain("\n")
             ids = self.encode_plain("\n" + text)[len(start) :]
         if len(ids) != 1:
@@ -142,19 +132,13 @@ class Tokenizer:
 
     # Chats
 
-    def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
-    ) -> str:
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """The chat as one text. For people and logs: encode_chat is the safe way to ids."""
         if self.chat_template is None:
             raise UserError("the tokenizer has no chat template")
-        return chat_template.render(
-            self.chat_template, messages, add_generation_prompt, self._named
-        )
+        return chat_template.render(self.chat_template, messages, add_generation_prompt, self._named)
 
-    def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True
-    ) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> list[int]:
         """ids [T] of the chat: control tokens come from the template alone, message contents are
         plain text.
 
@@ -167,9 +151,7 @@ class Tokenizer:
         for index, message in enumerate(messages):
             content = message.get("content")
             if content is not None and not isinstance(content, str):
-                raise RequestError(
-                    f"message {index}: the content is {type(content).__name__}, not text"
-                )
+                raise RequestError(f"message {index}: the content is {type(content).__name__}, not text")
             core = (content or "").strip()
             if core:
                 # The blanks around stay visible to the template, which may strip them.
@@ -200,9 +182,7 @@ class Tokenizer:
             ids.extend(self.encode_plain(run, inner=bool(ids)))
             run = ""
 
-        blank_eater = (
-            False  # the last control token also takes the blanks after it (AddedToken.rstrip)
-        )
+        blank_eater = False  # the last control token also takes the blanks after it (AddedToken.rstrip)
         for place, part in enumerate(parts):
             pieces = self._control_pattern.split(part) if place % 2 == 0 else [contents[int(part)]]
             for number, piece in enumerate(pieces):
@@ -265,9 +245,7 @@ class Tokenizer:
         Yes` becomes `Yes`."""
         for text in ("? Yes", "? No"):
             if self.decode(self.encode(text)) != text:
-                raise UserError(
-                    f"the tokenizer does not keep spaces: {text!r} comes back as another text"
-                )
+                raise UserError(f"the tokenizer does not keep spaces: {text!r} comes back as another text")
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
@@ -282,9 +260,7 @@ class Tokenizer:
         model = self._backend.model
         if any(model.token_to_id(text) is not None for text in self.control_ids):
             return tokenizers.Tokenizer.from_str(json.dumps(self._plain_state()))
-        plain = tokenizers.Tokenizer(
-            model
-        )  # shares the vocabulary: no second copy of 150,000 merges
+        plain = tokenizers.Tokenizer(model)  # shares the vocabulary: no second copy of 150,000 merges
         if self._backend.normalizer is not None:
             plain.normalizer = self._backend.normalizer
         if self._backend.pre_tokenizer is not None:
@@ -312,13 +288,9 @@ class Tokenizer:
         model = state["model"]
         if model["type"] == "BPE":
             drop = set(self.control_ids) - {model.get("unk_token")}
-            model["vocab"] = {
-                piece: id for piece, id in model["vocab"].items() if piece not in drop
-            }
+            model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in drop}
             model["merges"] = [
-                merge
-                for merge in model["merges"]
-                if not drop.intersection([*merge, "".join(merge)])
+                merge for merge in model["merges"] if not drop.intersection([*merge, "".join(merge)])
             ]
         return state
 
@@ -329,9 +301,7 @@ def _check_encodable(text: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        raise RequestError(
-            f"character {error.start} of the text is a lone surrogate (U+{code:04X})"
-        ) from error
+        raise RequestError(f"character {error.start} of the text is a lone surrogate (U+{code:04X})") from error
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -339,9 +309,7 @@ def _byte_alphabet() -> dict[str, int]:
     rest from U+0100 up."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {
-        chr(256 + n): byte for n, byte in enumerate(others)
-    }
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 _BYTES = _byte_alphabet()

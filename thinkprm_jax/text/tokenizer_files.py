@@ -35,13 +35,9 @@ def resolve_folder(path_or_id: str | Path) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(str(path_or_id), allow_patterns=_FILES))
-    except (
-        Exception
-    ) as error:  # the hub raises a dozen kinds: no such repository, gated, offline, time-out
+    except Exception as error:  # the hub raises a dozen kinds: no such repository, gated, offline, time-out
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        message = (
-            f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
-        )
+        message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
         raise UserError(message) from error
 
 
@@ -95,9 +91,7 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     return template
 
 
-def _add_declared_tokens(
-    backend: tokenizers.Tokenizer, declared: Mapping[str, Mapping[str, Any]]
-) -> None:
+def _add_declared_tokens(backend: tokenizers.Tokenizer, declared: Mapping[str, Mapping[str, Any]]) -> None:
     """Add the tokens that only tokenizer_config.json lists, at the ids it gives them."""
     present = backend.get_added_tokens_decoder()
     for id, token in sorted((int(id), token) for id, token in declared.items()):
@@ -105,13 +99,9 @@ def _add_declared_tokens(
             continue
         flags = ("lstrip", "rstrip", "single_word", "normalized", "special")
         content = token["content"]
-        backend.add_tokens(
-            [tokenizers.AddedToken(content, **{k: bool(token[k]) for k in flags if k in token})]
-        )
+        backend.add_tokens([tokenizers.AddedToken(content, **{k: bool(token[k]) for k in flags if k in token})])
         if backend.token_to_id(content) != id:
-            raise UserError(
-                f"tokenizer_config.json puts {content!r} at {id}; tokenizer.json has no room there"
-            )
+            raise UserError(f"tokenizer_config.json puts {content!r} at {id}; tokenizer.json has no room there")
 
 
 def _convert_sentencepiece(folder: Path) -> tokenizers.Tokenizer:
