@@ -1,0 +1,156 @@
+"""What a caller asks of the sampler: a prompt and a short script of phases.
+
+A script is a generator function. It yields phases, the sampler carries them out on one slot's context, and sends
+back each outcome::
+
+    def script():
+        thought = yield Think(max_tokens=512, stop_ids=(close_think,))
+        yield Force(tokenizer.encode("\\nIs the solution correct?"))
+        yes, no = yield Choose((yes_id, no_id))
+        return thought.text, yes - no
+
+The value the generator returns is the request's result. Forced text goes through the decode loop token by token
+beside the other slots' tokens; nothing is prefilled again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from thinkprm_jax.errors import RequestError
+
+MAX_WATCHED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Think:
+    """Generate until a stop id, a stop text or the budget. Outcome: :class:`Thought`.
+
+    What stopped the generation is taken back: it stands neither in the context nor in the outcome. A stop text
+    that begins inside a token breaks that token; the part before it is put back as plain text.
+    """
+
+    max_tokens: int
+    stop_ids: tuple[int, ...] = ()
+    stop_texts: tuple[str, ...] = ()
+    watch: tuple[int, ...] = ()  # ids whose log-probabilities are recorded at every generated position
+    reserve: int = 0  # positions of the context kept free for what the script forces later
+
+
+@dataclasses.dataclass(frozen=True)
+class Force:
+    """Append these ids to the context. Outcome: None. RequestError inside the script if they do not fit."""
+
+    ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", tuple(self.ids))
+
+
+@dataclasses.dataclass(frozen=True)
+class Choose:
+    """Ask for the log-probabilities of these ids at the next position; appends nothing.
+
+    Outcome: float32 [len(ids)], log-softmax over the whole vocabulary of the float32 logits.
+    """
+
+    ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Outcome: int, the length of the context in tokens, to rewind to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewind:
+    """Cut the context back to its first ``mark`` tokens. Outcome: None. Costs nothing on the device."""
+
+    mark: int
+
+
+Phase = Think | Force | Choose | Mark | Rewind
+
+
+@dataclasses.dataclass(frozen=True)
+class Thought:
+    """What a :class:`Think` phase generated, the stop excluded.
+
+    Attributes:
+      ids: the n generated ids (and, at the end, those of a broken token's remainder).
+      text: their text.
+      logprobs: float32 [n], log-probability of each id under the float32 logits at temperature 1; NaN for the
+        remainder of a broken token, which was not sampled.
+      watched: float32 [n, W], log-probabilities of the watched ids at the same positions.
+      finish: "stop_id", "stop_text", "length" (max_tokens) or "context" (max_length - reserve).
+      stop: the id or the text that stopped it, or None.
+    """
+
+    ids: list[int]
+    text: str
+    logprobs: np.ndarray
+    watched: np.ndarray
+    finish: str
+    stop: int | str | None = None
+
+
+Script = Callable[[], Generator[Phase, Any, Any]]
+
+
+@dataclasses.dataclass
+class Request:
+    """One prompt and its script; the sampling settings hold for all its Think phases.
+
+    A token depends on the prompt, the script, ``seed`` and its position, and on nothing else.
+    """
+
+    prompt: Sequence[int]
+    script: Script
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    seed: int = 0
+
+    def validate(self, max_length: int) -> None:
+        """RequestError where this request can never run under ``max_length``."""
+        if not self.prompt:
+            raise RequestError("the prompt is empty")
+        if len(self.prompt) >= max_length:
+            raise RequestError(f"the prompt has {len(self.prompt)} tokens, max_length is {max_length}")
+        if not self.temperature >= 0:
+            raise RequestError(f"temperature is {self.temperature}, it must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise RequestError(f"top_p is {self.top_p}, it must lie in (0, 1]")
+        if self.top_k < 0:
+            raise RequestError(f"top_k is {self.top_k}, it must be 0 (off) or more")
+
+
+@dataclasses.dataclass
+class Result:
+    """How a request ended.
+
+    Attributes:
+      value: what the script returned (None on error).
+      error: why this request alone failed, or None.
+      ids: the context at the end without the prompt.
+      tokens: ids that were sampled for it, rewound and stop ids included.
+    """
+
+    value: Any = None
+    error: RequestError | None = None
+    ids: list[int] = dataclasses.field(default_factory=list)
+    tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One sample of :meth:`Sampler.generate`. ``finish_reason``: "stop" (end id or stop text) or "length"."""
+
+    text: str
+    ids: list[int]
+    logprobs: np.ndarray
+    finish_reason: str

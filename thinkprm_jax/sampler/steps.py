@@ -1,0 +1,250 @@
+"""The device side of the sampler: pure functions over parameters, cache and per-slot controls, jitted once a shape.
+
+    prefill   prompts of one length bucket -> keys and values            one compilation per (rows, length)
+    insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)
+    copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
+    decode    up to `chunk` tokens for every slot                        one per cache length
+    resize    the cache to another length, array by array                one per pair of lengths
+
+The cache is donated everywhere, so there is one of it. The controls are small host arrays sent whole with every
+chunk: the host owns the state of a slot, the device only its keys and values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from thinkprm_jax.mesh import axis_counts, partition_spec
+from thinkprm_jax.model.cache import KVCache, pack
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler.request import MAX_WATCHED
+from thinkprm_jax.sampler.sampling import log_probabilities, sample
+
+MAX_STOP_IDS = 8
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "pending", "pending_count", "positions", "active", "budgets", "stop_ids", "watch",
+        "temperature", "top_k", "top_p", "keys", "leave_below",
+    ],
+    meta_fields=[],
+)  # fmt: skip
+@dataclasses.dataclass
+class Controls:
+    """What every slot is to do in the next chunk; B slots, chunks of C steps."""
+
+    pending: Any  # int32 [B, C]: context tokens that are not in the cache yet, the first C of them
+    pending_count: Any  # int32 [B]: how many there are in all, at least 1 (may exceed C)
+    positions: Any  # int32 [B]: where pending[:, 0] stands
+    active: Any  # bool [B]: an inactive slot rewrites its pending token in place, over and over
+    budgets: Any  # int32 [B]: tokens to sample; 0: only report the watched log-probabilities once
+    stop_ids: Any  # int32 [B, MAX_STOP_IDS], -1 where unused
+    watch: Any  # int32 [B, MAX_WATCHED], 0 where unused
+    temperature: Any  # float32 [B]
+    top_k: Any  # int32 [B]
+    top_p: Any  # float32 [B]
+    keys: Any  # uint32 [B, 2]
+    leave_below: Any  # int32 []: leave the chunk when fewer slots than this are active
+
+    @classmethod
+    def zeros(cls, slots: int, chunk: int) -> Controls:
+        """Host arrays for slots that are all free."""
+        return cls(
+            pending=np.zeros((slots, chunk), np.int32),
+            pending_count=np.ones(slots, np.int32),
+            positions=np.zeros(slots, np.int32),
+            active=np.zeros(slots, bool),
+            budgets=np.zeros(slots, np.int32),
+            stop_ids=np.full((slots, MAX_STOP_IDS), -1, np.int32),
+            watch=np.zeros((slots, MAX_WATCHED), np.int32),
+            temperature=np.zeros(slots, np.float32),
+            top_k=np.zeros(slots, np.int32),
+            top_p=np.ones(slots, np.float32),
+            keys=np.zeros((slots, 2), np.uint32),
+            leave_below=np.zeros((), np.int32),
+        )
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["tokens", "logprobs", "watched", "counts", "fed", "active", "steps"],
+    meta_fields=[],
+)
+@dataclasses.dataclass
+class ChunkOutput:
+    """What a chunk did; everything the host needs, fetched in one transfer."""
+
+    tokens: Any  # int32 [B, C]: sampled tokens, the first counts[b] of row b
+    logprobs: Any  # float32 [B, C]: their log-probabilities
+    watched: Any  # float32 [B, C, MAX_WATCHED]: of the watched ids at the same positions
+    counts: Any  # int32 [B]
+    fed: Any  # int32 [B]: tokens of the context that entered the cache
+    active: Any  # bool [B]: still wants to go on
+    steps: Any  # int32 []: decode steps taken
+
+
+class DeviceSteps:
+    """The jitted functions for one architecture and mesh; shared by every sampler that uses the same."""
+
+    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> None:
+        self._graphdef = graphdef
+        self._mesh = mesh
+        self._chunk = chunk
+        self.prefill = jax.jit(self._prefill)
+        self.insert = jax.jit(self._insert, donate_argnums=0)
+        self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
+        self.decode = jax.jit(self._decode, donate_argnums=1)
+        self.resize_array = jax.jit(self._resize_array, static_argnums=(1, 2))
+
+    def compilations(self) -> int:
+        """How many programs have been compiled so far."""
+        jitted = (self.prefill, self.insert, self.copy_rows, self.decode, self.resize_array)
+        return sum(function._cache_size() for function in jitted)
+
+    def cache_sharding(self, config: Any, slots: int) -> NamedSharding | None:
+        """Slots over data and fsdp, KV heads over tensor (copied where there are too few)."""
+        if self._mesh is None:
+            return None
+        counts = {**axis_counts(config), "batch": slots}
+        spec = partition_spec(self._mesh, ("batch", "kv_heads"), counts)
+        return NamedSharding(self._mesh, PartitionSpec(*spec, None, None))
+
+    def _model(self, parameters: nnx.State) -> Decoder:
+        return nnx.merge(self._graphdef, parameters)
+
+    def _keep_sharding(self, config: Any, cache: KVCache) -> KVCache:
+        sharding = self.cache_sharding(config, cache.batch)
+        if sharding is None:
+            return cache
+        return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), cache)
+
+    def _prefill(self, parameters: nnx.State, tokens: jax.Array) -> KVCache:
+        """tokens int [R, T], right padded -> keys and values of every position (padding's are never read)."""
+        return self._model(parameters).prefill(tokens)
+
+    @staticmethod
+    def _insert(
+        cache: KVCache, rows: KVCache, sources: jax.Array, targets: jax.Array, count: jax.Array
+    ) -> KVCache:
+        """Writes prefilled row sources[i] to cache row targets[i], for i < count."""
+
+        def write(i: jax.Array, cache: KVCache) -> KVCache:
+            def one(old: jax.Array, new: jax.Array) -> jax.Array:
+                row = jax.lax.dynamic_slice_in_dim(new, sources[i], 1)
+                return jax.lax.dynamic_update_slice(old, pack(row, old.dtype), (targets[i], 0, 0, 0))
+
+            return jax.tree.map(one, cache, rows)
+
+        return jax.lax.fori_loop(0, count, write, cache)
+
+    @staticmethod
+    def _copy_rows(cache: KVCache, sources: jax.Array, targets: jax.Array, count: jax.Array) -> KVCache:
+        """Copies cache row sources[i] to row targets[i], for i < count."""
+
+        def write(i: jax.Array, cache: KVCache) -> KVCache:
+            def one(old: jax.Array) -> jax.Array:
+                row = jax.lax.dynamic_slice_in_dim(old, sources[i], 1)
+                return jax.lax.dynamic_update_slice_in_dim(old, row, targets[i], 0)
+
+            return jax.tree.map(one, cache)
+
+        return jax.lax.fori_loop(0, count, write, cache)
+
+    @staticmethod
+    def _resize_array(x: jax.Array, axis: int, length: int) -> jax.Array:
+        old = x.shape[axis]
+        if length <= old:
+            return jax.lax.slice_in_dim(x, 0, length, axis=axis)
+        padding = [(0, 0)] * x.ndim
+        padding[axis] = (0, length - old)
+        return jnp.pad(x, padding)
+
+    def resize(self, cache: KVCache, length: int) -> KVCache:
+        """The cache with room for ``length`` positions; arrays go one by one, so that only one exists twice."""
+        keys, values = list(cache.keys), list(cache.values)
+        for i in range(len(keys)):
+            keys[i] = self.resize_array(keys[i], 3, length)
+            cache.keys[i] = keys[i]
+            values[i] = self.resize_array(values[i], 2, length)
+            cache.values[i] = values[i]
+        return KVCache(keys, values)
+
+    def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
+        """Up to C steps for all slots; a slot feeds its pending tokens, then samples until it must stop."""
+        model = self._model(parameters)
+        batch, chunk = controls.pending.shape
+        rows = jnp.arange(batch)
+        start = ChunkOutput(
+            tokens=jnp.zeros((batch, chunk), jnp.int32),
+            logprobs=jnp.zeros((batch, chunk), jnp.float32),
+            watched=jnp.zeros((batch, chunk, MAX_WATCHED), jnp.float32),
+            counts=jnp.zeros(batch, jnp.int32),
+            fed=jnp.zeros(batch, jnp.int32),
+            active=jnp.asarray(controls.active),
+            steps=jnp.zeros((), jnp.int32),
+        )
+
+        def wanted(carry: tuple) -> jax.Array:
+            _, _, output = carry
+            enough = jnp.sum(output.active) >= jnp.maximum(controls.leave_below, 1)
+            return (output.steps < chunk) & enough
+
+        def step(carry: tuple) -> tuple:
+            token, cache, output = carry
+            positions = controls.positions + output.fed - (~output.active & (output.fed > 0))
+            state, cache = model.step(token, positions, cache)
+            logits = model.unembed(state)
+            # The logits count where the context is all fed; before that the next token is a given one.
+            fed = output.fed + output.active
+            ready = output.active & (fed >= controls.pending_count)
+            sampled = sample(
+                logits, controls.temperature, controls.top_k, controls.top_p, controls.keys, positions + 1
+            )
+            asked = jnp.concatenate([sampled[:, None], controls.watch], axis=1)
+            logprobs = log_probabilities(logits, asked)
+            emitted = ready & (controls.budgets > 0)
+            slot = jnp.minimum(output.counts, chunk - 1)
+            counts = output.counts + emitted
+            stopped = ready & (
+                (counts >= controls.budgets) | jnp.any(sampled[:, None] == controls.stop_ids, axis=1)
+            )
+            active = output.active & ~stopped
+            given = jnp.take_along_axis(controls.pending, jnp.minimum(fed, chunk - 1)[:, None], axis=1)[:, 0]
+            token = jnp.where(active, jnp.where(ready, sampled, given), token)
+            output = ChunkOutput(
+                tokens=_put(output.tokens, rows, slot, sampled, emitted),
+                logprobs=_put(output.logprobs, rows, slot, logprobs[:, 0], emitted),
+                watched=_put(output.watched, rows, slot, logprobs[:, 1:], ready),
+                counts=counts,
+                fed=fed,
+                active=active,
+                steps=output.steps + 1,
+            )
+            return token, cache, output
+
+        first = jnp.asarray(controls.pending)[:, 0]
+        _, cache, output = jax.lax.while_loop(wanted, step, (first, cache, start))
+        return self._keep_sharding(model.config, cache), output
+
+
+def _put(array: jax.Array, rows: jax.Array, columns: jax.Array, new: jax.Array, where: jax.Array) -> jax.Array:
+    """array[rows, columns] = new in the rows where ``where`` holds."""
+    old = array[rows, columns]
+    where = where.reshape(where.shape + (1,) * (new.ndim - 1))
+    return array.at[rows, columns].set(jnp.where(where, new, old))
+
+
+@functools.lru_cache(maxsize=32)
+def device_steps(graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> DeviceSteps:
+    """The functions for this architecture, made once: two samplers of one model share every compilation."""
+    return DeviceSteps(graphdef, mesh, chunk)
