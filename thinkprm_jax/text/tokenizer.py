@@ -241,17 +241,15 @@ class Tokenizer:
         raise UserError("only byte-level and sentencepiece tokenizers are supported")
 
     def _check_spaces(self) -> None:
-        """The trap: a byte-level vocabulary under the class LlamaTokenizer loses its spaces, and `
-        Yes` becomes `Yes`."""
+        """Refuse a byte-level vocabulary behind sentencepiece rules: it would read ` Yes` as `Yes`."""
         for text in ("? Yes", "? No"):
             if self.decode(self.encode(text)) != text:
                 raise UserError(f"the tokenizer does not keep spaces: {text!r} comes back as another text")
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
-        texts = sorted(
-            self.control_ids, key=len, reverse=True
-        )  # leftmost longest, as the tokenizers library matches
+        # Leftmost, then longest: the order in which the tokenizers library matches added tokens.
+        texts = sorted(self.control_ids, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, texts)) + ")")
 
     @cached_property
