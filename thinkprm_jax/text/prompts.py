@@ -45,7 +45,7 @@ TRIGGERS = (
 _FIELD = re.compile(r"\{(problem|solution)\}")
 _CHAIN_START = re.compile(r"\s*(?:<think>\s*)?")
 _ANSWER_LINE = r"Is the solution correct\?\s*(?:Yes|No)?"
-_CHAIN_END = re.compile(rf"\s*(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
+_CHAIN_END = re.compile(rf"(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
 
 
 @dataclass(frozen=True)

@@ -70,14 +70,13 @@ def _is_outline(labels: list[re.Match[str]], text: str) -> bool:
 
 def _paragraphs(text: str) -> list[str]:
     """Paragraphs between blank lines; a drawing or a code block with blank lines stays whole."""
-    steps: list[str] = []
-    is_open = False
+    blocks: list[list[str]] = []
+    drawings = fences = 0
     for paragraph in _BLANK_LINES.split(text):
-        if is_open:
-            steps[-1] += "\n\n" + paragraph
+        if drawings > 0 or fences % 2 == 1:
+            blocks[-1].append(paragraph)
         elif paragraph.strip():
-            steps.append(paragraph.strip())
-        if steps:
-            block = steps[-1]
-            is_open = block.count("[asy]") > block.count("[/asy]") or block.count("```") % 2 == 1
-    return steps
+            blocks.append([paragraph])
+        drawings += paragraph.count("[asy]") - paragraph.count("[/asy]")
+        fences += paragraph.count("```")
+    return ["\n\n".join(block).strip() for block in blocks]
