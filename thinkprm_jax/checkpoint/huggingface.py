@@ -1,0 +1,250 @@
+"""Decoders from and to Hugging Face folders (config.json, safetensors, tokenizer).
+
+Loading streams: the model is built abstractly, then one parameter after another goes from its file to its
+place on the mesh. A process reads the slices that its own devices hold and keeps one of them on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
+from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile, reading_threads
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.text.tokenizer import Tokenizer
+
+BUNDLED = {"mini": Path(__file__).resolve().parents[1] / "bundled" / "mini"}
+INDEX_FILE = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    INDEX_FILE,
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+]
+_LISTED = 20  # names in an error message before "and n more"
+
+
+def load_model(
+    path_or_id: str | Path, dtype: DTypeLike = "float32", mesh: Mesh | None = None
+) -> tuple[Decoder, Tokenizer]:
+    """A decoder and its tokenizer.
+
+    Args:
+      path_or_id: ``"mini"`` (the bundled verifier), a local folder, or a Hugging Face id.
+      dtype: float32, bfloat16 or float16: what parameters are stored in and products take their inputs in,
+        whatever the checkpoint's own dtype.
+      mesh: where the parameters go, split as :mod:`thinkprm_jax.mesh` says; None: the default device.
+    Raises:
+      UserError: one line naming every problem of the checkpoint.
+    """
+    dtype = _float_dtype(dtype)
+    folder = resolve_folder(path_or_id)
+    config = read_config(folder)
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, "
+            f"config.json a vocab_size of {config.vocab_size}"
+        )
+    return load_decoder(folder, config, dtype, mesh), tokenizer
+
+
+def load_decoder(folder: Path, config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None) -> Decoder:
+    """The decoder of ``config`` with the weights of ``folder``; see :func:`load_model`."""
+    dtype = jnp.dtype(dtype)
+    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype))
+    graph, state = nnx.split(abstract)
+    parameters = {_dotted(path): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
+    tensors = stored_tensors(config)
+    files = _open_weights(folder)
+    shapes = {tensor.path: parameters[tensor.path][1].shape for tensor in tensors}
+    _check_tensors(folder, config, tensors, shapes, files)
+    counts = axis_counts(config)
+    # Along each file from its start to its end: disks and network file systems read ahead.
+    tensors.sort(key=lambda tensor: (files[tensor.name].path.name, files[tensor.name].tensors[tensor.name].start))
+    loaded = []
+    with reading_threads() as pool:
+        for tensor in tensors:
+            path, leaf = parameters[tensor.path]
+            sharding = None if mesh is None else named_sharding(mesh, tensor.axes, counts)
+            array = _place(files[tensor.name], tensor, leaf.shape, dtype, sharding, pool)
+            loaded.append((path, leaf.replace(array)))
+    return nnx.merge(graph, nnx.from_flat_state(loaded))
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """The architecture of a local folder.
+
+    bos and eos ids of generation_config.json win over those of config.json, as in transformers' generate: chat
+    models list there every id that ends a turn.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no config.json")
+    config = ModelConfig.from_hf(_read_json(path), str(path))
+    path = folder / "generation_config.json"
+    if path.is_file():
+        generation = _read_json(path)
+        for key in ("bos_token_id", "eos_token_id"):
+            if generation.get(key) is not None:
+                ids = generation[key]
+                config = dataclasses.replace(config, **{key: tuple(ids) if isinstance(ids, list) else ids})
+    return config
+
+
+def resolve_folder(path_or_id: str | Path) -> Path:
+    """The local folder of a model; a Hugging Face id is downloaded first, or found in the hub's cache."""
+    if str(path_or_id) in BUNDLED:
+        return BUNDLED[str(path_or_id)]
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"{path_or_id}: not a folder")
+    parts = str(path_or_id).split("/")
+    if len(parts) > 2 or not all(part and part[0].isalnum() for part in parts):
+        raise UserError(f"{path_or_id}: no such folder")
+    import huggingface_hub  # here, since a local folder needs none of it
+
+    try:
+        return Path(huggingface_hub.snapshot_download(str(path_or_id), allow_patterns=_FILES))
+    except Exception as error:  # the hub raises a dozen kinds: no such repository, gated, offline, time-out
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
+        raise UserError(message) from error
+
+
+def _float_dtype(dtype: DTypeLike) -> jnp.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (jnp.float32, jnp.bfloat16, jnp.float16):
+        raise UserError(f"dtype {dtype!r} is not supported (we have: float32, bfloat16, float16)")
+    return found
+
+
+def _dotted(path: Sequence[Any]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no JSON object")
+    return content
+
+
+# Weights
+
+
+def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
+    """Tensor name -> its file, for every tensor of the folder."""
+    if (folder / SINGLE_FILE).is_file():
+        file = SafetensorsFile(folder / SINGLE_FILE)
+        return dict.fromkeys(file.tensors, file)
+    index = folder / INDEX_FILE
+    if not index.is_file():
+        torch_only = any(folder.glob("pytorch_model*.bin"))
+        hint = " (its pytorch_model.bin is not read: convert it to safetensors)" if torch_only else ""
+        raise UserError(f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index}: has no weight_map")
+    names = sorted({str(name) for name in weight_map.values()})
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise UserError(f"{index}: names files outside its folder: {_listed(outside)}")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise UserError(f"{index}: names files that are not there: {_listed(absent)}")
+    files = {name: SafetensorsFile(folder / name) for name in names}
+    return {tensor: file for file in files.values() for tensor in file.tensors}
+
+
+def _check_tensors(
+    folder: Path,
+    config: ModelConfig,
+    tensors: Sequence[StoredTensor],
+    shapes: dict[str, tuple[int, ...]],
+    files: dict[str, SafetensorsFile],
+) -> None:
+    """One `UserError` for everything that does not fit between the decoder and the files."""
+    expected = {tensor.name: tensor for tensor in tensors}
+    missing = [name for name in expected if name not in files]
+    unexpected = sorted(name for name in files if name not in expected and not ignorable(name, config))
+    shaped, typed = [], []
+    for name, tensor in expected.items():
+        if name in missing:
+            continue
+        info = files[name].tensors[name]
+        shape = tuple(shapes[tensor.path])[:: -1 if tensor.transposed else 1]
+        if info.shape != shape:
+            shaped.append(f"{name} {list(info.shape)} instead of {list(shape)}")
+        if info.dtype not in DTYPES:
+            typed.append(f"{name} {info.dtype}")
+    groups = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", shaped),
+        (f"stored in a dtype that is not one of {', '.join(DTYPES)}", typed),
+    )
+    problems = [f"{title}: {_listed(names)}" for title, names in groups if names]
+    if problems:
+        raise UserError(f"{folder}: the tensors do not fit config.json; {'; '.join(problems)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _place(
+    file: SafetensorsFile,
+    tensor: StoredTensor,
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+    sharding: jax.sharding.Sharding | None,
+    pool: ThreadPoolExecutor,
+) -> jax.Array:
+    """One parameter on its devices. Waits for the copy, so that its host memory is free before the next."""
+    if sharding is None:
+        everything = (slice(None),) * len(shape)
+        return jax.block_until_ready(
+            jax.device_put(file.read(tensor.name, everything, tensor.transposed, dtype, pool))
+        )
+    pieces: dict[tuple[tuple[int, int], ...], np.ndarray] = {}  # copies of a piece on several devices: read once
+
+    def piece(index: tuple[slice, ...]) -> np.ndarray:
+        key = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+        if key not in pieces:
+            pieces[key] = file.read(tensor.name, index, tensor.transposed, dtype, pool)
+        return pieces[key]
+
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, piece))

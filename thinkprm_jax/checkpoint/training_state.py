@@ -1,0 +1,69 @@
+"""Checkpoints of a training run, by Orbax v1: asynchronous, atomic, the last few kept.
+
+A checkpoint holds the whole run at one step: the state's arrays, and a JSON record of the data position and the
+resolved recipe. Orbax writes into a temporary folder and renames it when everything is on disk, so a folder with
+a step's name is always whole; what a killed run left half-written is never read and is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from orbax.checkpoint import v1 as ocp
+
+from thinkprm_jax.errors import UserError
+
+
+class CheckpointStore:
+    """The ``checkpoints`` folder of a run. Close it (or use ``with``) to be sure that the last save is on disk."""
+
+    def __init__(self, folder: str | Path, keep: int = 3) -> None:
+        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it touches
+        self._folder = Path(folder).absolute()
+        self._checkpointer = ocp.training.Checkpointer(
+            self._folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller decides
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
+        """Starts a save and returns when the arrays have been copied; waits for a save still under way first.
+
+        Args:
+          state: a pytree of arrays. record: JSON values.
+        """
+        try:
+            self._checkpointer.save_checkpointables_async(step, {"state": state, "record": record}, force=True)
+        except OSError as error:
+            raise UserError(f"checkpoint {self._folder / str(step)}: {error.strerror or error}") from error
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """The state and record of ``step`` (default: the latest), on the shardings of ``abstract_state``."""
+        loaded = self._checkpointer.load_checkpointables(step, {"state": abstract_state, "record": None})
+        return loaded["state"], loaded["record"]
+
+    def wait(self) -> None:
+        """Until the save under way is on disk; raises what went wrong with it."""
+        try:
+            self._checkpointer.wait()
+        except OSError as error:
+            raise UserError(f"checkpoint in {self._folder}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        self._checkpointer.close()
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
