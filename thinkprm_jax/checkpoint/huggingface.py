@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
-from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile, reading_threads
+from thinkprm_jax.checkpoint.safetensors_io import (
+    DTYPES,
+    SafetensorsFile,
+    TensorToWrite,
+    reading_threads,
+    write_safetensors,
+)
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
@@ -248,3 +257,100 @@ def _place(
         return pieces[key]
 
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, piece))
+
+
+# Saving
+
+
+def save_model(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    max_shard_bytes: int = 5 * 10**9,
+    dtype: DTypeLike | None = None,
+) -> None:
+    """Writes a Hugging Face folder: config, generation config, tokenizer, weights.
+
+    A new folder appears whole or not at all. In a folder with other files, an older model is replaced and
+    config.json comes last, so that an interrupted save leaves a folder that does not load rather than a mixture.
+    With several processes all of them call this and the first one writes.
+
+    Args:
+      max_shard_bytes: above it the weights are split over several files with an index.
+      dtype: what the weights are stored in; None: as they are.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: not a folder")
+    parameters = {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    weights = [_to_write(tensor, parameters[tensor.path], dtype) for tensor in stored_tensors(model.config)]
+    if jax.process_index() == 0:
+        _write_folder(folder, model.config, tokenizer, weights, max_shard_bytes)
+    else:
+        for tensor in weights:  # a split array is gathered by all processes together
+            tensor.fetch()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("save_model")
+
+
+def _write_folder(
+    folder: Path, config: ModelConfig, tokenizer: Tokenizer, weights: Sequence[TensorToWrite], max_shard_bytes: int
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+        written = Path(work) / "model"
+        written.mkdir()
+        _write_weights(written, weights, max_shard_bytes)
+        tokenizer.save(written)
+        _write_configs(written, config, weights[0].dtype)
+        if not folder.exists():
+            written.rename(folder)
+            return
+        for old in [folder / "config.json", folder / INDEX_FILE, *sorted(folder.glob("model*.safetensors"))]:
+            old.unlink(missing_ok=True)
+        for file in sorted(written.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(file, folder / file.name)
+
+
+def _to_write(tensor: StoredTensor, array: jax.Array, dtype: DTypeLike | None) -> TensorToWrite:
+    stored = np.dtype(array.dtype if dtype is None else _float_dtype(dtype))
+
+    def fetch() -> np.ndarray:
+        if array.is_fully_addressable:
+            host = np.asarray(array)
+        else:
+            host = multihost_utils.process_allgather(array, tiled=True)
+        return (host.T if tensor.transposed else host).astype(stored, copy=False)
+
+    return TensorToWrite(tensor.name, array.shape[:: -1 if tensor.transposed else 1], stored, fetch)
+
+
+def _write_weights(folder: Path, weights: Sequence[TensorToWrite], max_shard_bytes: int) -> None:
+    shards: list[list[TensorToWrite]] = [[]]
+    for tensor in weights:
+        if shards[-1] and sum(held.nbytes for held in shards[-1]) + tensor.nbytes > max_shard_bytes:
+            shards.append([])
+        shards[-1].append(tensor)
+    if len(shards) == 1:
+        write_safetensors(folder / SINGLE_FILE, weights, {"format": "pt"})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_safetensors(folder / name, shard, {"format": "pt"})
+        weight_map.update(dict.fromkeys((tensor.name for tensor in shard), name))
+    total = sum(tensor.nbytes for tensor in weights)
+    _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_configs(folder: Path, config: ModelConfig, dtype: np.dtype) -> None:
+    content = config.to_hf()
+    content["torch_dtype"] = dtype.name  # the key of transformers 4, which version 5 and vLLM also read
+    _write_json(folder / "config.json", content)
+    ids = {key: content[key] for key in ("bos_token_id", "eos_token_id") if key in content}
+    if ids:
+        _write_json(folder / "generation_config.json", ids)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
