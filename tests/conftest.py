@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import r1_tokenizer
+from flax import nnx
+
+from thinkprm_jax import bundled
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,27 @@ def r1_tokenizer_folder() -> Path:
                 if not folder.exists():
                     raise
     return folder
+
+
+@pytest.fixture(scope="session")
+def mini_tokenizer() -> Tokenizer:
+    """The tokenizer of the bundled models: small, with R1's control tokens, padding = end of sentence."""
+    return Tokenizer.load(Path(bundled.__file__).parent / "mini")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(mini_tokenizer: Tokenizer) -> Decoder:
+    """A random Qwen2 with weights large enough that its logits differ and its samples wander."""
+    config = ModelConfig(
+        vocab_size=mini_tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        max_position_embeddings=4096,
+        initializer_range=0.3,
+        eos_token_id=mini_tokenizer.eos_id,
+    )
+    return Decoder(config, rngs=nnx.Rngs(7))

@@ -1,4 +1,4 @@
-"""The device side of the sampler: pure functions over parameters, cache and per-slot controls, jitted once a shape.
+"""The device side of the sampler: pure functions over parameters, cache and per-slot controls, jitted per shape.
 
     prefill   prompts of one length bucket -> keys and values            one compilation per (rows, length)
     insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)

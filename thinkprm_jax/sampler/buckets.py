@@ -1,0 +1,23 @@
+"""The few sizes that arrays may have, so that few programs are compiled."""
+
+from __future__ import annotations
+
+
+def length_buckets(smallest: int, largest: int) -> tuple[int, ...]:
+    """smallest, 1.5 x, 2 x, 3 x, 4 x, ... up to ``largest``, which is always the last."""
+    sizes: list[int] = []
+    size = smallest
+    while size < largest:
+        sizes.append(size)
+        if size * 3 // 2 < largest and size * 3 % 2 == 0:
+            sizes.append(size * 3 // 2)
+        size *= 2
+    return (*sizes, largest)
+
+
+def round_up(value: int, buckets: tuple[int, ...]) -> int:
+    """The smallest bucket that holds ``value``; ValueError if none does."""
+    for size in buckets:
+        if size >= value:
+            return size
+    raise ValueError(f"{value} is above the largest bucket {buckets[-1]}")

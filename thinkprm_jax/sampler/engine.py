@@ -1,0 +1,346 @@
+"""Continuous batching: requests in, results out as they finish, one decode loop for every user.
+
+slots     a fixed number B; the decode shape never changes with the load
+admission free slots take waiting requests; prompts are prefilled together, equal prompts once
+chunk     C decode steps on the device, then the host reads what each slot sampled, looks for stop texts,
+          runs the scripts of the slots that stopped, and refills the free ones
+cache     allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.model.cache import KVCache
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler.buckets import length_buckets, round_up
+from thinkprm_jax.sampler.request import Choose, Completion, Request, Result, Think, Thought
+from thinkprm_jax.sampler.slot import PENDING, Slot, start_script
+from thinkprm_jax.sampler.steps import MAX_STOP_IDS, Controls, DeviceSteps, device_steps
+from thinkprm_jax.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+# Prefill works on at most this many tokens at once: enough to fill a device, and it bounds the activations.
+PREFILL_TOKENS = 8192
+
+
+@dataclasses.dataclass
+class SamplerStats:
+    """Counters since the sampler was made."""
+
+    decode_steps: int = 0
+    slot_steps: int = 0  # decode steps x slots
+    busy_slot_steps: int = 0  # of those, the ones that fed a token
+    sampled_tokens: int = 0
+    prefilled_tokens: int = 0  # of prompts, each distinct prompt once
+    shared_tokens: int = 0  # of prompts copied from another slot
+    finished: int = 0
+
+    @property
+    def occupancy(self) -> float:
+        """Share of slot steps that fed a token."""
+        return self.busy_slot_steps / max(self.slot_steps, 1)
+
+
+class Sampler:
+    """Runs scripts of phases on a decoder with a key-value cache.
+
+    Args:
+      model: the decoder; its parameters are used where they are, never copied.
+      tokenizer: for stop texts and :meth:`generate`.
+      slots: B, contexts decoded together.
+      max_length: longest context (prompt, generated and forced tokens).
+      chunk: decode steps between two looks of the host.
+      mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor.
+      cache_dtype: default the model's compute dtype.
+    Raises:
+      UserError: a setting that cannot work.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        slots: int = 16,
+        max_length: int = 4096,
+        chunk: int = 32,
+        mesh: Mesh | None = None,
+        cache_dtype: str | None = None,
+    ) -> None:
+        if slots < 1 or chunk < 1 or max_length < 2:
+            raise UserError(f"sampler: slots={slots} chunk={chunk} max_length={max_length} must be positive")
+        if max_length > model.config.max_position_embeddings:
+            raise UserError(
+                f"sampler: max_length {max_length} is above the model's "
+                f"{model.config.max_position_embeddings} positions"
+            )
+        self.tokenizer = tokenizer
+        self.slots, self.max_length, self.chunk = slots, max_length, chunk
+        self.stats = SamplerStats()
+        self._config = model.config
+        graphdef, self._parameters = nnx.split(model)
+        self._steps: DeviceSteps = device_steps(graphdef, mesh, chunk)
+        self._cache_dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
+        # A row needs one position per token; the chunk's surplus steps stay below this too.
+        self._cache_lengths = length_buckets(min(128, max_length), max_length)
+        self._prompt_lengths = length_buckets(min(32, max_length), max_length)
+        self._cache: KVCache | None = None
+        self._rows = [Slot() for _ in range(slots)]
+        self._running = False
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far for this architecture, mesh and chunk (by all samplers that share them)."""
+        return self._steps.compilations()
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: Sequence[str] = (),
+        n: int = 1,
+        seed: int = 0,
+    ) -> list[list[Completion]]:
+        """n completions of every prompt, in order; ends at the model's end ids, a stop text or the budget.
+
+        Args:
+          prompts: text (encoded as it is, control strings included, no begin-of-sentence added) or ids.
+          stop: texts that end a completion; not part of it.
+          seed: completion i of a prompt uses seed + i.
+        Raises:
+          RequestError: a prompt does not fit; nothing else is lost: use :meth:`run` to handle it per request.
+        """
+        ends = self.end_ids
+        encoded = [self.tokenizer.encode(p) if isinstance(p, str) else list(p) for p in prompts]
+
+        def script():
+            thought: Thought = yield Think(max_new_tokens, ends, tuple(stop))
+            reason = "stop" if thought.finish.startswith("stop") else "length"
+            return Completion(thought.text, thought.ids, thought.logprobs, reason)
+
+        requests = [Request(ids, script, temperature, top_p, top_k, seed + i) for ids in encoded for i in range(n)]
+        completions: list[Completion | None] = [None] * len(requests)
+        for index, result in self.run(requests):
+            if result.error is not None:
+                raise RequestError(f"prompt {index // n}: {result.error}")
+            completions[index] = result.value
+        return [completions[i * n : (i + 1) * n] for i in range(len(prompts))]  # type: ignore[misc]
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end a text: the model's and the tokenizer's."""
+        eos = self._config.eos_token_id
+        ids = eos if isinstance(eos, tuple) else (eos,)
+        return tuple(dict.fromkeys(i for i in (*ids, self.tokenizer.eos_id) if i is not None))
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
+        """Runs requests, taken from the iterable as slots become free; yields (index, result) as they finish.
+
+        A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
+        exception of a script or KeyboardInterrupt frees all slots and leaves the sampler usable.
+        """
+        if self._running:
+            raise RuntimeError("this sampler is already running; make another for nested use")
+        self._running = True
+        waiting = enumerate(requests)
+        try:
+            while True:
+                yield from self._admit(waiting)
+                if not any(slot.busy for slot in self._rows):
+                    return
+                yield from self._chunk()
+        finally:
+            self._running = False
+            self._release_all()
+
+    def _release_all(self) -> None:
+        for slot in self._rows:
+            slot.release()
+        if self._cache is not None and any(x.is_deleted() for x in jax.tree.leaves(self._cache)):
+            # Interrupted inside a donated call: the rows are gone.
+            self._cache = None
+            self._rows = [Slot() for _ in range(self.slots)]
+
+    def _admit(self, waiting: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
+        """Fills free slots from ``waiting`` and brings their prompts into the cache."""
+        admitted: list[Slot] = []
+        free = collections.deque(slot for slot in self._rows if not slot.busy)
+        while free:
+            index, request = next(waiting, (-1, None))
+            if request is None:
+                break
+            try:
+                request.validate(self.max_length)
+            except RequestError as error:
+                self.stats.finished += 1
+                yield index, Result(error=error)
+                continue
+            # A slot that already holds this prompt needs no work at all.
+            prefix = list(request.prompt[:-1])
+            slot = next((s for s in free if s.holds(prefix)), free[0])
+            free.remove(slot)
+            resident = slot.holds(prefix)
+            slot.occupy(request, index, start_script(request))
+            result = slot.advance(None, self.tokenizer, self.max_length)
+            if result is not None:  # a script that never needed the device
+                slot.fed = len(prefix) if resident else 0
+                slot.release()
+                free.append(slot)
+                self.stats.finished += 1
+                yield index, result
+            elif resident:
+                self.stats.shared_tokens += len(prefix)
+            else:
+                admitted.append(slot)
+        if admitted:
+            self._fill(admitted)
+
+    def _fill(self, admitted: list[Slot]) -> None:
+        """Brings prompts of ``admitted`` slots into the cache, copied from a row that has it or prefilled."""
+        by_prompt: dict[tuple[int, ...], list[Slot]] = {}
+        copies: list[tuple[int, int]] = []
+        numbers = {id(slot): i for i, slot in enumerate(self._rows)}
+        new = {id(slot) for slot in admitted}
+        others = [slot for slot in self._rows if id(slot) not in new]
+        for slot in admitted:
+            prefix = list(slot.request.prompt[:-1])
+            if not prefix:
+                continue
+            holder = next((s for s in others if s.holds(prefix)), None)
+            if holder is not None:
+                copies.append((numbers[id(holder)], numbers[id(slot)]))
+                self.stats.shared_tokens += len(prefix)
+            else:
+                by_prompt.setdefault(tuple(prefix), []).append(slot)
+        self._reserve(max(slot.fed for slot in self._rows))
+        if copies:
+            sources, targets, count = self._pairs(copies)
+            self._cache = self._steps.copy_rows(self._cache, sources, targets, count)
+        prompts = sorted(by_prompt, key=len)
+        while prompts:
+            length = round_up(len(prompts[-1]), self._prompt_lengths)
+            rows = self._prefill_rows(len(prompts), length)
+            group, prompts = prompts[-rows:], prompts[:-rows]
+            self._prefill(group, rows, length, by_prompt, numbers)
+
+    def _prefill_rows(self, wanted: int, length: int) -> int:
+        """Rows of a prefill: 1, 4, 16, ... as many as are wanted, within PREFILL_TOKENS."""
+        rows = 1
+        while rows < wanted and rows * 4 * length <= PREFILL_TOKENS:
+            rows *= 4
+        return rows
+
+    def _prefill(
+        self, group: list[tuple[int, ...]], rows: int, length: int, by_prompt: dict, numbers: dict[int, int]
+    ) -> None:
+        tokens = np.zeros((rows, length), np.int32)
+        pairs = []
+        for row, prompt in enumerate(group):
+            tokens[row, : len(prompt)] = prompt
+            slots = by_prompt[prompt]
+            pairs.extend((row, numbers[id(slot)]) for slot in slots)
+            self.stats.prefilled_tokens += len(prompt)
+            self.stats.shared_tokens += len(prompt) * (len(slots) - 1)
+        self._reserve(length)
+        prefilled = self._steps.prefill(self._parameters, tokens)
+        sources, targets, count = self._pairs(pairs)
+        self._cache = self._steps.insert(self._cache, prefilled, sources, targets, count)
+
+    def _pairs(self, pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sources, targets = np.zeros((2, self.slots), np.int32)
+        sources[: len(pairs)], targets[: len(pairs)] = zip(*pairs, strict=True)
+        return sources, targets, np.asarray(len(pairs), np.int32)
+
+    def _reserve(self, positions: int, shrink: bool = False) -> None:
+        """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
+        length = round_up(min(positions, self.max_length), self._cache_lengths)
+        if self._cache is None:
+            cache = KVCache.zeros(self._config, self.slots, length, self._cache_dtype)
+            sharding = self._steps.cache_sharding(self._config, self.slots)
+            self._cache = cache if sharding is None else jax.device_put(cache, sharding)
+        elif length > self._cache.length or (shrink and length < self._cache.length):
+            logger.debug("cache: %d -> %d positions", self._cache.length, length)
+            self._cache = self._steps.resize(self._cache, length)
+            for slot in self._rows:
+                if slot.fed > length:  # a free row: its tail is gone
+                    slot.cut(length)
+
+    def _chunk(self) -> Iterator[tuple[int, Result]]:
+        """One chunk on the device, then what the scripts make of it."""
+        longest = max(slot.fed for slot in self._rows if slot.busy)
+        self._reserve(longest + self.chunk + 1, shrink=True)
+        controls = self._controls()
+        self._cache, output = self._steps.decode(self._parameters, self._cache, controls)
+        output = jax.device_get(output)
+        self.stats.decode_steps += int(output.steps)
+        self.stats.slot_steps += int(output.steps) * self.slots
+        self.stats.busy_slot_steps += int(output.fed.sum())
+        for row, slot in enumerate(self._rows):
+            if not slot.busy:
+                continue
+            count = int(output.counts[row])
+            self.stats.sampled_tokens += count
+            outcome = slot.absorb(
+                output.tokens[row, :count],
+                output.logprobs[row, :count],
+                output.watched[row],
+                int(output.fed[row]),
+                not output.active[row],
+                self.tokenizer,
+            )
+            if outcome is PENDING:
+                continue
+            result = slot.advance(outcome, self.tokenizer, self.max_length)
+            if result is not None:
+                index = slot.index
+                slot.release()
+                self.stats.finished += 1
+                yield index, result
+
+    def _controls(self) -> Controls:
+        controls = Controls.zeros(self.slots, self.chunk)
+        busy = 0
+        for row, slot in enumerate(self._rows):
+            if not slot.busy:
+                # A free slot rewrites its last token in place, so that its row stays good for copying.
+                if slot.fed:
+                    controls.pending[row, 0] = slot.context[slot.fed - 1]
+                    controls.positions[row] = slot.fed - 1
+                continue
+            busy += 1
+            pending = slot.context[slot.fed :]
+            controls.pending[row, : min(len(pending), self.chunk)] = pending[: self.chunk]
+            controls.pending_count[row] = len(pending)
+            controls.positions[row] = slot.fed
+            controls.active[row] = True
+            phase, request = slot.phase, slot.request
+            controls.budgets[row] = slot.budget
+            watch = phase.ids if isinstance(phase, Choose) else phase.watch
+            controls.watch[row, : len(watch)] = watch
+            if isinstance(phase, Think):
+                if len(phase.stop_ids) > MAX_STOP_IDS:
+                    raise ValueError(f"{len(phase.stop_ids)} stop ids, at most {MAX_STOP_IDS} are supported")
+                controls.stop_ids[row, : len(phase.stop_ids)] = phase.stop_ids
+            controls.temperature[row] = request.temperature
+            controls.top_k[row] = request.top_k
+            controls.top_p[row] = request.top_p
+            controls.keys[row] = (request.seed >> 32 & 0xFFFFFFFF, request.seed & 0xFFFFFFFF)
+        # Come back early once an eighth of the slots wait for the host: they may have work again.
+        controls.leave_below[...] = busy - max(self.slots // 8, 1) + 1
+        return controls

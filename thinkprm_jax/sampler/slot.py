@@ -1,0 +1,224 @@
+"""The host side of one slot: its context, its script, and what the current phase has produced."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from thinkprm_jax.errors import RequestError
+from thinkprm_jax.sampler.request import (
+    MAX_WATCHED,
+    Choose,
+    Force,
+    Mark,
+    Phase,
+    Request,
+    Result,
+    Rewind,
+    Think,
+    Thought,
+)
+from thinkprm_jax.text.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass
+class Slot:
+    """One row of the cache and whoever occupies it.
+
+    Attributes:
+      context: all token ids of the occupant, prompt first; kept after it leaves, for as long as its keys and
+        values stand in the cache, so that an equal prompt can be copied from here.
+      fed: how many of them are in the cache. The rest are fed by the next chunks.
+    """
+
+    context: list[int] = dataclasses.field(default_factory=list)
+    fed: int = 0
+    request: Request | None = None
+    index: int = -1
+    script: Generator[Phase, Any, Any] | None = None
+    phase: Think | Choose | None = None
+    phase_start: int = 0  # length of the context when the phase began
+    budget: int = 0  # tokens the phase may still sample
+    limit: str = "length"  # which limit the budget came from
+    logprobs: list[float] = dataclasses.field(default_factory=list)
+    watched: list[np.ndarray] = dataclasses.field(default_factory=list)
+    sampled: int = 0
+    text: bytearray = dataclasses.field(default_factory=bytearray)  # of the phase, for stop texts
+    ends: list[int] = dataclasses.field(default_factory=list)  # end offset in `text` of every token
+
+    @property
+    def busy(self) -> bool:
+        return self.request is not None
+
+    def holds(self, prompt: list[int]) -> bool:
+        """Whether keys and values of all of ``prompt`` stand in this row."""
+        return self.fed >= len(prompt) and self.context[: len(prompt)] == prompt
+
+    def occupy(self, request: Request, index: int, script: Generator[Phase, Any, Any]) -> None:
+        """Takes the slot; the prompt's last token is always fed by a decode step."""
+        self.request, self.index, self.script = request, index, script
+        self.context = list(request.prompt)
+        self.fed = len(self.context) - 1
+        self.phase, self.sampled = None, 0
+
+    def release(self) -> None:
+        """Frees the slot; the row's keys and values stay valid for ``context[:fed]``."""
+        if self.script is not None:
+            self.script.close()
+        self.request = self.script = self.phase = None
+        del self.context[self.fed :]
+
+    def advance(self, outcome: Any, tokenizer: Tokenizer, max_length: int) -> Result | None:
+        """Sends ``outcome`` to the script and carries out its phases up to one that needs the device.
+
+        Returns: the result if the script ended.
+        """
+        assert self.script is not None
+        send: Any = self.script.send
+        try:
+            while True:
+                phase = send(outcome)
+                send = self.script.send
+                try:
+                    outcome = self._carry_out(phase, tokenizer, max_length)
+                except RequestError as error:
+                    send, outcome = self.script.throw, error
+                    continue
+                if outcome is _DEVICE:
+                    return None
+        except StopIteration as stop:
+            return self._result(value=stop.value)
+        except RequestError as error:
+            return self._result(error=error)
+
+    def _carry_out(self, phase: Phase, tokenizer: Tokenizer, max_length: int) -> Any:
+        match phase:
+            case Force(ids):
+                if len(self.context) + len(ids) > max_length:
+                    raise RequestError(
+                        f"{len(ids)} forced tokens do not fit behind {len(self.context)}: "
+                        f"max_length is {max_length}"
+                    )
+                self.context.extend(ids)
+                return None
+            case Mark():
+                return len(self.context)
+            case Rewind(mark):
+                self.cut(mark)
+                return None
+            case Choose(ids):
+                _check_ids(ids, "Choose")
+                self._begin(phase, budget=0, limit="length")
+                return _DEVICE
+            case Think():
+                _check_ids(phase.watch, "Think.watch")
+                room = max_length - phase.reserve - len(self.context)
+                budget = min(phase.max_tokens, room)
+                self._begin(phase, budget, "context" if room < phase.max_tokens else "length")
+                return _DEVICE if budget > 0 else self._thought(tokenizer, self.limit, None)
+        raise TypeError(f"a script yielded {phase!r}, which is no phase")
+
+    def _begin(self, phase: Think | Choose, budget: int, limit: str) -> None:
+        self.phase, self.budget, self.limit = phase, budget, limit
+        self.phase_start = len(self.context)
+        self.logprobs, self.watched = [], []
+        self.text, self.ends = bytearray(), []
+        # The device needs at least one token to feed before it has logits.
+        self.fed = min(self.fed, len(self.context) - 1)
+
+    def cut(self, length: int) -> None:
+        """Cuts the context back; what the cache holds beyond is never read."""
+        del self.context[length:]
+        self.fed = min(self.fed, length)
+
+    def absorb(
+        self, tokens: np.ndarray, logprobs: np.ndarray, watched: np.ndarray, fed: int, paused: bool,
+        tokenizer: Tokenizer,
+    ) -> Any:  # fmt: skip
+        """Takes in what a chunk sampled for this slot.
+
+        Args:
+          tokens: int [n]; logprobs: float32 [n]; watched: float32 [>= 1, MAX_WATCHED].
+          fed: tokens that entered the cache; paused: whether the device stopped the slot.
+        Returns: the outcome of the phase, or ``PENDING`` while it goes on.
+        """
+        self.fed += fed
+        if isinstance(self.phase, Choose):
+            return watched[0, : len(self.phase.ids)].copy() if paused else PENDING
+        assert isinstance(self.phase, Think)
+        self.sampled += len(tokens)
+        self.budget -= len(tokens)
+        stop = int(tokens[-1]) if paused and len(tokens) and int(tokens[-1]) in self.phase.stop_ids else None
+        kept = len(tokens) - (stop is not None)
+        self.context.extend(tokens[:kept].tolist())
+        self.logprobs.extend(logprobs[:kept].tolist())
+        width = len(self.phase.watch)
+        self.watched.extend(watched[:kept, :width].copy())
+        found = self._find_stop_text(tokens[:kept], tokenizer)
+        if found is not None:
+            return self._thought(tokenizer, "stop_text", found)
+        if stop is not None:
+            return self._thought(tokenizer, "stop_id", stop)
+        return self._thought(tokenizer, self.limit, None) if paused else PENDING
+
+    def _find_stop_text(self, tokens: np.ndarray, tokenizer: Tokenizer) -> str | None:
+        """The earliest stop text in the phase's text; cuts the context to before it."""
+        assert isinstance(self.phase, Think)
+        stops = [text.encode() for text in self.phase.stop_texts]
+        if not stops:
+            return None
+        # A stop text may straddle chunks: look again at as many old bytes as it could have begun in.
+        start = max(len(self.text) - max(map(len, stops)) + 1, 0)
+        for token in tokens.tolist():
+            self.text += tokenizer.token_bytes(token)
+            self.ends.append(len(self.text))
+        hits = [(at, stop) for stop in stops if (at := self.text.find(stop, start)) >= 0]
+        if not hits:
+            return None
+        at, stop = min(hits)
+        keep = sum(end <= at for end in self.ends)
+        begin = self.ends[keep - 1] if keep else 0
+        remainder = tokenizer.encode_plain(self.text[begin:at].decode(errors="ignore")) if begin < at else []
+        self.cut(self.phase_start + keep)
+        del self.logprobs[keep:], self.watched[keep:]
+        self.context.extend(remainder)
+        self.logprobs.extend([float("nan")] * len(remainder))
+        self.watched.extend([np.full(len(self.phase.watch), np.nan, np.float32)] * len(remainder))
+        return stop.decode()
+
+    def _thought(self, tokenizer: Tokenizer, finish: str, stop: int | str | None) -> Thought:
+        assert isinstance(self.phase, Think)
+        ids = self.context[self.phase_start :]
+        return Thought(
+            ids=ids,
+            text=tokenizer.decode(ids),
+            logprobs=np.asarray(self.logprobs, np.float32),
+            watched=np.asarray(self.watched, np.float32).reshape(len(ids), len(self.phase.watch)),
+            finish=finish,
+            stop=stop,
+        )
+
+    def _result(self, value: Any = None, error: RequestError | None = None) -> Result:
+        assert self.request is not None
+        return Result(value, error, self.context[len(self.request.prompt) :], self.sampled)
+
+
+PENDING = object()  # the phase goes on
+_DEVICE = object()  # the phase needs the device
+
+
+def start_script(request: Request) -> Generator[Phase, Any, Any]:
+    """Calls the request's script; TypeError if it is no generator function."""
+    script = request.script()
+    if not inspect.isgenerator(script):
+        raise TypeError("Request.script must be a generator function: it has to yield phases")
+    return script
+
+
+def _check_ids(ids: tuple[int, ...], what: str) -> None:
+    if len(ids) > MAX_WATCHED:
+        raise RequestError(f"{what} names {len(ids)} ids, at most {MAX_WATCHED} are supported")
