@@ -65,5 +65,3 @@ class CheckpointStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-

@@ -1,0 +1,189 @@
+"""Typed recipes: frozen dataclasses filled from YAML and ``key=value`` overrides.
+
+A recipe class is an ordinary frozen dataclass whose fields are numbers, strings, booleans, literals, tuples of
+those, or further dataclasses; ``None`` is allowed where the annotation says so. Whatever does not fit is refused
+with a :class:`~thinkprm_jax.errors.UserError` that names the file, the line, the dotted field and, for a
+misspelt name, the nearest valid one. A class checks combinations in ``__post_init__`` and raises ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from thinkprm_jax.errors import UserError
+
+Recipe = TypeVar("Recipe")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    """One node of the recipe's tree: a scalar, a list of nodes or a dict of nodes, and where it was written."""
+
+    content: Any
+    place: str  # "recipe.yaml, line 3" or "override data.seed=x"
+
+
+def load_recipe(cls: type[Recipe], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads ``path`` as a ``cls``, after replacing fields by ``overrides`` like ``optimizer.learning_rate=1e-4``.
+
+    Raises:
+      UserError: no such file, bad YAML, an unknown or missing field, a wrong type, an impossible combination.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path}: {getattr(error, 'strerror', None) or error}") from None
+    tree = _parse(text, str(path))
+    for override in overrides:
+        _apply_override(tree, override)
+    return _build(cls, tree, "")
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """The recipe with every default filled in, as plain YAML values."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+    return plain(recipe)
+
+
+def dump_recipe(recipe: Any) -> str:
+    """:func:`to_dict` as YAML text that :func:`load_recipe` reads back to an equal recipe."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted fields in which two recipes of one class differ, with both values."""
+
+    def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                flat |= flatten(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+        return flat
+
+    a, b = flatten(to_dict(first)), flatten(to_dict(second))
+    return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
+
+
+def _parse(text: str, place: str) -> _Value:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"recipe {place}{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
+    if node is None:
+        return _Value({}, place)
+    return _convert(node, place)
+
+
+def _convert(node: yaml.Node, file: str) -> _Value:
+    place = f"{file}, line {node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        content: dict[str, _Value] = {}
+        for key, value in node.value:
+            if key.value in content:
+                raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: {key.value} is given twice")
+            content[key.value] = _convert(value, file)
+            if not isinstance(value, yaml.MappingNode):
+                continue
+            content[key.value] = dataclasses.replace(
+                content[key.value], place=f"{file}, line {key.start_mark.line + 1}"
+            )
+        return _Value(content, place)
+    if isinstance(node, yaml.SequenceNode):
+        return _Value([_convert(item, file) for item in node.value], place)
+    return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
+
+
+def _apply_override(tree: _Value, override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise UserError(f"override {override!r}: write field=value, for example optimizer.learning_rate=1e-4")
+    place = f"override {override}"
+    *parents, last = name.strip().split(".")
+    for parent in parents:
+        child = tree.content.get(parent)
+        if child is None or not isinstance(child.content, dict):
+            child = tree.content[parent] = _Value({}, place)
+        tree = child
+    tree.content[last] = _parse(text, place) if text.strip() else _Value(None, place)
+
+
+def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
+    if not isinstance(tree.content, dict):
+        raise UserError(f"recipe {tree.place}: {prefix.rstrip('.') or 'the recipe'} must be a table of fields")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name, value in tree.content.items():
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1, cutoff=0.5)
+            advice = f"did you mean {prefix}{near[0]}?" if near else f"there are: {', '.join(fields)}"
+            raise UserError(f"recipe {value.place}: unknown field {prefix}{name}; {advice}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in tree.content:
+            raise UserError(f"recipe {tree.place}: {prefix}{name} is missing")
+    values = {name: _read(hints[name], value, prefix + name) for name, value in tree.content.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UserError(f"recipe {tree.place}: {prefix}{error}") from None
+
+
+def _read(kind: Any, value: _Value, name: str) -> Any:
+    """``value`` as an instance of the annotation ``kind``."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value.content is None and type(None) in arguments:
+            return None
+        (kind,) = (argument for argument in arguments if argument is not type(None))
+        return _read(kind, value, name)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"{name}.")
+    if origin is tuple:
+        if not isinstance(value.content, list):
+            raise _wrong(value, name, f"a list of {_name(arguments[0])} values")
+        return tuple(_read(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value.content))
+    if origin is typing.Literal:
+        if value.content in arguments:
+            return value.content
+        near = difflib.get_close_matches(str(value.content), [str(option) for option in arguments], n=1, cutoff=0.5)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        raise _wrong(value, name, f"one of {', '.join(map(str, arguments))}{advice}")
+    return _read_scalar(kind, value, name)
+
+
+def _read_scalar(kind: type, value: _Value, name: str) -> Any:
+    content = value.content
+    if kind is float and not isinstance(content, bool):
+        try:
+            return float(content)  # YAML 1.1 reads 1e-4 (no dot) as text
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(content, kind) and not (kind is int and isinstance(content, bool)):
+        return content
+    raise _wrong(value, name, f"a {_name(kind)}")
+
+
+def _name(kind: Any) -> str:
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
+
+
+def _wrong(value: _Value, name: str, wanted: str) -> UserError:
+    shown = "a table" if isinstance(value.content, dict) else "a list" if isinstance(value.content, list) else None
+    return UserError(f"recipe {value.place}: {name} must be {wanted}, not {shown or repr(value.content)}")

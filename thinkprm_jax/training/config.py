@@ -1,0 +1,167 @@
+"""The recipe of a supervised fine-tuning run (``thinkprm train``): every option, its type, default and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ScratchModel:
+    """A new model with random weights. The vocabulary is the tokenizer's."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int | None = None  # default hidden_size / num_heads
+    model_type: Literal["qwen2", "llama"] = "qwen2"
+    rope_theta: float = 10_000.0
+    rms_norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    max_position_embeddings: int = 4096
+    initializer_range: float = 0.02
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Exactly one of ``pretrained`` and ``scratch``. Weights are float32 in training, whatever they were."""
+
+    pretrained: str | None = None  # a folder or a Hugging Face id
+    scratch: ScratchModel | None = None
+    tokenizer: str | None = None  # "mini" (bundled), a folder or an id; default: the pretrained model's
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the inputs of matrix products
+
+    def __post_init__(self) -> None:
+        if (self.pretrained is None) == (self.scratch is None):
+            raise ValueError("give one of pretrained and scratch")
+        if self.scratch is not None and self.tokenizer is None:
+            raise ValueError("tokenizer is needed with scratch")
+
+
+@dataclass(frozen=True)
+class ArithmeticSource:
+    """Indexes ``start`` .. ``start + examples - 1`` of one stream of the synthetic arithmetic task."""
+
+    examples: int
+    seed: int = 0
+    split: Literal["train", "test", "unseen"] = "train"
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Exactly one of ``arithmetic`` and ``chains``."""
+
+    arithmetic: ArithmeticSource | None = None
+    chains: str | None = None  # a JSON or JSON Lines file of chains
+
+    def __post_init__(self) -> None:
+        if (self.arithmetic is None) == (self.chains is None):
+            raise ValueError("give one of arithmetic and chains")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on, and in which shapes: one compiled step per bucket."""
+
+    train: DataSource
+    evaluation: DataSource | None = None
+    buckets: tuple[int, ...] = (256, 512, 1024, 2048, 4096)  # row lengths; an example longer than the last is left out
+    rows: int | None = None  # rows of a batch, whatever its length; or:
+    tokens: int | None = None  # places of a batch: its rows are tokens // bucket
+    shuffle: bool = True  # a new order each epoch, a pure function of (seed, epoch)
+    prefetch: int = 8  # batches prepared ahead
+
+    def __post_init__(self) -> None:
+        if (self.rows is None) == (self.tokens is None):
+            raise ValueError("give one of rows and tokens")
+        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
+            raise ValueError("buckets must be lengths in rising order")
+        if self.tokens is not None and self.tokens < self.buckets[-1]:
+            raise ValueError(f"tokens must be at least the longest bucket, {self.buckets[-1]}")
+
+    def rows_of(self, bucket: int) -> int:
+        return self.rows if self.rows is not None else self.tokens // bucket
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """``muon`` moves the matrices of the layers by Muon and everything else by Adam; ``adamw`` all by AdamW."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 6e-5
+    adam_learning_rate: float | None = None  # muon only: of what Adam moves
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.95  # muon only
+    weight_decay: float = 0.0  # of matrices only, times the learning rate
+    clip_norm: float | None = 1.0  # of the global gradient norm
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    decay_from: float = 0.0  # the share of the steps after which a linear or cosine schedule starts to fall
+    final_factor: float = 0.0  # the learning rate at the last step, as a share of the peak
+
+    def __post_init__(self) -> None:
+        if self.name != "muon" and self.adam_learning_rate is not None:
+            raise ValueError("adam_learning_rate is for muon only")
+        if not 0 <= self.decay_from < 1:
+            raise ValueError("decay_from must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    verdict_weight: float = 1.0  # of the tokens `correct`, `incorrect`, ` Yes`, ` No` of a chain; others weigh 1
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every_steps: int | None = None
+    every_seconds: float | None = 300.0
+    keep: int = 3  # the last ones; older ones are deleted
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one may be -1, whatever is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    output: str  # the run's folder; a run found there is continued
+    model: ModelSource
+    data: DataConfig
+    steps: int | None = None  # exactly one of steps and epochs
+    epochs: int | None = None
+    seed: int = 0  # of the initial weights and the order of the data
+    micro_batches: int = 1  # a step's rows are run in so many parts, one after the other
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    evaluate_every: int | None = None  # steps; also after the last one
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give one of steps and epochs")
+        if self.evaluate_every is not None and self.data.evaluation is None:
+            raise ValueError("evaluate_every needs data.evaluation")
+        if self.log_every < 1 or self.micro_batches < 1:
+            raise ValueError("log_every and micro_batches must be at least 1")
+        for bucket in self.data.buckets:
+            if self.data.rows_of(bucket) % self.micro_batches:
+                raise ValueError(
+                    f"micro_batches {self.micro_batches} does not divide the {self.data.rows_of(bucket)} rows "
+                    f"of bucket {bucket}"
+                )
+
+
+# Fields that may change between the parts of one run: they do not touch the weights.
+FREE_FIELDS = ("output", "log_every", "evaluate_every", "checkpoint.", "mesh.", "data.evaluation", "data.prefetch")
