@@ -29,6 +29,7 @@ class NaiveSampler:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.asked: list[Request] = []
+        self.end_ids = (tokenizer.eos_id,)
         graph, state = nnx.split(model)
 
         @jax.jit
@@ -42,11 +43,14 @@ class NaiveSampler:
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
         for index, request in enumerate(requests):
             self.asked.append(request)
-            run = _Run(self, request)
+            run = self.make_run(request)
             try:
                 yield index, run.result()
             except RequestError as error:
                 yield index, Result(None, error, run.context[run.start :], run.sampled)
+
+    def make_run(self, request: Request) -> NaiveRun:
+        return NaiveRun(self, request)
 
     def logprobs(self, context: list[int]) -> np.ndarray:
         """Log-probabilities float64 [V] of the token after context [T]."""
@@ -57,7 +61,7 @@ class NaiveSampler:
         return shifted - np.log(np.exp(shifted).sum())
 
 
-class _Run:
+class NaiveRun:
     """One request: its context, prompt included, and the phases that change it."""
 
     def __init__(self, sampler: NaiveSampler, request: Request) -> None:
@@ -79,11 +83,11 @@ class _Run:
                 return Result(end.value, None, self.context[self.start :], self.sampled)
             outcome, error = None, None
             try:
-                outcome = self._outcome(phase)
+                outcome = self.outcome(phase)
             except RequestError as failure:  # the script may catch it
                 error = failure
 
-    def _outcome(self, phase: Any) -> Any:
+    def outcome(self, phase: Any) -> Any:
         match phase:
             case Think():
                 return self._think(phase)
