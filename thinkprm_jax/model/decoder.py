@@ -13,8 +13,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
+from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.attention import attend_cache, attend_sequence
 from thinkprm_jax.model.cache import KVCache, write_token
 from thinkprm_jax.model.config import ModelConfig
@@ -233,3 +235,9 @@ def parameter_axes(config: ModelConfig) -> dict[str, tuple[str | None, ...]]:
         axes[f"{layer}.attention_norm.scale"] = (None,)
         axes[f"{layer}.mlp_norm.scale"] = (None,)
     return axes
+
+
+def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Where every parameter lives on ``mesh``, by its dotted path."""
+    counts = axis_counts(config)
+    return {path: named_sharding(mesh, axes, counts) for path, axes in parameter_axes(config).items()}

@@ -1,0 +1,80 @@
+"""The sampler over a mesh: the same tokens on one device and on eight (2 x 4)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import json, sys
+import jax
+from flax import nnx
+from thinkprm_jax import bundled
+from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+from thinkprm_jax.sampler import Force, Request, Sampler, Think
+from thinkprm_jax.text.tokenizer import Tokenizer
+from pathlib import Path
+
+kv_heads = int(sys.argv[1])
+tokenizer = Tokenizer.load(Path(bundled.__file__).parent / "mini")
+config = ModelConfig(
+    vocab_size=tokenizer.vocab_size + (-tokenizer.vocab_size % 4), hidden_size=64, intermediate_size=128,
+    num_layers=2, num_heads=8, num_kv_heads=kv_heads, head_dim=8, initializer_range=0.3,
+    eos_token_id=tokenizer.eos_id,
+)
+model = Decoder(config, rngs=nnx.Rngs(3))
+prompts = [[1 + i] * (5 + 9 * i) for i in range(11)]
+
+def script():
+    thought = yield Think(20, stop_ids=(5,))
+    yield Force((9, 8, 7))
+    more = yield Think(8)
+    return thought.ids + more.ids
+
+def run(mesh):
+    sampler = Sampler(model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh)
+    requests = [Request(p, script, temperature=float(i % 2), seed=i) for i, p in enumerate(prompts)]
+    results = dict(sampler.run(requests))
+    return [results[i].value for i in range(len(prompts))], sampler._cache.keys[0].sharding
+
+alone, _ = run(None)
+assert len(jax.devices()) == 8
+mesh = make_mesh(data=2, tensor=4)
+graph, state = nnx.split(model)
+shardings = parameter_shardings(config, mesh)
+placed = [
+    (path, leaf.replace(jax.device_put(leaf[...], shardings[".".join(map(str, path))])))
+    for path, leaf in nnx.to_flat_state(state)
+]
+model = nnx.merge(graph, nnx.from_flat_state(placed))
+query = model.layers[0].attention.query.kernel[...]
+spread, cache = run(mesh)
+print(json.dumps({"same": alone == spread, "query": str(query.sharding.spec), "cache": str(cache.spec)}))
+"""
+
+
+@pytest.mark.parametrize(("kv_heads", "split_cache"), [(4, True), (2, False)])
+def test_the_same_tokens_on_eight_devices(kv_heads, split_cache):
+    """With two KV heads on a tensor axis of four, the KV heads are copied, the query heads still split."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(kv_heads)],
+        env=env,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["same"]
+    assert "'tensor'" in found["query"]
+    assert "'data'" in found["cache"]
+    assert ("'tensor'" in found["cache"]) == split_cache
