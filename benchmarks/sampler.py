@@ -1,0 +1,214 @@
+"""Our sampler against transformers ``generate``: the same weights, prompts, greedy tokens and machine, in one run.
+
+    python benchmarks/sampler.py [--shapes 5m 55m 630m] [--repeats 3]     static batches: batch 16, prompt 128
+    python benchmarks/sampler.py --unequal                                64 requests, 16 to 512 new tokens
+    python benchmarks/sampler.py --shared                                 eight chains of one 1,500-token prompt
+
+Runs alternate between the two programs and the table shows medians. Each side is timed in float32 and bfloat16 and
+shown in the dtype that is faster for it. Needs the `test` extra (torch, the CPU build).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM
+
+from thinkprm_jax import bundled
+from thinkprm_jax.checkpoint.huggingface import load_model, save_model
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler import Request, Sampler, Think
+from thinkprm_jax.text.tokenizer import Tokenizer
+
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A random Qwen2 and how many tokens are generated with it."""
+
+    config: ModelConfig
+    new_tokens: int
+
+
+def qwen2(vocab: int, hidden: int, inner: int, layers: int, heads: int, kv_heads: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=64,
+        tie_embeddings=True,
+    )
+
+
+SHAPES = {
+    "5m": Shape(qwen2(2_048, 256, 704, 6, 4, 2), 64),
+    "55m": Shape(qwen2(32_000, 512, 1_792, 8, 8, 2), 64),
+    "630m": Shape(dataclasses.replace(qwen2(151_936, 896, 4_864, 24, 14, 2), tie_embeddings=False), 16),
+}
+
+
+class Ours:
+    """The sampler, compiled and warm."""
+
+    def __init__(self, folder: Path, dtype: str, slots: int, max_length: int) -> None:
+        self.name, self.dtype = "thinkprm_jax", dtype
+        model, tokenizer = load_model(folder, dtype=dtype)
+        self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length)
+
+    def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
+        def script(budget: int) -> Callable:
+            def think():
+                thought = yield Think(budget)
+                return thought.ids
+
+            return think
+
+        requests = [Request(p, script(n)) for p, n in zip(prompts, new_tokens, strict=True)]
+        results = dict(self.sampler.run(requests))
+        return [results[i].value for i in range(len(prompts))]
+
+
+class Theirs:
+    """transformers, static batches of equal prompts (no padding needed); a batch runs to its longest budget."""
+
+    def __init__(self, folder: Path, dtype: str, batch: int) -> None:
+        self.name, self.dtype, self.batch = "transformers", dtype, batch
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+    def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
+        outputs = []
+        for start in range(0, len(prompts), self.batch):
+            ids = torch.tensor(prompts[start : start + self.batch])
+            longest = max(new_tokens[start : start + self.batch])
+            with torch.inference_mode():
+                out = self.model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=longest,
+                    min_new_tokens=longest,
+                    do_sample=False,
+                    pad_token_id=0,
+                )
+            rows = out[:, ids.shape[1] :].tolist()
+            outputs += [row[:n] for row, n in zip(rows, new_tokens[start : start + self.batch], strict=True)]
+        return outputs
+
+
+def save_random(config: ModelConfig, folder: Path) -> None:
+    tokenizer = Tokenizer.load(Path(bundled.__file__).parent / "mini")
+    save_model(Decoder(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32), tokenizer, folder)
+
+
+def measure(programs: list, prompts: list[list[int]], new_tokens: list[int], repeats: int) -> dict:
+    """Median seconds of every program, after one warm-up; the programs take turns."""
+    times: dict = {program: [] for program in programs}
+    outputs = {program: program.run(prompts, new_tokens) for program in programs}
+    reference = next(iter(outputs.values()))
+    for program, output in outputs.items():
+        same = np.mean([a == b for x, y in zip(output, reference, strict=True) for a, b in zip(x, y, strict=True)])
+        program.agreement = float(same)
+    for _ in range(repeats):
+        for program in programs:
+            start = time.perf_counter()
+            program.run(prompts, new_tokens)
+            times[program].append(time.perf_counter() - start)
+    return {program: statistics.median(seconds) for program, seconds in times.items()}
+
+
+def report(title: str, seconds: dict, tokens: int) -> None:
+    """Every program and dtype, and the ratio of the best of each side."""
+    table = Table(title=title)
+    for column in ("program", "dtype", "seconds", "tokens/s", "same tokens as the first row"):
+        table.add_column(column, justify="left" if column in ("program", "dtype") else "right")
+    for program, value in seconds.items():
+        table.add_row(
+            program.name, program.dtype, f"{value:.2f}", f"{tokens / value:,.0f}", f"{program.agreement:.1%}"
+        )
+    ours = min(v for p, v in seconds.items() if isinstance(p, Ours))
+    theirs = min(v for p, v in seconds.items() if isinstance(p, Theirs))
+    console = Console(width=100)
+    console.print(table)
+    console.print(f"{title}: transformers / thinkprm_jax = {theirs / ours:.2f}x\n")
+
+
+def static_batches(names: list[str], repeats: int, batch: int) -> None:
+    for name in names:
+        shape = SHAPES[name]
+        prompts = np.random.default_rng(0).integers(1, shape.config.vocab_size, (batch, 128)).tolist()
+        new_tokens = [shape.new_tokens] * batch
+        with tempfile.TemporaryDirectory() as folder:
+            save_random(shape.config, Path(folder))
+            programs = [Ours(Path(folder), dtype, batch, 256) for dtype in DTYPES]
+            programs += [Theirs(Path(folder), dtype, batch) for dtype in DTYPES]
+            seconds = measure(programs, prompts, new_tokens, repeats)
+        report(f"{name}, batch {batch}, prompt 128, {shape.new_tokens} new", seconds, sum(new_tokens))
+
+
+def unequal_work(repeats: int) -> None:
+    """64 requests with a long tail of lengths: slots are refilled, static batches wait for their longest row."""
+    rng = np.random.default_rng(1)
+    shape = SHAPES["5m"]
+    new_tokens = np.clip(16 * np.exp(rng.exponential(1.0, 64)), 16, 512).astype(int).tolist()
+    prompts = rng.integers(1, shape.config.vocab_size, (64, 128)).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        save_random(shape.config, Path(folder))
+        programs = [Ours(Path(folder), dtype, 16, 768) for dtype in DTYPES]
+        programs += [Theirs(Path(folder), dtype, 16) for dtype in DTYPES]
+        seconds = measure(programs, prompts, new_tokens, repeats)
+    report(f"unequal work, 64 requests, {min(new_tokens)} to {max(new_tokens)} new", seconds, sum(new_tokens))
+    print(f"slots busy: {programs[0].sampler.stats.occupancy:.1%} of decode steps\n")
+
+
+def shared_prompt(repeats: int) -> None:
+    """Time to the first token of one chain and of eight chains of one prompt."""
+    shape = SHAPES["55m"]
+    rng = np.random.default_rng(2)
+    with tempfile.TemporaryDirectory() as folder:
+        save_random(shape.config, Path(folder))
+        program = Ours(Path(folder), "float32", 8, 2_048)
+    times: dict[int, list[float]] = {1: [], 8: []}
+    for _ in range(repeats + 1):
+        for chains in times:
+            prompt = rng.integers(1, shape.config.vocab_size, 1_500).tolist()
+            start = time.perf_counter()
+            program.run([prompt] * chains, [1] * chains)
+            times[chains].append(time.perf_counter() - start)
+    one, eight = (statistics.median(values[1:]) for values in times.values())
+    print(f"first token of 1 chain {one:.2f} s, of 8 chains {eight:.2f} s: {eight / one:.2f}x\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="*", default=["5m", "55m", "630m"], choices=list(SHAPES))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--unequal", action="store_true")
+    parser.add_argument("--shared", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.unequal:
+        unequal_work(arguments.repeats)
+    if arguments.shared:
+        shared_prompt(arguments.repeats)
+    if not (arguments.unequal or arguments.shared):
+        static_batches(arguments.shapes, arguments.repeats, arguments.batch)
+
+
+if __name__ == "__main__":
+    main()
