@@ -1,0 +1,39 @@
+"""A decoder with random weights and the bundled tokenizer: verdicts without sense, in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flax import nnx
+
+from thinkprm_jax.checkpoint.huggingface import BUNDLED, save_model
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.text.tokenizer import Tokenizer
+
+
+def load_tokenizer() -> Tokenizer:
+    return Tokenizer.load(BUNDLED["mini"])
+
+
+def make_decoder(tokenizer: Tokenizer, seed: int = 0) -> Decoder:
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=16,
+        tie_embeddings=True,
+        eos_token_id=tokenizer.eos_id,
+        initializer_range=0.2,  # large enough for chains that vary
+    )
+    return Decoder(config, rngs=nnx.Rngs(seed))
+
+
+def save_folder(folder: Path, seed: int = 0) -> Path:
+    """The same as a Hugging Face folder, for programs."""
+    tokenizer = load_tokenizer()
+    save_model(make_decoder(tokenizer, seed), tokenizer, folder)
+    return folder
