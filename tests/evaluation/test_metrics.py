@@ -1,0 +1,146 @@
+"""Metrics against hand-worked cases and brute force."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from thinkprm_jax.evaluation.metrics import (
+    auroc,
+    binary_f1,
+    binary_scores,
+    bootstrap_interval,
+    expected_calibration_error,
+    first_error_scores,
+    harmonic_mean,
+    reliability_bins,
+    step_accuracy,
+    steps_right,
+    wilson_interval,
+)
+
+
+def test_first_error_scores_by_hand():
+    #                      hit  wrong step  missed  unreadable | hit  false alarm  unreadable
+    found = first_error_scores([2, 1, -1, None, -1, 0, None], [2, 2, 0, 1, -1, -1, -1])
+    assert (found.errors, found.corrects) == (4, 3)
+    assert found.acc_error == pytest.approx(1 / 4)
+    assert found.acc_correct == pytest.approx(1 / 3)
+    assert found.f1 == pytest.approx(2 / 7)
+
+
+def test_harmonic_mean_of_published_figures():
+    assert round(harmonic_mean(62.32, 81.87), 2) == 70.77
+    assert harmonic_mean(0.0, 0.0) == 0.0
+    assert harmonic_mean(0.0, 1.0) == 0.0
+
+
+def test_first_error_scores_without_one_of_the_kinds():
+    found = first_error_scores([1, 0], [1, 1])
+    assert found.acc_error == 0.5
+    assert math.isnan(found.acc_correct)
+    assert math.isnan(found.f1)
+    assert math.isnan(first_error_scores([], []).f1)
+    with pytest.raises(ValueError, match="2 predictions for 1 labels"):
+        first_error_scores([1, 0], [1])
+
+
+def test_binary_scores_by_hand():
+    said = [True, True, True, False, False]
+    truth = [True, True, False, True, False]
+    found = binary_scores(said, truth)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.f1 == pytest.approx(2 / 3)
+    assert found.accuracy == pytest.approx(3 / 5)
+    assert binary_f1([False, False], [True, False]) == 0.0
+    assert binary_f1([True], [False]) == 0.0
+    assert math.isnan(binary_f1([False], [False]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "expected"),
+    [
+        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),
+        ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 1.0),
+        ([0.1, 0.2, 0.8, 0.9], [1, 1, 0, 0], 0.0),
+        ([0.5, 0.5, 0.5], [1, 0, 1], 0.5),
+        ([0.5, 0.5, 0.9], [1, 0, 1], 0.75),
+    ],
+)
+def test_auroc_of_known_cases(scores, labels, expected):
+    assert auroc(scores, labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 10_000])
+def test_auroc_equals_the_count_of_pairs(levels):
+    random = np.random.default_rng(levels)
+    scores = random.integers(0, levels, 80) / levels
+    labels = random.random(80) < 0.4
+    right, wrong = scores[labels][:, None], scores[~labels][None, :]
+    assert auroc(scores, labels) == pytest.approx(np.mean((right > wrong) + 0.5 * (right == wrong)))
+
+
+def test_auroc_of_one_class_or_of_no_number():
+    assert math.isnan(auroc([0.1, 0.9], [1, 1]))
+    assert math.isnan(auroc([], []))
+    with pytest.raises(ValueError, match="finite"):
+        auroc([0.1, math.nan], [1, 0])
+
+
+def test_calibration_by_hand():
+    scores = [0.05, 0.15, 0.95, 0.91, 1.0]
+    labels = [0, 1, 1, 0, 1]
+    bins = reliability_bins(scores, labels)
+    assert [bin.count for bin in bins] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert bins[9].mean_score == pytest.approx(2.86 / 3)
+    assert bins[9].share_correct == pytest.approx(2 / 3)
+    assert math.isnan(bins[5].mean_score)
+    gaps = 1 * 0.05 + 1 * 0.85 + 3 * (2.86 / 3 - 2 / 3)
+    assert expected_calibration_error(scores, labels) == pytest.approx(gaps / 5)
+    assert expected_calibration_error([0.0, 1.0], [0, 1]) == 0.0
+    assert math.isnan(expected_calibration_error([], []))
+    with pytest.raises(ValueError, match=r"within \[0, 1\]"):
+        expected_calibration_error([1.2], [1])
+
+
+def test_steps_count_up_to_the_true_first_error():
+    assert steps_right([1, 0, 0], [1, 0, 0]) == (2, 2)
+    assert steps_right([1, 1, 1], [1, 0, 0]) == (1, 2)  # the error was not seen
+    assert steps_right([0, 0, 0], [1, 1, 1]) == (0, 3)  # an alarm at the first step costs all three
+    assert steps_right([1, None, None], [1, 1, 1]) == (1, 3)  # not judged is not right
+    assert step_accuracy([[1, 0], [1, 1, 1], [0]], [[1, 0], [1, 0, 0], [1]]) == pytest.approx(3 / 5)
+    assert math.isnan(step_accuracy([], []))
+
+
+def test_wilson_interval_of_known_cases():
+    # Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    for right, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        found = wilson_interval(right / n, n)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+    assert wilson_interval(1.0, 1000).high == 1.0
+    assert math.isnan(wilson_interval(math.nan, 0).low)
+
+
+def test_bootstrap_interval_of_a_mean_is_the_normal_one():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    found = bootstrap_interval(lambda rows: values[rows].mean(), 400, resamples=2000)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert found == bootstrap_interval(lambda rows: values[rows].mean(), 400, resamples=2000)
+
+
+def test_bootstrap_leaves_out_resamples_without_a_class():
+    labels = np.array([1, 0, 0])
+    found = bootstrap_interval(lambda rows: auroc([0.9, 0.1, 0.2], labels) if labels[rows].any() else math.nan, 3)
+    assert (found.low, found.high) == (1.0, 1.0)
+    assert math.isnan(bootstrap_interval(lambda rows: math.nan, 3).low)
+    assert math.isnan(bootstrap_interval(lambda rows: 1.0, 0).low)

@@ -1,0 +1,231 @@
+"""The figures of merit as pure functions of predictions and labels.
+
+N solutions. A share of nothing (no row with an error, one class only) is NaN, never 0 or 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+CORRECT = -1  # first error of a solution that has none
+
+
+@dataclass(frozen=True)
+class FirstErrorScores:
+    """Finding the first error, as ProcessBench scores it. Shares in [0, 1].
+
+    Attributes:
+      acc_error: of the solutions with an error, those whose first error was found at its very step.
+      acc_correct: of the correct solutions, those in which no error was found.
+      f1: harmonic mean of the two.
+      errors, corrects: how many solutions of each there are.
+    """
+
+    acc_error: float
+    acc_correct: float
+    f1: float
+    errors: int
+    corrects: int
+
+
+@dataclass(frozen=True)
+class BinaryScores:
+    """A yes/no decision; yes is the positive class. f1: NaN where nobody says yes and nothing is."""
+
+    precision: float
+    recall: float
+    f1: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Solutions scored within [low, high): how sure the verifier was, and how often it was right to be."""
+
+    low: float
+    high: float
+    count: int
+    mean_score: float
+    share_correct: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval; low and high are part of it."""
+
+    low: float
+    high: float
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), and 0 where both are 0."""
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def first_error_hits(predictions: Sequence[int | None], labels: Sequence[int]) -> np.ndarray:
+    """bool [N]: prediction equals label.
+
+    Both hold the index from 0 of the first incorrect step, or -1; a prediction is None where it is unreadable.
+    """
+    _check_lengths(predictions, labels)
+    pairs = zip(predictions, labels, strict=True)
+    return np.array([found is not None and found == label for found, label in pairs], bool)
+
+
+def first_error_scores(predictions: Sequence[int | None], labels: Sequence[int]) -> FirstErrorScores:
+    """See :func:`first_error_hits` for the arguments: an unreadable chain is a wrong one."""
+    return first_error_scores_of_hits(first_error_hits(predictions, labels), np.asarray(labels) >= 0)
+
+
+def first_error_scores_of_hits(hits: np.ndarray, has_error: np.ndarray) -> FirstErrorScores:
+    """hits, has_error: bool [N]."""
+    has_error = np.asarray(has_error, bool)
+    acc_error, acc_correct = _mean(hits[has_error]), _mean(hits[~has_error])
+    f1 = harmonic_mean(acc_error, acc_correct)
+    errors = int(has_error.sum())
+    return FirstErrorScores(acc_error, acc_correct, f1, errors, len(has_error) - errors)
+
+
+def binary_scores(predictions: ArrayLike, labels: ArrayLike) -> BinaryScores:
+    """predictions, labels: bool [N], True = correct."""
+    said, is_so = _flags(predictions), _flags(labels)
+    _check_lengths(said, is_so)
+    both = int((said & is_so).sum())
+    positives = int(said.sum()) + int(is_so.sum())
+    return BinaryScores(
+        precision=_mean(is_so[said]),
+        recall=_mean(said[is_so]),
+        f1=2 * both / positives if positives else math.nan,
+        accuracy=_mean(said == is_so),
+    )
+
+
+def binary_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """F1 of a yes/no decision on whole solutions, positive = correct. Not the first-error F1."""
+    return binary_scores(predictions, labels).f1
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Probability that a correct solution scores above an incorrect one; a tie counts one half.
+
+    Args:
+      scores: float [N], finite. labels: bool [N], True = correct.
+    """
+    scores, labels = _scores(scores), _flags(labels)
+    _check_lengths(scores, labels)
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return math.nan
+    # Mann-Whitney: equal scores share the mean of their ranks.
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def reliability_bins(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+    """Bins of equal width over [0, 1]; the last one holds 1.0 too. An empty bin has NaN means.
+
+    Args:
+      scores: float [N], probabilities that the solution is correct. labels: bool [N].
+    """
+    scores, labels = _scores(scores), _flags(labels)
+    _check_lengths(scores, labels)
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        raise ValueError("probabilities must lie within [0, 1]")
+    places = np.minimum((scores * bins).astype(int), bins - 1)
+    found = []
+    for place in range(bins):
+        inside = places == place
+        share = _mean(labels[inside])
+        found.append(
+            ReliabilityBin(place / bins, (place + 1) / bins, int(inside.sum()), _mean(scores[inside]), share)
+        )
+    return found
+
+
+def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
+    """Mean over the solutions of |mean score - share correct| of the bin each falls into."""
+    filled = [bin for bin in reliability_bins(scores, labels, bins) if bin.count]
+    total = sum(bin.count for bin in filled)
+    gaps = sum(bin.count * abs(bin.mean_score - bin.share_correct) for bin in filled)
+    return gaps / total if total else math.nan
+
+
+def steps_right(read: Sequence[int | None], labels: Sequence[int]) -> tuple[int, int]:
+    """(right, counted) for one solution, over its steps up to and including the first error.
+
+    A step is right where the label read from the chain (1, 0, None = not judged) is the true one. All these steps
+    count, whatever the verifier did: those behind an error that it alone saw are wrong. Steps behind the true
+    first error have no verdict of their own and do not count.
+    """
+    _check_lengths(read, labels)
+    counted = list(labels).index(0) + 1 if 0 in labels else len(labels)
+    return sum(read[step] == labels[step] for step in range(counted)), counted
+
+
+def step_accuracy(reads: Sequence[Sequence[int | None]], labels: Sequence[Sequence[int]]) -> float:
+    """Share of right verdicts among all counted steps; see :func:`steps_right`."""
+    pairs = [steps_right(read, truth) for read, truth in zip(reads, labels, strict=True)]
+    counted = sum(count for _, count in pairs)
+    return sum(right for right, _ in pairs) / counted if counted else math.nan
+
+
+def wilson_interval(share: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share of n independent cases."""
+    if not n or math.isnan(share):
+        return Interval(math.nan, math.nan)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    scale = 1 + z * z / n
+    middle = (share + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the bound is the share itself; rounding must not push it past.
+    return Interval(max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
+
+
+def bootstrap_interval(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap over n cases.
+
+    Args:
+      statistic: rows, int [n], indices of cases (with repetition) -> the figure for them. NaN (a resample without
+        one of the classes) is left out.
+    """
+    random = np.random.default_rng(seed)
+    values = np.array([statistic(random.integers(0, n, n)) for _ in range(resamples)] if n else [], float)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return Interval(math.nan, math.nan)
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high))
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if values.size else math.nan
+
+
+def _flags(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values, bool)
+
+
+def _scores(values: ArrayLike) -> np.ndarray:
+    scores = np.asarray(values, float)
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not a finite number")
+    return scores
+
+
+def _check_lengths(predictions: Sequence | np.ndarray, labels: Sequence | np.ndarray) -> None:
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels")
