@@ -13,7 +13,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class SafetensorsFile:
         stored_index = index[::-1] if transposed else index
         bounds = [part.indices(size)[:2] for part, size in zip(stored_index, info.shape, strict=True)]
         shape = [stop - start for start, stop in bounds]
-        result = np.empty(shape[::-1] if transposed else shape, dtype)
+        result = _aligned_empty(shape[::-1] if transposed else shape, dtype)
         # Bits are copied, not numbers: numpy is slow at strided copies of dtypes that are not its own.
         target = result.view(f"u{dtype.itemsize}")
         target = target.T if transposed else target
@@ -106,6 +106,14 @@ class SafetensorsFile:
 def reading_threads() -> ThreadPoolExecutor:
     """The pool for :meth:`SafetensorsFile.read`."""
     return ThreadPoolExecutor(_THREADS)
+
+
+def _aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An array that JAX's CPU backend adopts as it is; it copies those not aligned to 64 bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _map_rows(descriptor: int, info: TensorInfo, start: int, stop: int) -> np.ndarray:
