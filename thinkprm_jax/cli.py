@@ -1,0 +1,48 @@
+"""`thinkprm SUBCOMMAND`: one table from subcommand to program, nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from thinkprm_jax import program
+
+# Subcommand -> (module with a `main(arguments) -> exit status`, what it does). Loaded when asked for.
+PROGRAMS = {
+    "score": ("thinkprm_jax.infer.score", "verdicts on solutions: JSON Lines in, JSON Lines out"),
+    "train": ("thinkprm_jax.train.sft", "fine-tune a model on verification chains"),
+}
+
+
+def usage() -> str:
+    lines = ["usage: thinkprm SUBCOMMAND ...", "", "Process reward models that think, in JAX.", ""]
+    lines += [f"  {name:<10} {what}" for name, (_, what) in PROGRAMS.items()]
+    return "\n".join([*lines, "", "`thinkprm SUBCOMMAND --help` says more. Start here: thinkprm score"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments:
+        print(usage(), file=sys.stderr)
+        return 2
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name in ("-V", "--version"):
+        import thinkprm_jax
+
+        print(f"thinkprm-jax {thinkprm_jax.__version__}")
+        return 0
+    if name not in PROGRAMS:
+        nearest = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0)[0]
+        print(f"thinkprm: error: no subcommand {name!r}; did you mean {nearest!r}?", file=sys.stderr)
+        return 2
+    module = importlib.import_module(PROGRAMS[name][0])
+    return program.run(module.main, rest, name=f"thinkprm {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
