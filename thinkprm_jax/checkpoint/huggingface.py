@@ -35,23 +35,14 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.text import tokenizer_files
 from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.text.tokenizer_files import TOKENIZER_FILES
 
 BUNDLED = {"mini": Path(__file__).resolve().parents[1] / "bundled" / "mini"}
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
-_FILES = [
-    "config.json",
-    "generation_config.json",
-    "model*.safetensors",
-    INDEX_FILE,
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-]
+_MODEL_FILES = ["config.json", "generation_config.json", "model*.safetensors", INDEX_FILE, *TOKENIZER_FILES]
 _LISTED = 20  # names in an error message before "and n more"
 
 
@@ -125,25 +116,10 @@ def read_config(folder: str | Path) -> ModelConfig:
 
 
 def resolve_folder(path_or_id: str | Path) -> Path:
-    """The local folder of a model; a Hugging Face id is downloaded first, or found in the hub's cache."""
+    """The local folder of a model: bundled, given, or downloaded; see :func:`load_model`."""
     if str(path_or_id) in BUNDLED:
         return BUNDLED[str(path_or_id)]
-    folder = Path(path_or_id).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise UserError(f"{path_or_id}: not a folder")
-    parts = str(path_or_id).split("/")
-    if len(parts) > 2 or not all(part and part[0].isalnum() for part in parts):
-        raise UserError(f"{path_or_id}: no such folder")
-    import huggingface_hub  # here, since a local folder needs none of it
-
-    try:
-        return Path(huggingface_hub.snapshot_download(str(path_or_id), allow_patterns=_FILES))
-    except Exception as error:  # the hub raises a dozen kinds: no such repository, gated, offline, time-out
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
-        raise UserError(message) from error
+    return tokenizer_files.resolve_folder(path_or_id, _MODEL_FILES)
 
 
 def _float_dtype(dtype: DTypeLike) -> jnp.dtype:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import tokenizers
 from thinkprm_jax.errors import UserError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_FILES = [
+TOKENIZER_FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -23,9 +23,9 @@ _FILES = [
 ]
 
 
-def resolve_folder(path_or_id: str | Path) -> Path:
-    """The local folder of a tokenizer; a Hugging Face id is downloaded (or found in the cache)
-    first."""
+def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILES) -> Path:
+    """The local folder of a tokenizer (or of other `files`, by name or pattern); a Hugging Face id is downloaded
+    first, or found in the hub's cache."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
@@ -34,7 +34,7 @@ def resolve_folder(path_or_id: str | Path) -> Path:
     import huggingface_hub  # here, since a local folder needs none of it
 
     try:
-        return Path(huggingface_hub.snapshot_download(str(path_or_id), allow_patterns=_FILES))
+        return Path(huggingface_hub.snapshot_download(str(path_or_id), allow_patterns=list(files)))
     except Exception as error:  # the hub raises a dozen kinds: no such repository, gated, offline, time-out
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
