@@ -11,6 +11,7 @@ and its later steps follow from that error.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -33,6 +34,7 @@ from thinkprm_jax.data.arithmetic_templates import (
     FAMILY_WEIGHTS,
     MEN,
     MUL,
+    ORDER,
     PERCENT,
     SUB,
     THINGS,
@@ -43,6 +45,8 @@ from thinkprm_jax.data.chains import Chain
 
 SPLITS = ("train", "test", "unseen")
 STEP_WEIGHTS = {2: 40, 3: 38, 4: 22}
+# Share of problems whose events begin with a word of order, by the number of events: the more, the harder to count.
+ORDERED_SHARE = {0: 0.0, 1: 0.5, 2: 0.7, 3: 1.0, 4: 1.0}
 ERROR_WEIGHTS = {"result": 30, "operation": 25, "operand": 20, "stale": 25}
 ERROR_SHARE = {"train": 0.62, "test": 0.5, "unseen": 0.5}
 PREFIX_SHARE = 0.25  # of examples that show only the first steps of a solution
@@ -132,11 +136,13 @@ def _operand(draw: Draw, value: int, operation: str, last: bool) -> int | None:
     return draw.between(2, high) if high >= 2 else None
 
 
-def _quote(wording: str, fields: dict[str, object]) -> tuple[str, str]:
-    """The sentence and the evidence between its brackets."""
-    text = wording.format_map(fields)
-    start, end = text.index("["), text.index("]")
-    return text[:start] + text[start + 1 : end] + text[end + 1 :], text[start + 1 : end]
+def _quote(text: str, order: str) -> tuple[str, str]:
+    """The sentence, and the evidence: what stands between its brackets, or all up to there where a word of order begins it."""
+    before, evidence, after = re.split(r"[\[\]]", text)
+    if order:
+        return f"{order} {before}{evidence}{after}", f"{order} {before}{evidence}"
+    sentence = before + evidence + after
+    return sentence[0].upper() + sentence[1:], evidence
 
 
 class _Story:
@@ -146,12 +152,11 @@ class _Story:
         self.draw, self.domain, self.split = draw, domain, split
         woman = draw.chance(0.5)
         name = draw.of(WOMEN if woman else MEN)
-        pronoun = ("She" if woman else "He") if draw.chance(0.7) else name
+        pronoun = ("she" if woman else "he") if draw.chance(0.7) else name
         self.fields: dict[str, object] = {
             "N": name,
-            "S": pronoun,
-            "s": pronoun if pronoun == name else pronoun.lower(),
-            "O": draw.of([other for other in (MEN if woman else WOMEN)]),
+            "s": pronoun,
+            "O": draw.of(MEN if woman else WOMEN),
             "x": draw.of(THINGS),
             "y": draw.of(ARTICLES),
         }
@@ -166,8 +171,8 @@ class _Story:
         self.plans.append(StepPlan(evidence, left, operation, right, result))
         self.chained.append(chained)
 
-    def say(self, wording: str, **numbers: int) -> str:
-        sentence, evidence = _quote(wording, {**self.fields, **numbers})
+    def say(self, wording: str, order: str = "", **numbers: int) -> str:
+        sentence, evidence = _quote(wording.format_map({**self.fields, **numbers}), order)
         self.sentences.append(sentence)
         self.numbers += numbers.values()
         return evidence
@@ -200,6 +205,7 @@ class _Story:
         """Adds events until the problem has all its steps; False where none fits."""
         draw = self.draw
         events = [event for event in self.domain.events if event.wordings.of(self.split)]
+        ordered = draw.chance(ORDERED_SHARE[last_step + 1 - len(self.plans)])
         while len(self.plans) <= last_step:
             last = len(self.plans) == last_step
             operation = draw.weighted({ADD: 4, SUB: 4, MUL: 2})
@@ -212,7 +218,8 @@ class _Story:
                 continue
             event = draw.of(fitting)
             events.remove(event)
-            evidence = self.say(draw.of(event.wordings.of(self.split)), n=number)
+            order = draw.of(ORDER[len(self.plans)]) if ordered else ""
+            evidence = self.say(draw.of(event.wordings.of(self.split)), order, n=number)
             if not self.plans:
                 evidence = f"{self.opening_evidence}, {evidence}"
             self.add_step(evidence, value, operation, number, "left" if self.plans else "")
@@ -282,7 +289,10 @@ def _wrong_result(draw: Draw, plan: StepPlan) -> StatedStep | None:
         digits = list(str(right))
         digits[draw.between(0, len(digits) - 1)] = str(draw.between(0, 9))
         wrong = int("".join(digits)) if digits[0] != "0" or len(digits) == 1 else right
-    largest = min(99, _LARGEST // SHARES[plan.left]) if plan.operation == PERCENT else 199
+    largest = 199
+    if plan.operation == PERCENT:  # it will be multiplied back, and ten parts need a one-digit part
+        parts = SHARES[plan.left]
+        largest = 9 if parts == 10 else min(99, _LARGEST // parts)
     if wrong == right or not 0 < wrong <= largest:
         return None
     return StatedStep(plan.left, plan.operation, plan.right, wrong)

@@ -71,7 +71,7 @@ def scratch(left: int, operation: str, right: int) -> str:
 
 def _product(left: int, right: int) -> str:
     factor, other = (left, right) if left < 10 else (right, left)
-    if other < 10 or factor == 10:
+    if other < 10:
         return f"{factor}*{other}={factor * other}"
     tens, units = divmod(other, 10)
     carry = factor * units // 10

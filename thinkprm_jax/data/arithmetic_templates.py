@@ -1,8 +1,8 @@
 """The wordings of the synthetic task.
 
 A wording is a sentence with fields: `{n}` is its number (`{a}` and `{b}` where it has two, `{p}` a percentage), `{N}` the person,
-`{S}` / `{s}` the name or a pronoun at the start / inside of a sentence, `{O}` another person, `{x}` the things counted, `{y}` one
-article. Square brackets mark the evidence: the words a verification chain quotes, which decide the operation.
+`{s}` the name or a pronoun, `{O}` another person, `{x}` the things counted, `{y}` one article. Square brackets mark the evidence:
+the words a verification chain quotes, which decide the operation. Events begin in lower case, since a word of ORDER may precede them.
 
 `wordings("seen | seen || unseen")`: seen wordings make the splits "train" and "test"; unseen ones, about a fifth, make only the split
 "unseen". They are other sentences, built of words that occur in seen ones.
@@ -21,6 +21,10 @@ THINGS = (
     "candles buttons pears lemons photos"
 ).split()
 ARTICLES = "hat bag lamp shirt phone chair coat watch clock jacket table ring".split()
+
+
+# ORDER[i] begins the sentence that asks for step i.
+ORDER = (("First", "Soon"), ("Then", "Next"), ("Later", "Afterwards"), ("Finally", "Last"))
 
 
 @dataclass(frozen=True)
@@ -76,28 +80,28 @@ def _events(operation: str, *texts: str) -> tuple[Event, ...]:
 _THING_EVENTS = (
     *_events(
         ADD,
-        "{S} [buys {n}] more. | {S} [buys {n}] more {x}. | {S} [buys {n}] at the market. || Then {s} [buys {n}] at the shop.",
-        "{S} [finds {n}] more. | {S} [finds {n}] in a box. | Later {s} [finds {n}] at home. || {S} [finds {n}] {x} at the market.",
-        "{S} [gets {n}] from {O}. | {S} [gets {n}] more from {O}. | Then {s} [gets {n}] more. || Later {s} [gets {n}] from a friend.",
-        "{S} [wins {n}] in a game. | {S} [wins {n}] more. | Then {s} [wins {n}] {x}.",
-        "{S} [receives {n}] as a gift. | Later {s} [receives {n}] more. || {S} [receives {n}] from {O}.",
-        "{S} [collects {n}] more. | On Tuesday {s} [collects {n}]. | {S} [collects {n}] {x}.",
-        "{S} [borrows {n}] from {O}. | Later {s} [borrows {n}]. || {S} [borrows {n}] from a friend.",
+        "{s} [buys {n}] more. | {s} [buys {n}] more {x}. | {s} [buys {n}] at the market. || {s} [buys {n}] at the shop.",
+        "{s} [finds {n}] more. | {s} [finds {n}] in a box. | {s} [finds {n}] at home. || {s} [finds {n}] {x} at the market.",
+        "{s} [gets {n}] from {O}. | {s} [gets {n}] more from {O}. | {s} [gets {n}] more. || {s} [gets {n}] from a friend.",
+        "{s} [wins {n}] in a game. | {s} [wins {n}] more. | {s} [wins {n}] {x}.",
+        "{s} [receives {n}] as a gift. | {s} [receives {n}] more. || {s} [receives {n}] from {O}.",
+        "{s} [collects {n}] more. | {s} [collects {n}]. || {s} [collects {n}] {x}.",
+        "{s} [borrows {n}] from {O}. | {s} [borrows {n}]. || {s} [borrows {n}] from a friend.",
     ),
     *_events(
         SUB,
-        "{S} [gives {n}] to {O}. | {S} [gives {n}] away. | Then {s} [gives {n}] to a friend. || Later {s} [gives {n}] {x} to {O}.",
-        "{S} [loses {n}]. | {S} [loses {n}] on the way home. | Then {s} [loses {n}] {x}. || {S} [loses {n}] in a game.",
-        "{S} [sells {n}] to {O}. | {S} [sells {n}] at the market. | Later {s} [sells {n}]. || On Tuesday {s} [sells {n}] of them.",
-        "{S} [uses {n}] of them. | {S} [uses {n}] at home. | Later {s} [uses {n}] {x}.",
-        "{S} [breaks {n}] of them. | On the way home {s} [breaks {n}].",
-        "{S} [donates {n}] to a school. | {S} [donates {n}] of them. || Then {s} [donates {n}] {x}.",
-        "{S} [drops {n}] of them. | {S} [drops {n}] on the way.",
+        "{s} [gives {n}] to {O}. | {s} [gives {n}] away. | {s} [gives {n}] to a friend. || {s} [gives {n}] {x} to {O}.",
+        "{s} [loses {n}]. | {s} [loses {n}] on the way home. | {s} [loses {n}] {x}. || {s} [loses {n}] in a game.",
+        "{s} [sells {n}] to {O}. | {s} [sells {n}] at the market. | {s} [sells {n}]. || {s} [sells {n}] of them.",
+        "{s} [uses {n}] of them. | {s} [uses {n}] at home. | {s} [uses {n}] {x}.",
+        "{s} [breaks {n}] of them. | {s} [breaks {n}] on the way home. || {s} [breaks {n}] {x}.",
+        "{s} [donates {n}] to a school. | {s} [donates {n}] of them. || {s} [donates {n}] {x}.",
+        "{s} [drops {n}] of them. | {s} [drops {n}] on the way.",
     ),
     *_events(
         MUL,
-        "Soon the number [becomes {n} times] as large. | Then it [becomes {n} times] as large. || Later the number [becomes {n} times] as large.",
-        "Soon the pile [grows {n} times] as large. | Then the pile [grows {n} times] as large.",
+        "the number [becomes {n} times] as large. | it [becomes {n} times] as much. || the number [becomes {n} times] as much.",
+        "the pile [grows {n} times] as large. | it [grows {n} times] as large.",
     ),
 )
 _THING_QUESTIONS = wordings(
@@ -109,16 +113,16 @@ _THING_RESULTS = ("{N} has {r} {x}", "there are {r} {x}", "the number is {r}")
 _SHOP_EVENTS = (
     *_events(
         ADD,
-        "{S} [adds a {y} for {n}] dollars. | Then {s} [adds a {y} for {n}] dollars. || Later {s} [adds a {y} for {n}] dollars.",
-        "The bag [costs {n}] dollars more. | A gift box [costs {n}] dollars more. || The box [costs {n}] dollars more.",
-        "Sending it home [takes {n}] dollars. | The way home [takes {n}] dollars.",
-        "There is a [tax of {n}] dollars. | The shop asks a [tax of {n}] dollars. || Then there is a [tax of {n}] dollars.",
+        "{s} [adds a {y} for {n}] dollars. | {s} [adds a {y} for {n}] more. || {s} [adds a {y} for {n}] dollars more.",
+        "the bag [costs {n}] dollars more. | a gift box [costs {n}] dollars more. || the box [costs {n}] dollars more.",
+        "the way home [takes {n}] dollars. | the way home [takes {n}] more. || the way home [takes {n}] dollars more.",
+        "there is a [tax of {n}] dollars. | the shop asks a [tax of {n}] dollars. || the market asks a [tax of {n}] dollars.",
     ),
     *_events(
         SUB,
-        "A coupon [saves {n}] dollars. | {S} has a coupon that [saves {n}] dollars. || Then a coupon [saves {n}] dollars.",
-        "The shop [takes off {n}] dollars. | A friend at the shop [takes off {n}] dollars.",
-        "{S} [returns a {y} for {n}] dollars. | Later {s} [returns a {y} for {n}] dollars. || Then {s} [returns a {y} for {n}] dollars.",
+        "a coupon [saves {n}] dollars. | a friend [saves {n}] dollars. || a gift [saves {n}] dollars.",
+        "the shop [takes off {n}] dollars. | a friend [takes off {n}] dollars.",
+        "{s} [returns a {y} for {n}] dollars. | {s} [returns a {y} worth {n}] dollars. || {s} [returns a gift for {n}] dollars.",
     ),
 )
 _SHOP_QUESTIONS = wordings(
@@ -162,15 +166,15 @@ DOMAINS: tuple[Domain, ...] = (
         events=(
             *_events(
                 ADD,
-                "It [picks up {n}] more. | At the park it [picks up {n}]. || At the market it [picks up {n}] people.",
-                "The next stop [brings {n}] more. | The school [brings {n}] people. || The market [brings {n}] more.",
-                "At the park it [takes in {n}]. | Then it [takes in {n}] more.",
+                "it [picks up {n}] more. | at the park it [picks up {n}]. || it [picks up {n}] people.",
+                "the next stop [brings {n}] more. | the school [brings {n}] people. || the market [brings {n}] more.",
+                "at the park it [takes in {n}]. | it [takes in {n}] more. || it [takes in {n}] people.",
             ),
             *_events(
                 SUB,
-                "It [drops off {n}]. | At the shop it [drops off {n}]. || At the park it [drops off {n}] people.",
-                "It [leaves {n}] at the school. | It [leaves {n}] at the market. || It [leaves {n}] at the park.",
-                "Then it [lets out {n}] people. | At the next stop it [lets out {n}].",
+                "it [drops off {n}]. | at the shop it [drops off {n}]. || it [drops off {n}] people.",
+                "it [leaves {n}] at the school. | it [leaves {n}] at the market. || it [leaves {n}] at the park.",
+                "it [lets out {n}] people. | at the park it [lets out {n}]. || at the market it [lets out {n}].",
             ),
         ),
         questions=wordings(
@@ -202,19 +206,19 @@ DOMAINS: tuple[Domain, ...] = (
         events=(
             *_events(
                 ADD,
-                "{S} gets a [bonus of {n}] dollars. | There is a [bonus of {n}] dollars. || Later {s} gets a [bonus of {n}] dollars.",
-                "A friend [pays back {n}] dollars. | {O} [pays back {n}] dollars. || Then {O} [pays back {n}] dollars.",
-                "{S} [earns {n}] more. | {S} [earns {n}] dollars at home. || On Tuesday {s} [earns {n}] more.",
+                "{s} gets a [bonus of {n}] dollars. | there is a [bonus of {n}] dollars. || {O} gives a [bonus of {n}] dollars.",
+                "a friend [pays back {n}] dollars. | {O} [pays back {n}] dollars. || {O} [pays back {n}].",
+                "{s} [earns {n}] more. | {s} [earns {n}] dollars at home. || {s} [earns {n}] dollars more.",
             ),
             *_events(
                 SUB,
-                "{S} [spends {n}] dollars on a {y}. | Then {s} [spends {n}] dollars. || Later {s} [spends {n}] dollars on a {y}.",
-                "{S} [lends {n}] dollars to {O}. | Later {s} [lends {n}] dollars to a friend. || Then {s} [lends {n}] dollars to {O}.",
-                "{S} [owes {n}] dollars to {O}. | {S} [owes {n}] dollars in the shop.",
+                "{s} [spends {n}] dollars on a {y}. | {s} [spends {n}] dollars. || {s} [spends {n}] on a {y}.",
+                "{s} [lends {n}] dollars to {O}. | {s} [lends {n}] dollars to a friend. || {s} [lends {n}] to {O}.",
+                "{s} [loses {n}] dollars. | {s} [loses {n}] in the shop. || {s} [loses {n}] dollars on the way.",
             ),
             *_events(
                 MUL,
-                "{S} does this [in {n} weeks]. | Then {s} does this [in {n} weeks]. || Later {s} does this [in {n} weeks].",
+                "{s} does this [in {n} weeks]. | {s} does it [in {n} weeks]. || {s} works [in {n} weeks].",
             ),
         ),
         questions=wordings(
@@ -244,7 +248,7 @@ DOMAINS: tuple[Domain, ...] = (
         openings=wordings(
             "{N} has lunch [for {b} dollars, plus {p}% tip]. | On Tuesday {N} has lunch [for {b} dollars, plus {p}% tip]."
             " | At the market {N} has lunch [for {b} dollars, plus {p}% tip]."
-            " || Then {N} has lunch [for {b} dollars, plus {p}% tip]."
+            " || On Monday {N} has lunch [for {b} dollars, plus {p}% tip]."
         ),
         events=_SHOP_EVENTS,
         questions=_SHOP_QUESTIONS,

@@ -72,7 +72,7 @@ PHRASES = (
     " It is one of",
     ". It needs",
 )
-_TEXTS = 20_000  # training examples whose words make the vocabulary
+_TEXTS = 5_000  # training examples whose words make the vocabulary
 
 
 def _pattern() -> str:
