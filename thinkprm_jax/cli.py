@@ -12,6 +12,7 @@ from thinkprm_jax import program
 # Subcommand -> (module with a `main(arguments) -> exit status`, what it does). Loaded when asked for.
 PROGRAMS = {
     "score": ("thinkprm_jax.infer.score", "verdicts on solutions: JSON Lines in, JSON Lines out"),
+    "evaluate": ("thinkprm_jax.infer.evaluate", "how good a verifier is, on solutions whose errors are known"),
     "train": ("thinkprm_jax.train.sft", "fine-tune a model on verification chains"),
 }
 

@@ -116,11 +116,9 @@ class Summary:
     tokens: Estimate
 
 
-def judge(
-    verifier: ThinkPRM, cases: Sequence[Case], rounds: int | None = None
-) -> Iterator[tuple[int, Verdict, Outcome]]:
+def judge(verifier: ThinkPRM, cases: Sequence[Case]) -> Iterator[tuple[int, Verdict, Outcome]]:
     """(index of the case, verdict, outcome) as they finish, in any order."""
-    for index, verdict in verifier.verify(((case.problem, case.steps) for case in cases), rounds):
+    for index, verdict in verifier.verify((case.problem, case.steps) for case in cases):
         yield index, verdict, compare(cases[index], verdict, verifier.n)
 
 
@@ -181,12 +179,15 @@ def summarise(outcomes: Sequence[Outcome], resamples: int = 1000) -> Summary:
         return Estimate(value, interval.low, interval.high, n)
 
     found = first_error_scores_of_hits(table.hits, table.has_error)
+    steps = bootstrapped(table, lambda t: _ratio(t.steps_right, t.steps_counted))
+    if steps.value in (0.0, 1.0):  # where all are alike a resample tells nothing
+        steps = share(steps.value, len(outcomes))
     return Summary(
         solutions=len(outcomes),
         failed=len(outcomes) - len(scored.hits),
         # Chains of one solution are no independent cases: the interval is that of as many solutions.
         readable_chains=share(_ratio(table.readable, table.chains), len(outcomes)),
-        step_accuracy=bootstrapped(table, lambda t: _ratio(t.steps_right, t.steps_counted)),
+        step_accuracy=steps,
         acc_error=share(found.acc_error, found.errors),
         acc_correct=share(found.acc_correct, found.corrects),
         first_error_f1=bootstrapped(table, lambda t: first_error_scores_of_hits(t.hits, t.has_error).f1),
