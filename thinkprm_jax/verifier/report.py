@@ -42,7 +42,7 @@ class Report:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
                 stream.reconfigure(errors="replace")
-        self._out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._out = Console(highlight=False)
         self._err = Console(stderr=True, highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -91,7 +91,7 @@ class Report:
                     console = self._out if self._progress.disable else self._progress.console
                     console.print(verdict_table(name, row, steps, verdict))
                 else:
-                    self._out.print(verdict_line(name, verdict), markup=False)
+                    print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
 
     def summary(self) -> None:
         judged = self._done - self._resumed
