@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+from scripted_sampler import ScriptedSampler
 
 from thinkprm_jax.data.arithmetic import make_example
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.evaluation.arithmetic import arithmetic_case
-from thinkprm_jax.evaluation.judging import Case, Outcome, break_down, compare, summarise
+from thinkprm_jax.evaluation.judging import Case, Outcome, break_down, compare, judge, summarise
 from thinkprm_jax.verifier.forcing import ChainVerdict
-from thinkprm_jax.verifier.thinkprm import Verdict
+from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 
 def chain(*words: str, score: float = 0.9, tokens: int = 10) -> ChainVerdict:
@@ -137,3 +138,14 @@ def test_arithmetic_cases_are_the_examples_of_the_task(split):
         found = compare(case, Verdict("", (perfect,)), 1)
         assert found.predicted == case.first_error
         assert found.steps_right == found.steps_counted
+
+
+def test_a_verifier_that_writes_the_right_chains_is_right(mini_tokenizer):
+    count = 20
+    examples = [make_example(1, index, "test") for index in range(count)]
+    sampler = ScriptedSampler(mini_tokenizer, [example.chain.chain + "\n</think>" for example in examples])
+    cases = [arithmetic_case(1, index, "test") for index in range(count)]
+    outcomes = {index: outcome for index, _, outcome in judge(ThinkPRM(sampler=sampler), cases)}
+    found = summarise([outcomes[index] for index in range(count)], resamples=20)
+    assert found.readable_chains.value == found.step_accuracy.value == found.first_error_f1.value == 1.0
+    assert 0.8 < found.step_accuracy.low < 1.0 == found.step_accuracy.high

@@ -36,7 +36,7 @@ class FirstErrorScores:
 
 @dataclass(frozen=True)
 class BinaryScores:
-    """A yes/no decision; yes is the positive class. f1: NaN where nobody says yes and nothing is."""
+    """A yes/no decision; yes is the positive class. Without a case that is yes, f1 is NaN."""
 
     precision: float
     recall: float
@@ -101,7 +101,7 @@ def binary_scores(predictions: ArrayLike, labels: ArrayLike) -> BinaryScores:
     return BinaryScores(
         precision=_mean(is_so[said]),
         recall=_mean(said[is_so]),
-        f1=2 * both / positives if positives else math.nan,
+        f1=2 * both / positives if is_so.any() else math.nan,
         accuracy=_mean(said == is_so),
     )
 

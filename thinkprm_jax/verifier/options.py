@@ -17,7 +17,7 @@ def add_verifier_options(parser: argparse.ArgumentParser, slots: int = 16) -> No
     add("--n", type=int, default=1, help="chains a solution; scores are averaged (default: 1)")
     add("--rounds", type=int, default=1, help="thinking rounds a chain (default: 1)")
     add("--temperature", type=float, help="of the chains (default: 0, greedy, for one chain; else 0.6)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of sampling (default: 0)")
     add("--max-length", type=int, default=4096, help="longest context, prompt and chain (default: 4096 tokens)")
     add("--max-gen-tokens", type=int, help="tokens a round may think (default: what fits)")
     add("--decision-temperature", type=float, default=1.0, help="of the final Yes against No (default: 1)")
