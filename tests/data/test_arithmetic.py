@@ -8,10 +8,9 @@ import time
 
 import pytest
 
-from thinkprm_jax.data import arithmetic
 from thinkprm_jax.data.arithmetic import Example, belongs_to_test, example, make_example
 from thinkprm_jax.data.arithmetic_chains import StatedStep, evaluate, expression, scratch
-from thinkprm_jax.data.arithmetic_templates import DOMAINS, ORDER
+from thinkprm_jax.data.arithmetic_templates import ARTICLES, DOMAINS, FAMILY_WEIGHTS, MEN, ORDER, THINGS, WOMEN
 from thinkprm_jax.text.prompts import LEAD_IN, TRIGGERS
 from thinkprm_jax.text.verdicts import read_chain
 
@@ -78,7 +77,8 @@ def test_plans_are_true_and_within_the_limits(examples: list[Example]):
     for item in examples:
         for plan in item.problem.plans:
             assert evaluate(plan.left, plan.operation, plan.right) == plan.result
-            assert 0 < plan.left < 100 and 0 < plan.right < 100 and 0 < plan.result <= 198
+            assert 0 < min(plan.left, plan.right) <= max(plan.left, plan.right) < 100
+            assert 0 < plan.result <= 198
         assert len(set(item.problem.numbers)) == len(item.problem.numbers)
         for number in item.problem.numbers:
             assert re.search(rf"(?<!\d){number}(?!\d)", item.problem.text)
@@ -118,14 +118,15 @@ def test_steps_state_what_they_compute(examples: list[Example]):
     for item in examples:
         for step, text in zip(item.stated, item.chain.steps, strict=True):
             assert text.startswith(f"{expression(step.left, step.operation, step.right)} = {step.result}")
-            assert text.endswith(".") and "\n" not in text
+            assert text.endswith(".")
+            assert "\n" not in text
 
 
 def test_mix(examples: list[Example]):
     share = sum(not item.chain.correct for item in examples) / len(examples)
     kinds = {item.error_kind for item in examples}
     assert kinds == {None, "result", "operation", "operand", "stale"}
-    assert {item.problem.family for item in examples} == set(arithmetic.FAMILY_WEIGHTS)
+    assert {item.problem.family for item in examples} == set(FAMILY_WEIGHTS)
     rounds = sum(any(phrase in item.chain.chain for phrase in TRIGGERS) for item in examples)
     partial = sum(len(item.stated) < len(item.problem.plans) for item in examples) / len(examples)
     assert 0.15 < partial < 0.35
@@ -162,7 +163,8 @@ def test_train_and_test_never_share_a_problem():
     assert not any(map(belongs_to_test, train))
     assert all(map(belongs_to_test, test))
     assert not train & test
-    assert len(test) > 700 and len(train) > 7500  # hardly any repeats
+    assert len(test) > 700  # hardly any repeats
+    assert len(train) > 7500
 
 
 def test_unseen_problems_use_other_wordings():
@@ -177,8 +179,8 @@ def test_unseen_problems_use_other_wordings():
 
 def _sentences(problem: str) -> list[str]:
     """Sentences without their names, things and numbers."""
-    people = [*arithmetic.WOMEN, *arithmetic.MEN, "She", "she", "He", "he"]
-    names = "|".join([*people, *arithmetic.THINGS, *arithmetic.ARTICLES])
+    people = [*WOMEN, *MEN, "She", "she", "He", "he"]
+    names = "|".join([*people, *THINGS, *ARTICLES])
     order = "|".join(word for words in ORDER for word in words)
     if problem[:-1].endswith(tuple("0123456789")):  # expressions differ in shape or lead-in, not in each part
         return [re.sub(r"\d+", "#", problem)]
@@ -236,11 +238,12 @@ def test_fast_enough_to_make_data_on_the_fly():
 
 PINNED = (
     7,
-    'Ben wants a jacket that costs 48 dollars, but 50% off. How much does Ben pay?',
-    ['50% of 48 = 24 dollars.', '48 + 24 = 72 dollars.'],
-    "Let's verify step by step:\n"
-    '\n'
-    'Step 1: costs 48 dollars, but 50% off means 50% of 48. The step says 50% of 48, same. It is one of 2. 2*4=8, 2*2+0=4, so 48. It needs 48, same. The step is \\boxed{correct}\n'
-    '\n'
-    'Step 2: off means 48 - 24. The step says 48 + 24, different. The step is \\boxed{incorrect}'
+    "Ben wants a jacket that costs 48 dollars, but 50% off. How much does Ben pay?",
+    ["50% of 48 = 24 dollars.", "48 + 24 = 72 dollars."],
+    """Let's verify step by step:
+
+Step 1: costs 48 dollars, but 50% off means 50% of 48. The step says 50% of 48, same. It is one of 2. \
+2*4=8, 2*2+0=4, so 48. It needs 48, same. The step is \\boxed{correct}
+
+Step 2: off means 48 - 24. The step says 48 + 24, different. The step is \\boxed{incorrect}""",
 )

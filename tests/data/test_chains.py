@@ -13,8 +13,8 @@ from thinkprm_jax.errors import UserError
 ROW = {
     "problem": "Compute 2 + 2 + 3.",
     "prefix": "Step 1: 2 + 2 = 4.\nStep 2: 4 + 3 = 8.\nStep 3: The answer is 8.",
-    "cot": "<think>\nLet's verify step by step:\n\nStep 1: Fine. The step is \\boxed{correct}\n\nStep 2: 4 + 3 is 7."
-    " The step is \\boxed{incorrect}\n</think>\nIs the solution correct? No",
+    "cot": "<think>\nLet's verify step by step:\n\nStep 1: Fine. The step is \\boxed{correct}\n\n"
+    "Step 2: 4 + 3 is 7. The step is \\boxed{incorrect}\n</think>\nIs the solution correct? No",
     "prefix_steps": ["Step 1: 2 + 2 = 4.", "Step 2: 4 + 3 = 8.", "Step 3: The answer is 8."],
     "gt_step_labels": ["+", "-", "+"],
     "prefix_label": False,

@@ -62,7 +62,11 @@ def test_words_of_the_protocol_are_single_tokens(mini_tokenizer: Tokenizer):
     for text in (YES, NO, "correct", "incorrect", *builder.PHRASES):
         assert isinstance(mini_tokenizer.token_id(text), int)
     for verdict in ("correct", "incorrect"):
-        for text in (f"The step is \\boxed{{{verdict}}}", f"so \\boxed{{{verdict}}}", f"x. The step is \\boxed{{{verdict}}}\n"):
+        for text in (
+            f"The step is \\boxed{{{verdict}}}",
+            f"so \\boxed{{{verdict}}}",
+            f"x. The step is \\boxed{{{verdict}}}\n",
+        ):
             tokens = [mini_tokenizer.decode([id]) for id in mini_tokenizer.encode(text)]
             assert tokens[tokens.index(verdict) - 1].endswith("{")
             assert tokens[tokens.index(verdict) + 1] == "}"
@@ -81,7 +85,7 @@ def test_training_ids_are_those_of_prompt_and_generation(mini_tokenizer: Tokeniz
         trained = encode_training_text(mini_tokenizer, chain.problem, chain.steps, chain.chain, chain.correct).ids
         prompt = encode_prompt(mini_tokenizer, chain.problem, chain.steps)
         generated = mini_tokenizer.encode(chain.chain) + mini_tokenizer.encode("\n")
-        close = [mini_tokenizer.token_id(THINK_CLOSE)] + mini_tokenizer.encode(DECISION)
+        close = [mini_tokenizer.token_id(THINK_CLOSE), *mini_tokenizer.encode(DECISION)]
         answer = [mini_tokenizer.token_id(YES if chain.correct else NO)]
         assert trained == prompt + generated + close + answer + [mini_tokenizer.eos_id]
 
@@ -110,7 +114,15 @@ def test_training_texts_are_short_and_of_whole_words(mini_tokenizer: Tokenizer):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "naïve café 東京 🙂", "\x00\x01", "a\tb\r\nc\n\n\n\nd", "$x^2 + \\frac{1}{2}$", "  two  spaces ", "Step 1:Step 10:"],
+    [
+        "",
+        "naïve café 東京 🙂",
+        "\x00\x01",
+        "a\tb\r\nc\n\n\n\nd",
+        "$x^2 + \\frac{1}{2}$",
+        "  two  spaces ",
+        "Step 1:Step 10:",
+    ],
 )
 def test_any_text_comes_back(mini_tokenizer: Tokenizer, text: str):
     assert mini_tokenizer.decode(mini_tokenizer.encode_plain(text)) == text

@@ -1,8 +1,8 @@
 """The verification chains of the synthetic task: what the bundled verifier is taught to write.
 
-A step is checked in three moves: quote the evidence and say what it means (`buys 7 means 12 + 7`), compare with what the step says,
-then compute digit by digit, units first, and compare the result. Each token is a copy or a fact about two digits that stand side
-by side; a model of a few million parameters can learn those, and a person can follow them.
+A step is checked in three moves: quote the evidence and say what it means (`buys 7 means 12 + 7`), compare with
+what the step says, then compute digit by digit, units first, and compare the result. Each token is a copy or a
+fact about digits that stand side by side: a model of a few million parameters can learn those, a person can follow.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def expression(left: int, operation: str, right: int) -> str:
 
 
 def scratch(left: int, operation: str, right: int) -> str:
-    """The digit work of one operation, without its conclusion. Two-digit operands; a product has a one-digit factor."""
+    """The digit work of one operation. Operands below 100; a product has a one-digit factor."""
     if operation == MUL:
         return _product(left, right)
     (left_tens, left_units), (right_tens, right_units) = divmod(left, 10), divmod(right, 10)
@@ -112,7 +112,8 @@ def write_pass(plans: list[StepPlan], stated: list[StatedStep]) -> tuple[str, bo
 def write_chain(plans: list[StepPlan], stated: list[StatedStep], gaps: list[str]) -> str:
     """The lead-in and 1 + len(gaps) passes, separated by the trigger phrases in order.
 
-    gaps: what stands before each phrase, `\\n\\n` or, as budget forcing leaves it where it took back `</think>` alone, `\\n\\n\\n`.
+    gaps: what stands before each phrase: a blank line, or two as budget forcing leaves them where it took back
+        `</think>` but not the newline before.
     """
     body, _ = write_pass(plans, stated)
     chain = f"{LEAD_IN}\n\n{body}"

@@ -1,12 +1,15 @@
 """The wordings of the synthetic task.
 
-A wording is a sentence with fields: `{n}` is its number (`{a}` and `{b}` where it has two, `{p}` a percentage), `{N}` the person,
-`{s}` the name or a pronoun, `{O}` another person, `{x}` the things counted, `{y}` one article. Square brackets mark the evidence:
-the words a verification chain quotes, which decide the operation. Events begin in lower case, since a word of ORDER may precede them.
+A wording is a sentence with fields: `{n}` is its number (`{a}` and `{b}` where it has two, `{p}` a percentage), `{N}`
+the person, `{s}` the name or a pronoun, `{O}` another person, `{x}` the things counted, `{y}` one article. Square
+brackets mark the evidence: the words a verification chain quotes, which decide the operation. Events begin in lower
+case, since a word of ORDER may precede them.
 
-`wordings("seen | seen || unseen")`: seen wordings make the splits "train" and "test"; unseen ones, about a fifth, make only the split
-"unseen". They are other sentences, built of words that occur in seen ones.
+`wordings("seen | seen || unseen")`: seen wordings make the splits "train" and "test"; unseen ones, about a fifth,
+make only the split "unseen". They are other sentences, built of words that occur in seen ones.
 """
+
+# ruff: noqa: E501  (a verb and its sentences stay on one line)
 
 from __future__ import annotations
 
@@ -14,13 +17,31 @@ from dataclasses import dataclass
 
 ADD, SUB, MUL, PERCENT = "+", "-", "*", "% of"
 
-WOMEN = "Mia Ana Lena Ruth Nora Zoe Emma Kate Sara Ines Maya Lucy".split()
-MEN = "Tom Raj Ben Omar Leo Ivan Paul Hugo Adam Noah Luis Max".split()
-THINGS = (
-    "apples pens books coins cards stamps shells marbles stickers eggs cups balls flowers toys keys "
-    "candles buttons pears lemons photos"
-).split()
-ARTICLES = "hat bag lamp shirt phone chair coat watch clock jacket table ring".split()
+WOMEN = ["Mia", "Ana", "Lena", "Ruth", "Nora", "Zoe", "Emma", "Kate", "Sara", "Ines", "Maya", "Lucy"]
+MEN = ["Tom", "Raj", "Ben", "Omar", "Leo", "Ivan", "Paul", "Hugo", "Adam", "Noah", "Luis", "Max"]
+THINGS = [
+    "apples",
+    "pens",
+    "books",
+    "coins",
+    "cards",
+    "stamps",
+    "shells",
+    "marbles",
+    "stickers",
+    "eggs",
+    "cups",
+    "balls",
+    "flowers",
+    "toys",
+    "keys",
+    "candles",
+    "buttons",
+    "pears",
+    "lemons",
+    "photos",
+]
+ARTICLES = ["hat", "bag", "lamp", "shirt", "phone", "chair", "coat", "watch", "clock", "jacket", "table", "ring"]
 
 
 # ORDER[i] begins the sentence that asks for step i.
@@ -41,9 +62,7 @@ class Wordings:
 def wordings(text: str) -> Wordings:
     """See the module's docstring for the notation."""
     seen, _, unseen = text.partition("||")
-    return Wordings(
-        *(tuple(part.strip() for part in side.split("|") if part.strip()) for side in (seen, unseen))
-    )
+    return Wordings(*(tuple(part.strip() for part in side.split("|") if part.strip()) for side in (seen, unseen)))
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,7 @@ class Event:
 class Domain:
     """One kind of story.
 
-    openings: one number ({n}), or two ({a}, {b}: a product; {p}, {b}: a percentage) when opening_operation says so.
+    openings: one number ({n}), or two ({a}, {b}: a product; {p}, {b}: a percentage) with an opening_operation.
     apply: for percentages, what happens with the part: "-" (discount) or "+" (tip).
     results: how a solution may put the value {r} after a step into words; unit: the word after a bare result.
     """

@@ -30,10 +30,10 @@ class Chain:
 
 
 def read_chains(path: str | Path) -> list[Chain]:
-    """Rows of a JSON Lines file, or of a JSON file with a list, in the columns of launch/thinkprm-1K-verification-cots.
+    """Rows of a JSON Lines file, or of a JSON file with a list, as in launch/thinkprm-1K-verification-cots.
 
-    Columns: problem, cot, prefix_steps (list of texts), gt_step_labels (list of "+" and "-", at least up to the first "-"),
-    prefix_label (true or false). The column prefix (the same steps as one text) and others are ignored.
+    Columns: problem, cot, prefix_steps (list of texts), gt_step_labels (list of "+" and "-", at least up to the
+    first "-"), prefix_label (true or false). The column prefix (the same steps as one text) is not needed.
 
     Raises:
       UserError: the file cannot be read, or a row is not as described; names file, line (or item) and field.

@@ -1,12 +1,15 @@
-"""The tokenizer of the bundled models, built from the synthetic task: `python -m thinkprm_jax.data.mini_tokenizer FOLDER`.
+"""The tokenizer of the bundled models, built from the synthetic task.
 
-Byte-level BPE as in Qwen2, so that any text has ids, with the control tokens and chat template of R1-Distill, so that the whole
-protocol runs unchanged. Digits are single tokens (with or without the space before). The strings that every prompt and chain
-repeat are cut out whole before BPE and become one token each: a third fewer tokens, which is a third more training.
+    python -m thinkprm_jax.data.mini_tokenizer FOLDER
+
+Byte-level BPE as in Qwen2, so that any text has ids, with the control tokens and chat template of R1-Distill, so
+that the whole protocol runs unchanged. Digits are single tokens (with or without the space before). The strings that
+every prompt and chain repeat are cut out whole before BPE and become one token each: a third fewer tokens.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -48,8 +51,8 @@ CONTROLS = (
 CHAT_TEMPLATE = (
     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}"
     "{% set ns = namespace(system_prompt='') %}"
-    "{% for message in messages %}{% if message['role'] == 'system' %}{% set ns.system_prompt = message['content'] %}"
-    "{% endif %}{% endfor %}{{ bos_token }}{{ ns.system_prompt }}"
+    "{% for message in messages %}{% if message['role'] == 'system' %}"
+    "{% set ns.system_prompt = message['content'] %}{% endif %}{% endfor %}{{ bos_token }}{{ ns.system_prompt }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}{% endif %}"
     "{% if message['role'] == 'assistant' and message['content'] is not none %}"
@@ -81,8 +84,8 @@ def _pattern() -> str:
         (
             phrases.replace("\\\n", "\\n").replace("\\ ", " ").replace("\\-", "-"),
             r"Step [1-9]:",
-            # Newlines never join other characters, and a third one comes first: the same ids whether a blank line follows a
-            # newline in one text or in two runs.
+            # Newlines never join other characters, and a third one comes first: the same ids whether a blank
+            # line follows a newline in one text or in two runs.
             r"\n(?=\n\n)|\n\n|\n",
             r" ?\p{L}+",
             r" ?\p{N}",
@@ -124,7 +127,7 @@ def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
     while True:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             return merges

@@ -1,0 +1,113 @@
+"""Solutions of the synthetic task: what their steps state, right or wrong, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from thinkprm_jax.data.arithmetic_chains import SHARES, StatedStep, StepPlan, evaluate, expression
+from thinkprm_jax.data.arithmetic_problems import LARGEST, Draw, Problem
+from thinkprm_jax.data.arithmetic_templates import ADD, MUL, PERCENT, SUB
+
+ERROR_WEIGHTS = {"result": 30, "operation": 25, "operand": 20, "stale": 25}
+
+
+def _wrong_result(draw: Draw, plan: StepPlan) -> StatedStep | None:
+    right = plan.result
+    kind = draw.weighted({"ten": 30, "digit": 45, "near": 25})
+    if kind == "ten":  # a carry forgotten, or one too many
+        wrong = right + draw.of((-10, 10))
+    elif kind == "near":
+        wrong = right + draw.of((-2, -1, 1, 2))
+    else:
+        digits = list(str(right))
+        digits[draw.between(0, len(digits) - 1)] = str(draw.between(0, 9))
+        wrong = int("".join(digits)) if digits[0] != "0" or len(digits) == 1 else right
+    largest = 199
+    if plan.operation == PERCENT:  # it will be multiplied back, and ten parts need a one-digit part
+        parts = SHARES[plan.left]
+        largest = 9 if parts == 10 else min(99, LARGEST // parts)
+    if wrong == right or not 0 < wrong <= largest:
+        return None
+    return StatedStep(plan.left, plan.operation, plan.right, wrong)
+
+
+def _wrong_operation(draw: Draw, plan: StepPlan) -> StatedStep | None:
+    if plan.operation == PERCENT:
+        left, operation, right = plan.right, SUB, plan.left  # takes the percentage for an amount
+    else:
+        left, right = plan.left, plan.right
+        operation = draw.of([other for other in (ADD, SUB, MUL) if other != plan.operation])
+    return _stated(left, operation, right)
+
+
+def _wrong_operand(draw: Draw, problem: Problem, index: int) -> StatedStep | None:
+    """A number that another place of the problem states."""
+    plan, chained = problem.plans[index], problem.chained[index]
+    side = draw.of([side for side in ("left", "right") if side != chained])
+    if plan.operation == PERCENT:
+        side = "right"
+    number = draw.of(problem.numbers)
+    if side == "left":
+        return _stated(number, plan.operation, plan.right)
+    return _stated(plan.left, plan.operation, number)
+
+
+def _stale_operand(draw: Draw, problem: Problem, index: int) -> StatedStep | None:
+    """An earlier value of the running quantity instead of the previous result."""
+    plan, chained = problem.plans[index], problem.chained[index]
+    if not chained:
+        return None
+    number = problem.plans[draw.between(0, index - 1)].left
+    if chained == "left":
+        return _stated(number, plan.operation, plan.right)
+    return _stated(plan.left, plan.operation, number)
+
+
+def _stated(left: int, operation: str, right: int) -> StatedStep | None:
+    result = evaluate(left, operation, right)
+    return None if result is None or result > 999 else StatedStep(left, operation, right, result)
+
+
+def correct_step(plan: StepPlan) -> StatedStep:
+    return StatedStep(plan.left, plan.operation, plan.right, plan.result)
+
+
+def break_solution(draw: Draw, problem: Problem, index: int, shown: int) -> tuple[list[StatedStep], str] | None:
+    """`shown` steps with their first error at step `index`, and its kind; None where this draw gives none."""
+    kind = draw.weighted(ERROR_WEIGHTS)
+    plan = problem.plans[index]
+    if kind == "result":
+        wrong = _wrong_result(draw, plan)
+    elif kind == "operation":
+        wrong = _wrong_operation(draw, plan)
+    elif kind == "operand":
+        wrong = _wrong_operand(draw, problem, index)
+    else:
+        wrong = _stale_operand(draw, problem, index)
+    # An error is one only if it changes the value (2 + 2 for 2 * 2 does not).
+    if wrong is None or wrong.result == plan.result:
+        return None
+    stated = [correct_step(plan) for plan in problem.plans[:index]] + [wrong]
+    for plan, chained in zip(problem.plans[index + 1 : shown], problem.chained[index + 1 : shown], strict=True):
+        previous = stated[-1].result
+        left, right = (previous if chained == side else getattr(plan, side) for side in ("left", "right"))
+        step = _stated(left, plan.operation, right)
+        if step is None:
+            return None
+        stated.append(step)
+    return stated, kind
+
+
+def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> list[str]:
+    """The solution's steps in words; one style a solution."""
+    style = draw.weighted({"bare": 40, "unit": 30, "so": 30})
+    wording = draw.of(problem.result_wordings)
+    texts = []
+    for step in stated:
+        text = f"{expression(step.left, step.operation, step.right)} = {step.result}"
+        if style == "unit" and problem.unit:
+            text += f" {problem.unit}"
+        elif style == "so":
+            text += ", so " + ("the part is {r}" if step.operation == PERCENT else wording).format(r=step.result)
+        texts.append(text + ".")
+    return texts
