@@ -2,7 +2,7 @@
 
 A step is checked in three moves: quote the evidence and say what it means (`buys 7 means 12 + 7`), compare with
 what the step says, then compute digit by digit, units first, and compare the result. Each token is a copy or a
-fact about digits that stand side by side: a model of a few million parameters can learn those, a person can follow.
+fact about digits that stand side by side: a model of a few million parameters can learn those, a person can read.
 """
 
 from __future__ import annotations

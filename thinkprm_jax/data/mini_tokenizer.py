@@ -3,8 +3,8 @@
     python -m thinkprm_jax.data.mini_tokenizer FOLDER
 
 Byte-level BPE as in Qwen2, so that any text has ids, with the control tokens and chat template of R1-Distill, so
-that the whole protocol runs unchanged. Digits are single tokens (with or without the space before). The strings that
-every prompt and chain repeat are cut out whole before BPE and become one token each: a third fewer tokens.
+that the whole protocol runs unchanged. Digits are single tokens (with or without the space before). The strings
+that every prompt and chain repeat are cut out whole before BPE and become one token each: a third fewer tokens.
 """
 
 from __future__ import annotations
