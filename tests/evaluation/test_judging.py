@@ -21,9 +21,11 @@ def chain(*words: str, score: float = 0.9, tokens: int = 10) -> ChainVerdict:
         f"Step {number}: The step is \\boxed{{{word}}}" for number, word in enumerate(words, start=1) if word
     )
     output = f"Let's verify step by step:\n\n{text}\n</think>\nIs the solution correct? Yes"
-    # What was forced must not matter: all of it claims to be correct.
-    size = len(words)
-    return ChainVerdict(output, score, (1,) * size, (1.0,) * size, (True,) * size, "stop", tokens)
+    # Where the chain is silent, a verdict was forced and claims correctness. It must not matter.
+    first_error = words.index("incorrect") if "incorrect" in words else len(words)
+    labels = tuple(int(step < first_error) for step in range(len(words)))
+    forced = tuple(not word and step < first_error for step, word in enumerate(words))
+    return ChainVerdict(output, score, labels, tuple(map(float, labels)), forced, "stop", tokens)
 
 
 def compared(first_error: int, *chains: ChainVerdict, steps: int = 3) -> Outcome:
@@ -60,7 +62,6 @@ def test_readable_chains_vote():
     good, bad, silent = chain("correct", "correct"), chain("correct", "incorrect"), chain("", "")
     assert compared(1, good, bad, bad, steps=2).predicted == 1
     assert compared(1, good, good, bad, steps=2).predicted == -1
-    assert compared(1, good, bad, steps=2).predicted == 1  # not more than half say correct
     found = compared(1, silent, silent, good, steps=2)
     assert (found.predicted, found.readable, found.chains, found.tokens) == (-1, 1, 3, 30)
     assert (found.steps_right, found.steps_counted) == (1, 6)
@@ -134,7 +135,10 @@ def test_arithmetic_cases_are_the_examples_of_the_task(split):
         assert case.labels == example.chain.labels
         assert case.groups["error"] == (example.error_kind or "none")
         assert case.groups["family"] == example.problem.family
-        perfect = ChainVerdict(example.chain.chain + "\n</think>", 1.0, (), (), (), "stop")
+        labels = tuple(example.chain.labels)
+        perfect = ChainVerdict(
+            example.chain.chain + "\n</think>", 1.0, labels, labels, (False,) * len(labels), "stop"
+        )
         found = compare(case, Verdict("", (perfect,)), 1)
         assert found.predicted == case.first_error
         assert found.steps_right == found.steps_counted

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from thinkprm_jax.evaluation.metrics import (
-    CORRECT,
     auroc,
     binary_f1,
     bootstrap_interval,
@@ -27,7 +26,7 @@ from thinkprm_jax.evaluation.metrics import (
     wilson_interval,
 )
 from thinkprm_jax.text.prompts import THINK_CLOSE
-from thinkprm_jax.text.verdicts import ChainVerdicts, read_chain
+from thinkprm_jax.text.verdicts import read_chain
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
@@ -126,7 +125,7 @@ def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
     """What a ThinkPRM verdict of that many chains says of the case.
 
     Only what the chains wrote counts as read, no verdict that was forced. Of several chains the readable ones
-    vote: a step is correct where more than half of them say so.
+    vote, as :attr:`Verdict.step_labels` says.
     """
     labels = case.labels
     if verdict.error is not None:
@@ -143,11 +142,11 @@ def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
             error=str(verdict.error),
         )
     reads = [read_chain(chain.output.rpartition(THINK_CLOSE)[0], len(labels)) for chain in verdict.chains]
-    readable = [read for read in reads if read.complete]
+    readable = tuple(chain for chain, read in zip(verdict.chains, reads, strict=True) if read.complete)
     steps = [steps_right(read.labels, labels) for read in reads]
     return Outcome(
         first_error=case.first_error,
-        predicted=_vote(readable) if readable else None,
+        predicted=dataclasses.replace(verdict, chains=readable).first_error if readable else None,
         score=verdict.prefix_score,
         readable=len(readable),
         chains=len(reads),
@@ -156,12 +155,6 @@ def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
         tokens=sum(chain.output_tokens for chain in verdict.chains),
         groups=case.groups,
     )
-
-
-def _vote(reads: Sequence[ChainVerdicts]) -> int:
-    votes = zip(*(read.labels for read in reads), strict=True)
-    wrong = [2 * sum(labels) <= len(reads) for labels in votes]
-    return wrong.index(True) if True in wrong else CORRECT
 
 
 def summarise(outcomes: Sequence[Outcome], resamples: int = 1000) -> Summary:

@@ -13,8 +13,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-CORRECT = -1  # first error of a solution that has none
-
 
 @dataclass(frozen=True)
 class FirstErrorScores:
