@@ -19,8 +19,10 @@ from thinkprm_jax import program
 from thinkprm_jax.data.jsonl import OrderedOutput
 from thinkprm_jax.data.solutions import SolutionRow, read_solutions
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.verifier.options import add_verifier_options, load_verifier, settle, verifier_settings
 
 if TYPE_CHECKING:
+    from thinkprm_jax.verifier.report import Report
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 RESERVED = ("verdict", "verdicts", "verifier")
@@ -47,38 +49,41 @@ def main(arguments: Sequence[str]) -> int:
     if options.output and options.input and _is_same_file(options.output, options.input):
         raise UserError(f"{options.output}: is the input")
 
-    from thinkprm_jax.compilation import enable_compilation_cache
     from thinkprm_jax.verifier.report import Report
-    from thinkprm_jax.verifier.thinkprm import default_dtype
 
-    enable_compilation_cache()
-    options.dtype = options.dtype or default_dtype()
-    with OrderedOutput(options.output, [row.row for row in rows], {"verifier": settings(options)}) as output:
-        report = Report(rows, output.resumed, options)
+    settle(options)
+    stamp = {"verifier": verifier_settings(options)}
+    with OrderedOutput(options.output, [row.row for row in rows], stamp) as output:
+        report = Report(rows, output.resumed, source=str(options.output), quiet=options.quiet)
         if output.missing:
-            with report:
-                prm = load(options)
-                report.begin(prm)
+            with report.loading(options.model):
+                prm = load_verifier(options)
+            with report.judging(prm):
                 score(prm, rows, output, report)
         report.summary()
     return 1 if report.failed else 0
 
 
-def score(prm: ThinkPRM, rows: Sequence[SolutionRow], output: OrderedOutput, report: Any) -> None:
+def score(prm: ThinkPRM, rows: Sequence[SolutionRow], output: OrderedOutput, report: Report) -> None:
     """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
-    places = [(index, number) for index in output.missing for number in range(len(rows[index].solutions))]
-    open_rows = {index: [None] * len(rows[index].solutions) for index in output.missing}
+    open_rows: dict[int, list[Any]] = {index: [None] * len(rows[index].solutions) for index in output.missing}
+    places = [(index, number) for index, verdicts in open_rows.items() for number in range(len(verdicts))]
+
+    def finish(index: int) -> None:
+        verdicts = open_rows.pop(index)
+        many = rows[index].source == "completions"
+        for place, row in output.add(index, {"verdicts": verdicts} if many else {"verdict": verdicts[0]}):
+            report.show(place + 1, row)
+
     for index in [index for index, verdicts in open_rows.items() if not verdicts]:
-        report.show(output.add(index, {"verdicts": []}))  # a row without completions
+        finish(index)  # a row without completions
     items = ((rows[index].problem, rows[index].solutions[number]) for index, number in places)
     for item, verdict in prm.verify(items):
         index, number = places[item]
         open_rows[index][number] = verdict_fields(verdict, rows[index], number)
         report.judged(verdict)
         if None not in open_rows[index]:
-            verdicts = open_rows.pop(index)
-            many = rows[index].source == "completions"
-            report.show(output.add(index, {"verdicts": verdicts} if many else {"verdict": verdicts[0]}))
+            finish(index)
 
 
 def verdict_fields(verdict: Verdict, row: SolutionRow, number: int) -> dict[str, Any]:
@@ -95,54 +100,17 @@ def verdict_fields(verdict: Verdict, row: SolutionRow, number: int) -> dict[str,
     }
 
 
-def load(options: argparse.Namespace) -> ThinkPRM:
-    from thinkprm_jax.verifier.thinkprm import ThinkPRM
-
-    return ThinkPRM(
-        options.model,
-        max_length=options.max_length,
-        temperature=options.temperature,
-        n=options.n,
-        seed=options.seed,
-        n_thinking_rounds=options.rounds,
-        multiround_verifier=True,
-        decision_temperature=options.decision_temperature,
-        max_gen_tokens=options.max_gen_tokens,
-        slots=options.slots,
-        dtype=options.dtype,
-    )
-
-
-def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """All that a verdict depends on, apart from its input."""
-    names = ("model", "n", "rounds", "temperature", "seed", "max_length", "max_gen_tokens", "decision_temperature")
-    return {name: getattr(options, name) for name in (*names, "dtype")}
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="thinkprm score", description=ABOUT, epilog=MORE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("input", nargs="?", metavar="INPUT.jsonl", help="without it: the bundled examples")
-    add("--output", type=Path, metavar="OUT.jsonl", help="one line for each input line, in input order")
-    add("--model", default="mini", help="mini (bundled), a Hugging Face folder or id (default: mini)")
-    add("--n", type=int, default=1, help="chains a solution; scores are averaged (default: 1)")
-    add("--rounds", type=int, default=1, help="thinking rounds a chain (default: 1)")
-    add("--temperature", type=float, help="of the chains (default: 0, greedy, for one chain; else 0.6)")
-    add("--seed", type=int, default=0)
-    add("--max-length", type=int, default=4096, help="longest context, prompt and chain (default: 4096 tokens)")
-    add("--max-gen-tokens", type=int, help="tokens a round may think (default: what fits)")
-    add("--decision-temperature", type=float, default=1.0, help="of the final Yes against No (default: 1)")
-    add("--slots", type=int, default=16, help="chains decoded together (default: 16)")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), help="default: float32 on CPUs, else bfloat16")
-    add("--quiet", action="store_true", help="no verdicts and no progress bar on the screen")
-    options = parser.parse_args(arguments)
-    if options.temperature is None:
-        options.temperature = 0.0 if options.n == 1 else 0.6
-    if Path(options.model).is_dir():
-        options.model = str(Path(options.model).resolve())  # the same folder from wherever the run goes on
-    return options
+    parser.add_argument("input", nargs="?", metavar="INPUT.jsonl", help="without it: the bundled examples")
+    parser.add_argument(
+        "--output", type=Path, metavar="OUT.jsonl", help="one line for each input line, in input order"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no verdicts and no progress bar on the screen")
+    add_verifier_options(parser)
+    return parser.parse_args(arguments)
 
 
 def bundled_examples() -> Path:

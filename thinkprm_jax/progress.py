@@ -57,6 +57,11 @@ class VerdictProgress:
             self._bar.stop()
 
     @property
+    def console(self) -> Console:
+        """Whatever is printed here while the bar is shown moves it down instead of being written over."""
+        return self._console
+
+    @property
     def seconds(self) -> float:
         """Since the start."""
         return time.monotonic() - self._started

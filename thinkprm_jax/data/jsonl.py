@@ -106,21 +106,21 @@ class OrderedOutput:
         """Indexes of the inputs that have no row yet."""
         return [index for index in range(self._next, len(self._inputs)) if index not in self._early]
 
-    def add(self, index: int, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Takes in the result of an input; returns the rows whose turn has come, in order."""
+    def add(self, index: int, result: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+        """Takes in the result of an input; returns (index, row) of those whose turn has come, in order."""
         row = {**self._inputs[index], **result, **self._stamp}
         if index != self._next and self._files:
             _append(self._files[1], {"index": index, "row": row})
         self._early[index] = row
         return self._take_turns()
 
-    def _take_turns(self) -> list[dict[str, Any]]:
+    def _take_turns(self) -> list[tuple[int, dict[str, Any]]]:
         rows = []
         while self._next in self._early:
             row = self._early.pop(self._next)
             if self._files:
                 _append(self._files[0], row)
-            rows.append(row)
+            rows.append((self._next, row))
             self._next += 1
         return rows
 

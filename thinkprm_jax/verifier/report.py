@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import time
@@ -11,101 +10,94 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
 from thinkprm_jax.data.solutions import SolutionRow
+from thinkprm_jax.progress import VerdictProgress
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 
 class Report:
-    """Counts, and shows unless --quiet. ``with report`` keeps the progress bar on the screen meanwhile."""
+    """Counts, and shows unless ``quiet``: what is there already, the progress, each row in its turn, the sum.
+
+    Args:
+      rows: all input rows. resumed: output rows of an earlier run.
+      source: where those came from.
+    """
 
     def __init__(
-        self, rows: Sequence[SolutionRow], resumed: Sequence[Mapping[str, Any]], options: argparse.Namespace
+        self,
+        rows: Sequence[SolutionRow],
+        resumed: Sequence[Mapping[str, Any]] = (),
+        source: str = "",
+        quiet: bool = False,
     ) -> None:
         self.failed = sum("error" in verdict for row in resumed for _, verdict in _verdicts(row))
         self._total = sum(len(row.solutions) for row in rows)
         self._done = self._resumed = sum(1 for row in resumed for _ in _verdicts(row))
-        self._rows_shown = 0
-        self._options = options
+        self._quiet = quiet
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
                 stream.reconfigure(errors="replace")
-        self._out = Console(highlight=False)
-        self._err = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rates]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self._err,
-            disable=options.quiet or not self._err.is_terminal,
-        )
-        self._task = self._progress.add_task("loading", total=self._total, completed=self._done, rates="")
+        self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
+        self._progress: VerdictProgress | None = None
         self._prm: ThinkPRM | None = None
-        self._began = time.monotonic()
-        if self._resumed:
-            self._say(f"{options.output}: {self._resumed} of {self._total} solutions are judged already")
+        self._speed = ""
+        if resumed:
+            self._say(f"{source}: {self._resumed} of {self._total} solutions are judged already")
 
-    def __enter__(self) -> Report:
-        self._progress.start()
-        return self
+    @contextlib.contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        if self._quiet or not self._err.is_terminal:
+            yield
+            return
+        with self._err.status(Text(f"loading {printable(model)}")):
+            yield
 
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def begin(self, prm: ThinkPRM) -> None:
+    @contextlib.contextmanager
+    def judging(self, prm: ThinkPRM) -> Iterator[None]:
         self._prm = prm
-        self._began = time.monotonic()
-        self._progress.reset(self._task, total=self._total, completed=self._done, description="judging", rates="")
+        began, done, sampled = time.monotonic(), self._done, prm.sampler.stats.sampled_tokens
+        if self._quiet:
+            yield
+        else:
+            with VerdictProgress(self._total, self._done, unit="solutions") as self._progress:
+                yield
+            self._progress = None
+        seconds = max(time.monotonic() - began, 1e-9)
+        tokens = prm.sampler.stats.sampled_tokens - sampled
+        rates = f"{(self._done - done) / seconds:,.2f} solutions/s, {tokens / seconds:,.0f} tokens/s"
+        self._speed = f" in {seconds:.1f} s ({rates})"
 
     def judged(self, verdict: Verdict) -> None:
         """One more solution has its verdict, perhaps not yet its turn to be shown."""
         self._done += 1
         self.failed += verdict.error is not None
-        self._progress.update(self._task, completed=self._done, rates=self._rates())
+        if self._progress is not None and self._prm is not None:
+            self._progress.advance(self._prm.sampler.stats.sampled_tokens)
 
-    def show(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for row in rows:
-            self._rows_shown += 1
-            if self._options.quiet:
+    def show(self, number: int, row: Mapping[str, Any]) -> None:
+        """An output row; number: from 1, its name where it has no id."""
+        if self._quiet:
+            return
+        for place, (steps, verdict) in enumerate(_verdicts(row), start=1):
+            name = str(row.get("id", number)) + (f" #{place}" if "verdicts" in row else "")
+            if not self._out.is_terminal:
+                print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
                 continue
-            for number, (steps, verdict) in enumerate(_verdicts(row), start=1):
-                name = str(row.get("id", self._rows_shown)) + (f" #{number}" if "verdicts" in row else "")
-                if self._out.is_terminal:
-                    # One console at a time on the terminal: the bar moves down instead of being written over.
-                    console = self._out if self._progress.disable else self._progress.console
-                    console.print(verdict_table(name, row, steps, verdict))
-                else:
-                    print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
+            on_stderr = self._progress is not None and self._err.is_terminal
+            console = self._progress.console if on_stderr else self._out
+            console.print(verdict_table(name, row, steps, verdict))
 
     def summary(self) -> None:
-        judged = self._done - self._resumed
-        failures = f", {self.failed} not judged (see `error` in the output)" if self.failed else ""
-        rates = f" ({self._rates()})" if judged else ""
-        self._say(f"{self._done} solutions{failures}{rates}")
-
-    def _rates(self) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        tokens = 0 if self._prm is None else self._prm.sampler.stats.sampled_tokens
-        return f"{(self._done - self._resumed) / seconds:.2f} solutions/s, {tokens / seconds:.0f} tokens/s"
+        failures = f", {self.failed} not judged (`error` in the output says why)" if self.failed else ""
+        self._say(f"{self._done} solutions{failures}{self._speed}")
 
     def _say(self, text: str) -> None:
-        if not self._options.quiet:
+        if not self._quiet:
             self._err.print(text, markup=False, soft_wrap=True)
 
 

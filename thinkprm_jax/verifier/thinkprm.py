@@ -61,8 +61,13 @@ class Verdict:
 
     @property
     def step_labels(self) -> list[int]:
-        """1 where more than half of the chains call the step correct. Never 1 behind a 0."""
-        return [int(2 * sum(labels) > len(labels)) for labels in zip(*self._labels(), strict=True)]
+        """1 where most chains call the step correct; a tie is decided by the mean score. Never 1 behind a 0."""
+        labels: list[int] = []
+        for votes, score in zip(zip(*self._labels(), strict=True), self.step_scores, strict=True):
+            lead = 2 * sum(votes) - len(votes)
+            is_correct = lead > 0 or (lead == 0 and score >= 0.5)
+            labels.append(int(is_correct and 0 not in labels))
+        return labels
 
     @property
     def first_error(self) -> int:
