@@ -121,7 +121,17 @@ def _apply_override(tree: _Value, override: str) -> None:
         if child is None or not isinstance(child.content, dict):
             child = tree.content[parent] = _Value({}, place)
         tree = child
-    tree.content[last] = _parse(text, place) if text.strip() else _Value(None, place)
+    tree.content[last] = _replace_place(_parse(text, place), place) if text.strip() else _Value(None, place)
+
+
+def _replace_place(value: _Value, place: str) -> _Value:
+    """Lines mean nothing in an override."""
+    content = value.content
+    if isinstance(content, dict):
+        content = {name: _replace_place(item, place) for name, item in content.items()}
+    elif isinstance(content, list):
+        content = [_replace_place(item, place) for item in content]
+    return _Value(content, place)
 
 
 def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
@@ -162,9 +172,10 @@ def _read(kind: Any, value: _Value, name: str) -> Any:
     if origin is typing.Literal:
         if value.content in arguments:
             return value.content
-        near = difflib.get_close_matches(str(value.content), [str(option) for option in arguments], n=1, cutoff=0.5)
+        options = [str(option) for option in arguments]
+        near = difflib.get_close_matches(str(value.content), options, n=1, cutoff=0.5)
         advice = f"; did you mean {near[0]}?" if near else ""
-        raise _wrong(value, name, f"one of {', '.join(map(str, arguments))}{advice}")
+        raise _wrong(value, name, f"one of {', '.join(options)}{advice}")
     return _read_scalar(kind, value, name)
 
 

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax import program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,11 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("recipe", help="a YAML file, such as configs/train/mini_verifier.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as optimizer.learning_rate=1e-4")
     arguments = parser.parse_args(argv)
-    try:
-        train(arguments.recipe, arguments.overrides)
-    except UserError as error:
-        print(f"thinkprm train: {error}", file=sys.stderr)
-        return 2
+    train(arguments.recipe, arguments.overrides)
     return 0
 
 
@@ -35,12 +31,14 @@ def train(recipe_file: str, overrides: Sequence[str] = ()) -> None:
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
 
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
+    from thinkprm_jax.compilation import enable_compilation_cache
     from thinkprm_jax.data.batches import BatchState, Prefetcher
     from thinkprm_jax.recipe import to_dict
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.metrics import MetricsLog, ProgressReport
 
+    enable_compilation_cache()
     folder = setup.open_run(recipe)
 
     # Model and data
@@ -78,4 +76,4 @@ def train(recipe_file: str, overrides: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program.run(main, sys.argv[1:], name="thinkprm train"))

@@ -19,20 +19,25 @@ from thinkprm_jax.errors import UserError
 class CheckpointStore:
     """The ``checkpoints`` folder of a run. Close it (or use ``with``) to be sure that the last save is on disk."""
 
-    def __init__(self, folder: str | Path, keep: int = 3) -> None:
+    def __init__(self, folder: str | Path, keep: int = 3, read_only: bool = False) -> None:
+        """``read_only``: leaves what a run may be writing there at this moment alone."""
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it touches
         self._folder = Path(folder).absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller decides
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     @property
     def latest_step(self) -> int | None:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
+
+    @property
+    def steps(self) -> list[int]:
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
         """Starts a save and returns when the arrays have been copied; waits for a save still under way first.

@@ -53,7 +53,8 @@ class ChainDataset:
         except RequestError as error:
             return self._leave_out(index, str(error))
         if len(text.ids) - 1 > self._max_length:
-            return self._leave_out(index, f"{len(text.ids)} tokens, the longest bucket holds {self._max_length + 1}")
+            reason = f"{len(text.ids)} tokens, the longest bucket holds {self._max_length + 1}"
+            return self._leave_out(index, reason)
         ids = np.asarray(text.ids, np.int32)
         weights = np.ones(len(ids), np.float32)
         weights[: text.prompt_length] = 0.0

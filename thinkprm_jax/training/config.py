@@ -68,7 +68,8 @@ class DataConfig:
 
     train: DataSource
     evaluation: DataSource | None = None
-    buckets: tuple[int, ...] = (256, 512, 1024, 2048, 4096)  # row lengths; an example longer than the last is left out
+    # Row lengths. An example longer than the last is left out, counted and named; none is cut.
+    buckets: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
     rows: int | None = None  # rows of a batch, whatever its length; or:
     tokens: int | None = None  # places of a batch: its rows are tokens // bucket
     shuffle: bool = True  # a new order each epoch, a pure function of (seed, epoch)

@@ -79,18 +79,15 @@ def fit(
             pending = metrics
             if step % recipe.log_every == 0 or step == steps:
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                values |= rates.summary()
-                log.write({"step": step, "time": round(time.time(), 2), **values, "left_out": position["left_out"]})
+                values |= {**rates.summary(), "left_out": position["left_out"]}
+                log.write({"step": step, "time": round(time.time(), 2), **values})
                 report.update(step, values["loss"], values["tokens_per_second"])
                 rates.reset()
             if recipe.evaluate_every and (step % recipe.evaluate_every == 0 or step == steps):
                 started = time.perf_counter()
                 values = evaluate(trainer, state, held_out)
                 log.write({"step": step, "time": round(time.time(), 2), **values})
-                report.say(
-                    f"step {step}: held-out loss {values['held_out_loss']:.4f}, tokens right "
-                    f"{values['held_out_token_accuracy']:.2%}, whole chains right {values['held_out_chain_accuracy']:.2%}"
-                )
+                report.say(f"step {step}: {_in_words(values)}")
                 rates.seconds["evaluate"] += time.perf_counter() - started
             if step == steps or stop.name is not None or _due(recipe, step - saved_at, saved_time):
                 save(position)
@@ -105,6 +102,13 @@ def _due(recipe: TrainRecipe, steps: int, saved_time: float) -> bool:
     every = recipe.checkpoint
     by_steps = every.every_steps is not None and steps >= every.every_steps
     return by_steps or (every.every_seconds is not None and time.monotonic() - saved_time >= every.every_seconds)
+
+
+def _in_words(values: dict[str, float]) -> str:
+    return (
+        f"held-out loss {values['held_out_loss']:.4f}, tokens right {values['held_out_token_accuracy']:.2%}, "
+        f"whole chains right {values['held_out_chain_accuracy']:.2%}"
+    )
 
 
 def evaluate(trainer: Trainer, state: TrainState, held_out: Sequence[Batch]) -> dict[str, float]:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 class Sums(NamedTuple):
     """Sums over the target tokens of some rows; every field is a float32 scalar.
 
-    loss: of weight * cross-entropy. weight: of the weights. tokens: target tokens. hits: those that are the argmax.
-    rows: rows that have targets. exact: those whose every target is the argmax.
+    loss: of weight * cross-entropy. weight: of the weights. tokens: target tokens. hits: those that are the
+    argmax. rows: rows that have targets. exact: those whose every target is the argmax.
     """
 
     loss: jax.Array
@@ -37,7 +37,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def token_sums(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
-    """The sums of a batch: logits float32 [B, T, V]; targets int [B, T]; weights float32 [B, T], 0 off the target."""
+    """The sums of a batch: logits float32 [B, T, V]; targets int [B, T]; weights float32 [B, T], 0 off target."""
     losses = cross_entropy(logits, targets)
     counted = weights > 0
     hit = jnp.argmax(logits, axis=-1) == targets

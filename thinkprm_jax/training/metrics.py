@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, flushed. Lines after ``resumed_step`` are dropped when a run goes on."""
+    """metrics.jsonl: one JSON object a line, flushed. A run that goes on drops lines after ``resumed_step``."""
 
     def __init__(self, path: str | Path, resumed_step: int = 0) -> None:
         path = Path(path)
@@ -24,12 +31,15 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
-        rounded = {name: round(v, 6) if isinstance(v, float) and abs(v) > 1e-2 else v for name, v in values.items()}
-        self._file.write(json.dumps(rounded) + "\n")
+        self._file.write(json.dumps({name: _rounded(value) for name, value in values.items()}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.7g}") if isinstance(value, float) and value < 1e7 else value
 
 
 def _whole_lines(path: Path) -> list[str]:

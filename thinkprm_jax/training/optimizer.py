@@ -18,14 +18,15 @@ Params = Mapping[str, jax.Array]
 def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
     """Step (from 0) -> learning rate: a linear warm-up, a constant part, then the fall to ``final_factor``."""
     warmup = config.warmup_steps
-    decay_start = max(int(round(config.decay_from * steps)), warmup)
+    decay_start = max(round(config.decay_from * steps), warmup)
     decay_steps = max(steps - decay_start, 1)
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         rising = jnp.minimum((step + 1) / max(warmup, 1), 1.0) if warmup else 1.0
         done = jnp.clip((step - decay_start) / decay_steps, 0.0, 1.0)
-        shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done))}[config.schedule]
+        shapes = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done))}
+        shape = shapes[config.schedule]
         floor = 0.0 if config.schedule == "constant" else config.final_factor
         return peak * rising * (floor + (1 - floor) * shape)
 
@@ -66,9 +67,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 def muon_labels(params: Params) -> dict[str, str]:
     """Muon for the matrices inside the layers; Adam for embeddings, head, norms and biases."""
-    return {
-        name: "muon" if name.startswith("layers.") and value.ndim == 2 else "adam" for name, value in params.items()
-    }
+    return {name: "muon" if name.startswith("layers.") and p.ndim == 2 else "adam" for name, p in params.items()}
 
 
 def stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""From the recipe to the parts of a run: model, data, run folder. What two programs would want of ``train/sft.py``."""
+"""From the recipe to the parts of a run: folder, model, data, trainer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from thinkprm_jax.checkpoint.huggingface import load_model, resolve_folder
-from thinkprm_jax.data.batches import Batch, batches
+from thinkprm_jax.data.batches import Batch, BatchState, batches
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
@@ -36,7 +36,7 @@ def open_run(recipe: TrainRecipe) -> Path:
         changed = {name: pair for name, pair in changed.items() if not name.startswith(FREE_FIELDS)}
         if changed:
             listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
-            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output, or delete it")
+            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         saved.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -96,8 +96,8 @@ def make_trainer(recipe: TrainRecipe, config: ModelConfig, steps: int) -> Traine
     for bucket in recipe.data.buckets:
         if recipe.data.rows_of(bucket) % split:
             raise UserError(
-                f"bucket {bucket} has {recipe.data.rows_of(bucket)} rows, no multiple of data x fsdp x micro_batches "
-                f"= {split}"
+                f"bucket {bucket} has {recipe.data.rows_of(bucket)} rows, no multiple of data x fsdp x "
+                f"micro_batches = {split}"
             )
     return Trainer(
         config,
@@ -116,7 +116,10 @@ def count_steps(recipe: TrainRecipe, dataset: ChainDataset) -> int:
     return sum(1 for _ in training_batches(recipe, dataset))
 
 
-def training_batches(recipe: TrainRecipe, dataset: ChainDataset, state: Any = None) -> Iterator[tuple[Batch, dict]]:
+def training_batches(
+    recipe: TrainRecipe, dataset: ChainDataset, state: BatchState | None = None
+) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    """The stream of batches from ``state`` on, each with the position after it."""
     data = recipe.data
     return batches(dataset, data.buckets, data.rows_of, recipe.seed, data.shuffle, recipe.epochs, state)
 
