@@ -34,7 +34,8 @@ class ScriptedSampler(NaiveSampler):
         self.end_ids = (tokenizer.eos_id,)
         self.asked: list[Request] = []
         self.forced: list[str] = []
-        self.contexts: list[str] = []  # at every Choose
+        self.asked_ids: list[list[int]] = []  # the context at every Choose
+        self.contexts: list[str] = []  # and its text
         self._decide = decide
         self._replies = list(replies)
         self._planned: list[int] | None = None
@@ -55,6 +56,7 @@ class ScriptedSampler(NaiveSampler):
     def logprobs(self, context: list[int]) -> np.ndarray:
         row = np.full(self.tokenizer.vocab_size, -40.0)
         if self._planned is None:
+            self.asked_ids.append(list(context))
             self.contexts.append(self.tokenizer.decode(context))
             first = self._decide(self.contexts[-1])
             for yes, no in self._pairs:

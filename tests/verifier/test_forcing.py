@@ -9,7 +9,7 @@ from scripted_sampler import CONFIDENCE, ScriptedSampler
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.sampler.request import Request
-from thinkprm_jax.text.prompts import encode_prompt
+from thinkprm_jax.text.prompts import encode_prompt, encode_training_text
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.verifier.forcing import ChainVerdict, VerificationScript
 
@@ -191,3 +191,12 @@ def test_a_chain_cut_anywhere_gives_one_label_a_step(tokenizer, cut):
     verdict = verify(sampler, steps=3, max_gen_tokens=cut + 1)
     assert len(verdict.step_labels) == len(verdict.step_scores) == len(verdict.step_forced) == 3
     assert all(0 <= score <= 1 for score in verdict.step_scores)
+
+
+def test_the_tokens_are_those_of_the_training_text(tokenizer):
+    """A chain in the trained layout: prompt, chain and closing, id for id, up to the answer."""
+    written = chain(GOOD, BAD) + "\n</think>\nIs the solution correct? No"
+    sampler = ScriptedSampler(tokenizer, [written])
+    verify(sampler, steps=3)
+    trained = encode_training_text(tokenizer, "1 + 1?", ["a step"] * 3, chain(GOOD, BAD), correct=False)
+    assert sampler.asked_ids[0] == trained.ids[:-2]
