@@ -5,7 +5,7 @@ the person, `{s}` the name or a pronoun, `{O}` another person, `{x}` the things 
 brackets mark the evidence: the words a verification chain quotes, which decide the operation. Events begin in lower
 case, since a word of ORDER may precede them.
 
-`wordings("seen | seen || unseen")`: seen wordings make the splits "train" and "test"; unseen ones, about a fifth,
+`wordings("seen | seen || unseen")`: seen wordings make the splits "train" and "test"; unseen ones, about a quarter,
 make only the split "unseen". They are other sentences, built of words that occur in seen ones.
 """
 
