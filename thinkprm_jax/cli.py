@@ -14,6 +14,7 @@ PROGRAMS = {
     "score": ("thinkprm_jax.infer.score", "verdicts on solutions: JSON Lines in, JSON Lines out"),
     "evaluate": ("thinkprm_jax.infer.evaluate", "how good a verifier is, on solutions whose errors are known"),
     "train": ("thinkprm_jax.train.sft", "fine-tune a model on verification chains"),
+    "export": ("thinkprm_jax.train.export", "a training run's checkpoint as a Hugging Face folder"),
 }
 
 

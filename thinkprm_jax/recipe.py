@@ -42,6 +42,8 @@ def load_recipe(cls: type[Recipe], path: str | Path, overrides: Sequence[str] = 
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path}: {getattr(error, 'strerror', None) or error}") from None
     tree = _parse(text, str(path))
+    if not isinstance(tree.content, dict):
+        raise UserError(f"recipe {tree.place}: the recipe must be a table of fields")
     for override in overrides:
         _apply_override(tree, override)
     return _build(cls, tree, "")
@@ -96,6 +98,8 @@ def _convert(node: yaml.Node, file: str) -> _Value:
     if isinstance(node, yaml.MappingNode):
         content: dict[str, _Value] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: a field's name must be a word")
             if key.value in content:
                 raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: {key.value} is given twice")
             content[key.value] = _convert(value, file)
@@ -107,7 +111,10 @@ def _convert(node: yaml.Node, file: str) -> _Value:
         return _Value(content, place)
     if isinstance(node, yaml.SequenceNode):
         return _Value([_convert(item, file) for item in node.value], place)
-    return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
+    try:
+        return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
+    except (yaml.YAMLError, ValueError):  # an unknown tag; a date such as 2026-13-01
+        raise UserError(f"recipe {place}: {node.value!r} cannot be read as a value") from None
 
 
 def _apply_override(tree: _Value, override: str) -> None:
@@ -136,7 +143,7 @@ def _replace_place(value: _Value, place: str) -> _Value:
 
 def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
     if not isinstance(tree.content, dict):
-        raise UserError(f"recipe {tree.place}: {prefix.rstrip('.') or 'the recipe'} must be a table of fields")
+        raise _wrong(tree, prefix.rstrip("."), "a table of fields")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name, value in tree.content.items():
@@ -152,7 +159,8 @@ def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
     try:
         return cls(**values)
     except ValueError as error:
-        raise UserError(f"recipe {tree.place}: {prefix}{error}") from None
+        section = f"{prefix.rstrip('.')}: " if prefix else ""
+        raise UserError(f"recipe {tree.place}: {section}{error}") from None
 
 
 def _read(kind: Any, value: _Value, name: str) -> Any:
@@ -167,7 +175,7 @@ def _read(kind: Any, value: _Value, name: str) -> Any:
         return _build(kind, value, f"{name}.")
     if origin is tuple:
         if not isinstance(value.content, list):
-            raise _wrong(value, name, f"a list of {_name(arguments[0])} values")
+            raise _wrong(value, name, f"a list, each item {_NAMES.get(arguments[0], arguments[0])}")
         return tuple(_read(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value.content))
     if origin is typing.Literal:
         if value.content in arguments:
@@ -175,7 +183,7 @@ def _read(kind: Any, value: _Value, name: str) -> Any:
         options = [str(option) for option in arguments]
         near = difflib.get_close_matches(str(value.content), options, n=1, cutoff=0.5)
         advice = f"; did you mean {near[0]}?" if near else ""
-        raise _wrong(value, name, f"one of {', '.join(options)}{advice}")
+        raise _wrong(value, name, f"one of {', '.join(options)}", advice)
     return _read_scalar(kind, value, name)
 
 
@@ -188,13 +196,12 @@ def _read_scalar(kind: type, value: _Value, name: str) -> Any:
             pass
     elif isinstance(content, kind) and not (kind is int and isinstance(content, bool)):
         return content
-    raise _wrong(value, name, f"a {_name(kind)}")
+    raise _wrong(value, name, _NAMES[kind])
 
 
-def _name(kind: Any) -> str:
-    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(kind, str(kind))
+_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
-def _wrong(value: _Value, name: str, wanted: str) -> UserError:
+def _wrong(value: _Value, name: str, wanted: str, advice: str = "") -> UserError:
     shown = "a table" if isinstance(value.content, dict) else "a list" if isinstance(value.content, list) else None
-    return UserError(f"recipe {value.place}: {name} must be {wanted}, not {shown or repr(value.content)}")
+    return UserError(f"recipe {value.place}: {name} must be {wanted}, not {shown or repr(value.content)}{advice}")

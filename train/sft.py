@@ -1,8 +1,8 @@
-"""``thinkprm train RECIPE [field=value ...]``: fine-tunes a verifier on verification chains.
+"""`thinkprm train RECIPE [field=value ...]`: fine-tunes a verifier on verification chains.
 
 The run lives in the recipe's ``output`` folder: recipe.yaml (resolved), model/ (config.json and tokenizer),
 checkpoints/, metrics.jsonl. Started again with the same recipe, it goes on from its last checkpoint, exactly as if
-it had never stopped. ``thinkprm export`` makes a Hugging Face folder of it.
+it had never stopped. `thinkprm export` makes a Hugging Face folder of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,14 @@ from collections.abc import Sequence
 
 from thinkprm_jax import program
 
+DESCRIPTION = (
+    "Fine-tunes a verifier on verification chains. The run lives in the recipe's output folder; started again "
+    "with the same recipe, it goes on from its last checkpoint. docs/training.md lists the fields of a recipe."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="thinkprm train", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="thinkprm train", description=DESCRIPTION)
     parser.add_argument("recipe", help="a YAML file, such as configs/train/mini_verifier.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as optimizer.learning_rate=1e-4")
     arguments = parser.parse_args(argv)

@@ -51,8 +51,20 @@ class CheckpointStore:
             raise UserError(f"checkpoint {self._folder / str(step)}: {error.strerror or error}") from error
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
-        """The state and record of ``step`` (default: the latest), on the shardings of ``abstract_state``."""
-        loaded = self._checkpointer.load_checkpointables(step, {"state": abstract_state, "record": None})
+        """The state and record of ``step`` (default: the latest), on the shardings of ``abstract_state``.
+
+        Raises:
+          UserError: it is damaged or of other shapes. An older one is never taken in its place.
+        """
+        step = self.latest_step if step is None else step
+        try:
+            loaded = self._checkpointer.load_checkpointables(step, {"state": abstract_state, "record": None})
+        except Exception as error:  # Orbax and TensorStore raise what they like
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"checkpoint {self._folder / str(step)} cannot be read: {reason}; "
+                "remove that folder to go on from the one before"
+            ) from error
         return loaded["state"], loaded["record"]
 
     def wait(self) -> None:

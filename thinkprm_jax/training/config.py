@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+
+def _at_least(least: float, section: Any, *names: str) -> None:
+    """Raises ValueError for a field of ``section`` that is given and below ``least``."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value >= least:  # also false for nan
+            raise ValueError(f"{name} must be at least {least:g}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,16 @@ class ScratchModel:
     tie_embeddings: bool = True
     max_position_embeddings: int = 4096
     initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        sizes = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim")
+        _at_least(1, self, *sizes, "max_position_embeddings")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+        if self.head_dim is None and self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+        if (self.head_dim or self.hidden_size // self.num_heads) % 2:
+            raise ValueError("head_dim must be even: rotary embeddings turn pairs")
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,10 @@ class ArithmeticSource:
     seed: int = 0
     split: Literal["train", "test", "unseen"] = "train"
     start: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "examples")
+        _at_least(0, self, "seed", "start")
 
 
 @dataclass(frozen=True)
@@ -78,8 +100,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         if (self.rows is None) == (self.tokens is None):
             raise ValueError("give one of rows and tokens")
-        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
+        if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
             raise ValueError("buckets must be lengths in rising order")
+        _at_least(1, self, "rows")
+        _at_least(0, self, "prefetch")
         if self.tokens is not None and self.tokens < self.buckets[-1]:
             raise ValueError(f"tokens must be at least the longest bucket, {self.buckets[-1]}")
 
@@ -110,11 +134,19 @@ class OptimizerConfig:
             raise ValueError("adam_learning_rate is for muon only")
         if not 0 <= self.decay_from < 1:
             raise ValueError("decay_from must be at least 0 and below 1")
+        rates = ("learning_rate", "adam_learning_rate", "weight_decay", "eps", "final_factor", "warmup_steps")
+        _at_least(0, self, *rates, "clip_norm", "b1", "b2", "momentum")
+        for name in ("b1", "b2", "momentum"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be below 1")
 
 
 @dataclass(frozen=True)
 class LossConfig:
     verdict_weight: float = 1.0  # of the tokens `correct`, `incorrect`, ` Yes`, ` No` of a chain; others weigh 1
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "verdict_weight")
 
 
 @dataclass(frozen=True)
@@ -122,6 +154,10 @@ class CheckpointConfig:
     every_steps: int | None = None
     every_seconds: float | None = 300.0
     keep: int = 3  # the last ones; older ones are deleted
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "every_steps", "keep")
+        _at_least(0, self, "every_seconds")
 
 
 @dataclass(frozen=True)
@@ -131,6 +167,11 @@ class MeshConfig:
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "tensor"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
+                raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
 
 @dataclass(frozen=True)
@@ -154,8 +195,8 @@ class TrainRecipe:
             raise ValueError("give one of steps and epochs")
         if self.evaluate_every is not None and self.data.evaluation is None:
             raise ValueError("evaluate_every needs data.evaluation")
-        if self.log_every < 1 or self.micro_batches < 1:
-            raise ValueError("log_every and micro_batches must be at least 1")
+        _at_least(1, self, "steps", "epochs", "micro_batches", "log_every", "evaluate_every")
+        _at_least(0, self, "seed")
         for bucket in self.data.buckets:
             if self.data.rows_of(bucket) % self.micro_batches:
                 raise ValueError(

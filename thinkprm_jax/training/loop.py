@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.data.batches import Batch
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.loss import Sums
 from thinkprm_jax.training.metrics import MetricsLog, ProgressReport, Rates
@@ -69,7 +70,12 @@ def fit(
     with StopSignal() as stop:
         while step < steps:
             started = time.perf_counter()
-            batch, position = next(stream)
+            try:
+                batch, position = next(stream)
+            except StopIteration:
+                raise UserError(
+                    f"the training data ends after step {step}: no example fits into a bucket"
+                ) from None
             rates.seconds["data"] += time.perf_counter() - started
             state, metrics = trainer.train_step(state, trainer.place(batch.arrays()))
             step += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,14 @@ from thinkprm_jax.training.trainer import Trainer, TrainState, abstract_paramete
 
 
 def open_run(recipe: TrainRecipe) -> Path:
-    """The run's folder, with the resolved recipe in it.
+    """The run's folder, with the resolved recipe in it. Before its first checkpoint a run may change its recipe.
 
     Raises:
       UserError: the folder holds a run of another recipe; names the fields.
     """
     folder = Path(recipe.output)
     saved = folder / "recipe.yaml"
-    if saved.exists():
+    if saved.exists() and any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         changed = differences(load_recipe(TrainRecipe, saved), recipe)
         changed = {name: pair for name, pair in changed.items() if not name.startswith(FREE_FIELDS)}
         if changed:
@@ -39,7 +40,9 @@ def open_run(recipe: TrainRecipe) -> Path:
             raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        saved.write_text(dump_recipe(recipe), encoding="utf-8")
+        temporary = saved.with_suffix(".tmp")  # a kill must not leave half a recipe
+        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+        os.replace(temporary, saved)
     except OSError as error:
         raise UserError(f"output {folder}: {error.strerror}") from None
     return folder
@@ -51,6 +54,11 @@ def load_source(source: ModelSource) -> tuple[ModelConfig, Tokenizer, dict | Non
         model, tokenizer = load_model(source.pretrained, dtype="float32")
         if source.tokenizer is not None:
             tokenizer = Tokenizer.load(resolve_folder(source.tokenizer))
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise UserError(
+                f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model of {source.pretrained} "
+                f"only {model.config.vocab_size} embeddings"
+            )
         return model.config, tokenizer, parameters_of(model)
     assert source.scratch is not None
     assert source.tokenizer is not None
@@ -113,7 +121,10 @@ def count_steps(recipe: TrainRecipe, dataset: ChainDataset) -> int:
     """The steps of the run; with ``epochs``, by walking through the batches once without computing them."""
     if recipe.steps is not None:
         return recipe.steps
-    return sum(1 for _ in training_batches(recipe, dataset))
+    steps = sum(1 for _ in training_batches(recipe, dataset))
+    if not steps:
+        raise UserError("the training data: no example fits into a bucket")
+    return steps
 
 
 def training_batches(
@@ -129,7 +140,11 @@ def evaluation_batches(recipe: TrainRecipe, tokenizer: Tokenizer) -> list[Batch]
     if recipe.data.evaluation is None:
         return []
     dataset = make_dataset(recipe.data.evaluation, recipe, tokenizer, "evaluation data")
-    return [b for b, _ in batches(dataset, recipe.data.buckets, recipe.data.rows_of, shuffle=False, epochs=1)]
+    data = recipe.data
+    prepared = [batch for batch, _ in batches(dataset, data.buckets, data.rows_of, shuffle=False, epochs=1)]
+    if not prepared:
+        raise UserError("the evaluation data: no example fits into a bucket")
+    return prepared
 
 
 def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:

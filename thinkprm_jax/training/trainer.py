@@ -137,7 +137,7 @@ class Trainer:
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         metrics = {
             "loss": sums.loss / jnp.maximum(sums.weight, 1e-6),
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
         }
         if self._learning_rate is not None:
             metrics["learning_rate"] = self._learning_rate(state.step)

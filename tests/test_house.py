@@ -1,0 +1,113 @@
+"""The rules of the house that a program can check: which room may import which, and what loads torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "thinkprm_jax"
+# Room -> the rooms below it that it may use, beside itself. `errors` is everybody's.
+BELOW: dict[str, set[str]] = {
+    "errors": set(),
+    "text": set(),
+    "mesh": set(),
+    "recipe": set(),
+    "bundled": set(),
+    "program": set(),
+    "progress": set(),
+    "compilation": set(),
+    "model": {"text", "mesh", "recipe"},
+    "data": {"text", "mesh", "recipe"},
+    "checkpoint": {"text", "mesh", "recipe", "model", "data"},
+    "sampler": {"text", "mesh", "recipe", "model", "data"},
+    "training": {"text", "mesh", "recipe", "model", "data", "checkpoint"},
+    "verifier": {"text", "mesh", "recipe", "model", "data", "checkpoint", "sampler", "progress", "compilation"},
+}
+BELOW["search"] = BELOW["evaluation"] = BELOW["verifier"] | {"verifier"}
+BELOW["__init__"] = BELOW["verifier"] | {"verifier", "search"}  # the public names, loaded at first use
+BELOW["train"] = BELOW["infer"] = {*BELOW, "__init__"} - {"train", "infer"}
+BELOW["cli"] = {"program", "train", "infer", "__init__"}
+# Walls inside what the directions above allow.
+WALLS = {
+    "sampler": {"text.verdicts", "text.prompts"},  # the sampler knows nothing of verdicts
+    "verifier/forcing.py": {"mesh", "model", "checkpoint"},  # the script of a verification knows no devices
+}
+LONGEST_FILE = 450
+
+
+def library() -> list[Path]:
+    return [path for top in (PACKAGE, "train", "infer") for path in sorted((ROOT / top).rglob("*.py"))]
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    first = parts[1] if parts[0] == PACKAGE else parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
+    """(dotted module or name imported from it, whether inside a function)."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where an arrow points"
+            yield from ((f"{node.module}.{alias.name}", inside) for alias in node.names)
+        else:
+            yield from imports(
+                node, inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            )
+
+
+@pytest.mark.parametrize("path", library(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_point_down(path: Path) -> None:
+    room = room_of(path)
+    assert room in BELOW, f"a new room {room}: say in this table what it stands on"
+    walls = (
+        WALLS.get(room, set()) | WALLS.get(path.relative_to(ROOT / PACKAGE).as_posix(), set())
+        if (path.is_relative_to(ROOT / PACKAGE))
+        else set()
+    )
+    for name, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        if name.split(".")[0] in ("train", "infer", "tests", "benchmarks"):
+            pytest.fail(f"imports {name}; programs and tests are nobody's library")
+        if name.split(".")[0] != PACKAGE:
+            continue
+        inner = name.removeprefix(f"{PACKAGE}.").removeprefix(PACKAGE)
+        target = inner.split(".")[0]
+        if target not in BELOW:  # `from thinkprm_jax import ThinkPRM`
+            target = "__init__"
+        assert target in BELOW[room] | {room, "errors"}, f"{room} imports {name}, which is not below it"
+        assert not any(inner == wall or inner.startswith(f"{wall}.") for wall in walls), f"a wall: {name}"
+
+
+@pytest.mark.parametrize("path", library(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_file_loads(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") < LONGEST_FILE
+    for name, inside in imports(ast.parse(text)):
+        top = name.split(".")[0]
+        assert top not in ("torch", "tensorflow"), "the oracles are for tests and benchmarks"
+        assert inside or top not in ("transformers", "datasets", "sentencepiece"), (
+            f"{name}: import it where it is used"
+        )
+    if room_of(path) in ("cli", "program", "errors", "__init__", "train", "infer"):  # `thinkprm --help` is quick
+        top_level = {name.split(".")[0] for name, inside in imports(ast.parse(text)) if not inside}
+        assert not top_level & {"jax", "flax", "numpy", "optax", "orbax", "rich", "tokenizers", "yaml"}
+
+
+def test_only_the_command_line_names_the_programs() -> None:
+    for path in library():
+        text = path.read_text(encoding="utf-8")
+        named = f"{PACKAGE}.train." in text or f"{PACKAGE}.infer." in text
+        assert not named or room_of(path) == "cli", path
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_files_elsewhere_are_short_too(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        assert path.read_text(encoding="utf-8").count("\n") < LONGEST_FILE, path

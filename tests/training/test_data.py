@@ -1,0 +1,169 @@
+"""What the loss counts, in which batches, and where a stopped stream goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+
+from thinkprm_jax.data.arithmetic import example
+from thinkprm_jax.data.batches import BatchState, Example, Prefetcher, batches, epoch_order, make_batch
+from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.recipe import load_recipe
+from thinkprm_jax.text.prompts import encode_prompt
+from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.training import setup
+from thinkprm_jax.training.config import TrainRecipe
+
+
+def arithmetic_dataset(
+    tokenizer: Tokenizer, size: int = 12, longest: int = 4096, weight: float = 1.0
+) -> ChainDataset:
+    return ChainDataset(size, arithmetic_chains(0, "train", 0), tokenizer, longest, weight)
+
+
+def test_the_loss_counts_from_think_to_the_end_of_sentence(mini_tokenizer: Tokenizer) -> None:
+    dataset = arithmetic_dataset(mini_tokenizer)
+    for index in range(len(dataset)):
+        chain, row = example(0, index, "train"), dataset[index]
+        batch = make_batch([row], 2, 512)
+        counted = batch.targets[0][batch.weights[0] > 0]
+        think, end = mini_tokenizer.token_id("<think>"), mini_tokenizer.eos_id
+        assert (counted[0], counted[-1]) == (think, end)
+        answer = " Yes" if chain.correct else " No"
+        text = f"<think>\n{chain.chain}\n</think>\nIs the solution correct?{answer}"
+        assert mini_tokenizer.decode(counted.tolist()[:-1]) == text
+        # The rest of the row is the prompt before <think>, of which nothing is a target.
+        first = int(np.argmax(batch.weights[0] > 0))
+        opening = encode_prompt(mini_tokenizer, chain.problem, chain.steps)
+        assert batch.tokens[0, : first + 1].tolist() == opening[: opening.index(think)]
+        assert not batch.weights[0, :first].any()
+        # Nothing is a target of padding, and an empty row has no targets.
+        assert batch.real_tokens == first + len(counted)
+        assert not batch.weights[0, batch.real_tokens :].any()
+        assert not batch.weights[1].any()
+        assert batch.target_tokens == len(counted)
+        np.testing.assert_array_equal(
+            batch.tokens[0, 1 : batch.real_tokens], batch.targets[0, : batch.real_tokens - 1]
+        )
+
+
+def test_weights_of_verdicts(mini_tokenizer: Tokenizer) -> None:
+    plain, heavy = (arithmetic_dataset(mini_tokenizer, weight=weight)[0] for weight in (1.0, 4.0))
+    np.testing.assert_array_equal(plain.ids, heavy.ids)
+    changed = {mini_tokenizer.decode([int(token)]) for token in heavy.ids[heavy.weights == 4.0]}
+    assert changed <= {"correct", "incorrect", " Yes", " No"}
+    assert changed & {" Yes", " No"}
+    np.testing.assert_array_equal(heavy.weights > 0, plain.weights > 0)  # the prompt still counts for nothing
+
+
+class Lengths:
+    """A dataset of examples whose first id is their index; a length of None is left out."""
+
+    def __init__(self, lengths: list[int | None]) -> None:
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Example | None:
+        length = self.lengths[index]
+        return None if length is None else Example(np.full(length, index, np.int32), np.ones(length, np.float32))
+
+
+LENGTHS = Lengths([9, 3, 5, None, 8, 2, 9, 4, 5, 6, 99, 7, 3])
+
+
+def stream(epochs: int | None, state: dict | None = None, shuffle: bool = True) -> list:
+    state = None if state is None else BatchState.from_json(json.loads(json.dumps(state)))
+    rows = {4: 3, 8: 2}
+    return list(itertools.islice(batches(LENGTHS, (4, 8), rows.get, 7, shuffle, epochs, state), 40))
+
+
+@pytest.mark.parametrize("epochs", [None, 2])
+def test_a_stream_goes_on_from_any_batch(epochs: int | None) -> None:
+    whole = stream(epochs)
+    assert len(whole) == 40 if epochs is None else len(whole) < 20
+    for position, (_, state) in enumerate(whole[:15]):
+        rest = stream(epochs, state)
+        for (ours, ours_state), (theirs, theirs_state) in zip(rest, whole[position + 1 :], strict=False):
+            np.testing.assert_array_equal(ours.tokens, theirs.tokens)
+            assert ours_state == theirs_state
+        assert epochs is None or len(rest) == len(whole) - position - 1
+
+
+def test_every_example_is_seen_once_an_epoch_in_its_bucket() -> None:
+    seen, whole = [], stream(epochs=2)
+    for batch, _ in whole:
+        assert batch.tokens.shape in ((3, 4), (2, 8))
+        rows = batch.tokens[batch.weights.any(axis=1)]
+        seen += rows[:, 0].tolist()
+        needed = (batch.weights > 0).sum(axis=1)
+        assert (needed[needed > 0] > (4 if batch.tokens.shape[1] == 8 else 0)).all()
+    fitting = [index for index, length in enumerate(LENGTHS.lengths) if length is not None and length <= 9]
+    assert sorted(seen) == sorted(fitting * 2)
+    assert whole[-1][1]["left_out"] == 4
+    assert [int(batch.tokens[0, 0]) for batch, _ in stream(epochs=1, shuffle=False)] == [0, 1, 6, 7, 11]
+    orders = [epoch_order(50, 7, epoch, shuffle=True).tolist() for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+
+
+def test_a_stream_without_usable_examples_ends() -> None:
+    assert list(batches(Lengths([None, 99]), (4, 8), lambda _: 2)) == []
+
+
+def test_left_out_examples_are_named(mini_tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    dataset = arithmetic_dataset(mini_tokenizer, longest=130)
+    kept = [dataset[index] is not None for index in range(len(dataset))]
+    assert 0 < sum(kept) < len(kept)
+    assert f"example {kept.index(False)} is left out" in caplog.text
+    assert caplog.text.count("is left out") == kept.count(False)
+
+
+def test_prefetching_keeps_order_and_passes_errors_on() -> None:
+    def items():
+        yield from range(5)
+        raise ValueError("in the thread")
+
+    fetched = Prefetcher(items(), 2)
+    assert list(itertools.islice(fetched, 5)) == [0, 1, 2, 3, 4]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="in the thread"):
+            next(fetched)
+    fetched.close()
+    endless = Prefetcher(itertools.count(), 2)
+    next(endless)
+    endless.close()
+    assert not endless._thread.is_alive()
+
+
+def test_chains_from_a_file(mini_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A file with the synthetic task's chains gives the batches of the synthetic task itself."""
+    rows = []
+    for index in range(10):
+        chain = example(1, index, "train")
+        marks = ["+" if label else "-" for label in chain.labels]
+        rows.append({
+            "problem": chain.problem, "cot": chain.chain, "prefix_steps": chain.steps, "gt_step_labels": marks,
+            "prefix_label": chain.correct,
+        })  # fmt: skip
+    file = tmp_path / "chains.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def first_batches(train: dict) -> list:
+        changes = {"data": {**tiny_training.RECIPE["data"], "train": train}}
+        recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path, steps=None, epochs=1, **changes))
+        dataset = setup.make_dataset(recipe.data.train, recipe, mini_tokenizer, "training data")
+        assert setup.count_steps(recipe, dataset) >= 5
+        return [batch.tokens.tolist() for batch, _ in setup.training_batches(recipe, dataset)]
+
+    listed = first_batches({"chains": str(file)})
+    assert listed == first_batches({"arithmetic": {"examples": 10, "seed": 1}})
+    file.write_text(json.dumps({**rows[0], "problem": 3}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"chains\.jsonl:1: problem must be a text"):
+        first_batches({"chains": str(file)})

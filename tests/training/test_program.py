@@ -1,0 +1,173 @@
+"""`thinkprm train` and `thinkprm export` as processes: killed, stopped, continued, exported."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_training
+import torch
+import transformers
+
+from thinkprm_jax import cli
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config
+from thinkprm_jax.checkpoint.training_state import CheckpointStore
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.recipe import load_recipe
+from thinkprm_jax.training.config import TrainRecipe
+from thinkprm_jax.training.optimizer import make_optimizer
+from thinkprm_jax.training.trainer import Trainer, TrainState
+
+STEPS = tiny_training.STEPS
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    said = tiny_training.finish(tiny_training.start(tiny_training.write_recipe(folder), cache))
+    assert f"step {STEPS}/{STEPS}  loss" in said
+    assert list(cache.iterdir())  # the next start compiles nothing
+    return folder / "run"
+
+
+def make_trainer(run: Path) -> Trainer:
+    recipe = load_recipe(TrainRecipe, run / "recipe.yaml")
+    mesh = make_mesh(devices=jax.devices()[:1])
+    return Trainer(read_config(run / "model"), make_optimizer(recipe.optimizer, STEPS), mesh, jnp.float32)
+
+
+def restore(run: Path, step: int | None = None) -> tuple[TrainState, dict]:
+    with CheckpointStore(run / "checkpoints", read_only=True) as store:
+        return store.restore(make_trainer(run).abstract_state(), step)
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in tiny_training.metrics(run)]
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    """Bit for bit: weights, optimizer, position in the data, and the history of the loss."""
+    (ours, our_record), (theirs, their_record) = restore(first), restore(second)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
+        other = dict(jax.tree_util.tree_leaves_with_path(theirs))[path]
+        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other), err_msg=str(path))
+    assert our_record["data"] == their_record["data"]
+    assert losses(first) == losses(second)
+    assert [step for step, _ in losses(first)] == list(range(1, STEPS + 1))
+
+
+def test_killed_twice_and_continued_it_ends_with_the_same_bits(whole: Path, cache: Path, tmp_path: Path) -> None:
+    recipe, run = tiny_training.write_recipe(tmp_path), tmp_path / "run"
+    for _ in range(2):
+        target = len(tiny_training.metrics(run)) + random.randint(1, STEPS // 2 - 4)
+        process = tiny_training.start(recipe, cache)
+        while process.poll() is None and len(tiny_training.metrics(run)) < target:
+            time.sleep(0.003)
+        time.sleep(random.random() * 0.05)
+        process.kill()
+        process.communicate()
+        folders = sorted(path.name for path in (run / "checkpoints").iterdir())
+        print(f"killed at about step {target}; checkpoints: {folders}")
+    said = tiny_training.finish(tiny_training.start(recipe, cache))
+    print(said)
+    assert_equal_runs(whole, run)
+    assert not list((run / "checkpoints").glob("*tmp*"))  # what a kill left half-written has gone
+
+
+def test_a_signal_saves_and_ends_with_success(whole: Path, cache: Path, tmp_path: Path) -> None:
+    recipe, run = tiny_training.write_recipe(tmp_path), tmp_path / "run"
+    never = "checkpoint.every_steps=1000000"
+    process = tiny_training.start(recipe, cache, never)
+    while len(tiny_training.metrics(run)) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.003)
+    process.send_signal(signal.SIGTERM)
+    said = tiny_training.finish(process)
+    done = len(tiny_training.metrics(run))
+    if done < STEPS:  # else it was quicker than the signal
+        assert f"SIGTERM: stopped at step {done}; start again" in " ".join(said.split())
+    with CheckpointStore(run / "checkpoints", read_only=True) as store:
+        assert store.steps == [done]
+    said = tiny_training.finish(tiny_training.start(recipe, cache, never))
+    assert f"going on from step {done}" in " ".join(said.split())
+    assert_equal_runs(whole, run)
+
+
+def test_half_written_checkpoints_are_not_taken(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole / "checkpoints", folder)
+    half = folder / f"{STEPS + 4}.orbax-checkpoint-tmp"
+    shutil.copytree(folder / str(STEPS), half)
+    shutil.rmtree(half / "state" / "d")
+    abstract = make_trainer(whole).abstract_state()
+    with CheckpointStore(folder, read_only=True) as store:
+        assert (store.latest_step, store.steps) == (STEPS, [STEPS - 8, STEPS - 4, STEPS])
+    assert half.exists()  # another process may be writing it
+    with CheckpointStore(folder) as store:
+        state, record = store.restore(abstract)
+        assert int(state.step) == STEPS
+        assert record["recipe"]["steps"] == STEPS
+        store.save(STEPS + 4, state, record)
+    assert not half.exists()
+    # A checkpoint that was whole and is damaged is named, never skipped in silence.
+    for file in (folder / str(STEPS + 4) / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    with (
+        CheckpointStore(folder) as store,
+        pytest.raises(UserError, match=rf"checkpoint .*/{STEPS + 4} cannot be read: .*; remove that folder"),
+    ):
+        store.restore(abstract)
+
+
+def test_export(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "deep" / "exported"
+    assert cli.main(["export", str(whole), str(out)]) == 0
+    assert capsys.readouterr().out == f"step {STEPS} of {whole} is in {out}\n"
+
+    state, _ = restore(whole)
+    tokens = np.random.default_rng(0).integers(0, 256, (2, 40))
+    expected = np.asarray(make_trainer(whole).model(state.params)(jnp.asarray(tokens)))
+    model, tokenizer = load_model(out)
+    np.testing.assert_allclose(model(jnp.asarray(tokens)), expected, atol=1e-5)
+    assert tokenizer.encode("Step 1: 2 + 3 = 5") == tokenizer.load(whole / "model").encode("Step 1: 2 + 3 = 5")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs(torch.tensor(tokens)).logits.numpy(), expected, atol=1e-4)
+    assert theirs.config.eos_token_id == tokenizer.eos_id
+
+    half = tmp_path / "half"
+    assert cli.main(["export", str(whole), str(half), "--step", str(STEPS - 4), "--dtype", "bfloat16"]) == 0
+    stored = load_model(half)[0].layers[0].mlp.up.kernel[...]
+    earlier = restore(whole, STEPS - 4)[0].params["layers.0.mlp.up.kernel"]
+    np.testing.assert_array_equal(stored, np.asarray(earlier.astype(jnp.bfloat16).astype(jnp.float32)))
+    assert json.loads((half / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_export_refuses_in_one_line(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    young = tmp_path / "young"
+    shutil.copytree(whole, young, ignore=lambda folder, names: names if folder.endswith("checkpoints") else [])
+    for arguments, message in (
+        ([tmp_path, tmp_path / "out"], f"{tmp_path} is no training run: it lacks recipe.yaml or checkpoints"),
+        ([whole, tmp_path / "out", "--step", 5], f"{whole} has no checkpoint of step 5; it has: 28, 32, 36"),
+        ([young, tmp_path / "out"], f"{young} has no checkpoint yet"),
+        ([whole, tmp_path / "file"], f"{tmp_path / 'file'}: not a folder"),
+    ):
+        assert cli.main(["export", *map(str, arguments)]) == 2
+        assert capsys.readouterr().err == f"thinkprm export: error: {message}\n"
+    assert not (tmp_path / "out").exists()
