@@ -13,7 +13,6 @@ import pytest
 import transformers
 
 from thinkprm_jax.checkpoint.huggingface import load_model
-from thinkprm_jax.model.cache import KVCache, pack
 from thinkprm_jax.model.decoder import Decoder
 
 CASES = {
@@ -29,7 +28,6 @@ CASES = {
 LONG = 600
 PROMPT = 17
 GREEDY = 200
-CACHE = 256
 
 forward = jax.jit(lambda model, tokens: model(tokens))
 
@@ -77,25 +75,20 @@ def test_bfloat16_keeps_clear_decisions(pair: Pair) -> None:
 @functools.partial(jax.jit, static_argnames="count")
 def greedy(model: Decoder, prompt: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
     """`count` tokens after prompt [B, T] by prefill and steps: ids [count, B], logits [count, B, V]."""
-    prefilled = model.prefill(prompt)
     batch, length = prompt.shape
-    cache = KVCache.zeros(model.config, batch, CACHE, model.dtype)
+    # The last prompt token goes through a step: of the prefilled positions all but the last are read.
+    cache = model.prefill(prompt).resized(length, steps=count)
+    lengths = jnp.full((batch,), length - 1)
+    rotations = model.rotations(lengths, count)
 
-    def fill(empty: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice(empty, pack(start, empty.dtype), (0, 0, 0, 0))
-
-    cache = jax.tree.map(fill, cache, prefilled)
-
-    def step(carry: tuple, position: jax.Array) -> tuple:
+    def step(carry: tuple, index: jax.Array) -> tuple:
         token, cache = carry
-        x, cache = model.step(token, jnp.full((batch,), position), cache)
+        x, cache = model.step(token, lengths, index, rotations, cache)
         logits = model.unembed(x)
         token = jnp.argmax(logits, -1).astype(prompt.dtype)
         return (token, cache), (token, logits)
 
-    # The last prompt token goes through a step, which writes its position of the cache again.
-    positions = jnp.arange(length - 1, length - 1 + count)
-    return jax.lax.scan(step, (prompt[:, -1], cache), positions)[1]
+    return jax.lax.scan(step, (prompt[:, -1], cache), jnp.arange(count))[1]
 
 
 def test_greedy_tokens_and_their_logits(pair: Pair) -> None:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thinkprm_jax.model.cache import unpack
 from thinkprm_jax.model.products import contract
 
 # A masked score is a large finite number: a row whose every key is masked then gives a harmless mean instead
@@ -101,41 +100,21 @@ def _attend_rows_backward(dtype, saved, cotangent):
 _attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
 
 
-def attend_cache(
-    q: jax.Array, cache_keys: jax.Array, cache_values: jax.Array, positions: jax.Array, dtype: DTypeLike
-) -> jax.Array:
-    """Attention of one token per row over the row's cache, its own position included.
+def attend_cache(q: jax.Array, keys: jax.Array, values: jax.Array, readable: jax.Array) -> jax.Array:
+    """Attention of one token per row over the row's cache.
 
     Args:
       q: [B, H, h], rotated and scaled.
-      cache_keys: [B, K, h, S]; cache_values: [B, K, S, h]; as stored by :mod:`thinkprm_jax.model.cache`.
-      positions: int [B]; positions 0 .. positions[b] of row b are read.
-      dtype: of the products' inputs.
+      keys, values: [B, K, S, h].
+      readable: bool [B, S], the positions to attend to; at least one per row.
     Returns: float32 [B, H, h].
     """
     batch, heads, head_dim = q.shape
-    kv_heads, allocated = cache_keys.shape[1], cache_keys.shape[3]
+    kv_heads = keys.shape[1]
     q = q.reshape(batch, kv_heads, heads // kv_heads, head_dim)
-    valid = (jnp.arange(allocated)[None] <= positions[:, None])[:, None, None]
-    if jax.default_backend() == "cpu":
-        output = _attend_cache_elementwise(q, unpack(cache_keys), unpack(cache_values), valid)
-    else:
-        scores = contract("bkgh,bkhs->bkgs", q, cache_keys, dtype)
-        weights = jax.nn.softmax(jnp.where(valid, scores, MASKED), axis=-1)
-        output = contract("bkgs,bksh->bkgh", weights, cache_values, dtype)
-    return output.reshape(batch, heads, head_dim)
-
-
-def _attend_cache_elementwise(q: jax.Array, keys: jax.Array, values: jax.Array, valid: jax.Array) -> jax.Array:
-    """The same sums as multiply-and-reduce loops.
-
-    A product of one query with a cache row is a matrix-vector product per (row, head): XLA's CPU dot pays more
-    for dispatching those than for the arithmetic, while these loops vectorise over the cache's inner axis. The
-    barrier keeps XLA from fusing the reduction into the output projection, where it would be recomputed.
-    """
-    scores = jnp.sum(q.astype(jnp.float32)[..., None] * keys.astype(jnp.float32)[:, :, None], axis=3)
-    scores = jnp.where(valid, scores, MASKED)
+    scores = contract("bkgh,bksh->bkgs", q, keys, keys.dtype)
+    scores = jnp.where(readable[:, None, None], scores, MASKED)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1)
-    output = jnp.sum(weights[..., None] * values.astype(jnp.float32)[:, :, None], axis=3)
-    return jax.lax.optimization_barrier(output / total[..., None])
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    output = contract("bkgs,bksh->bkgh", weights, values, values.dtype) / total
+    return output.reshape(batch, heads, head_dim)

@@ -1,20 +1,23 @@
 """The key-value cache of the decoder: one row per slot, cache position = token position.
 
-    keys   L arrays [B, K, h, S]     positions innermost: the score of a query against S keys is then a sum of h
-    values L arrays [B, K, S, h]     scaled rows, and the output a sum of S scaled rows; no layout change anywhere
+    keys, values   L arrays each, [B, K, S + C, h]
+                   positions 0 .. S - 1    the tokens of a row, in their places
+                   positions S .. S + C    the tokens of the decode call that is running, one per step
 
-K and V are separate arrays and the layers are separate list entries, so that a donated cache is updated in
-place. S is the allocated length, a bucket at least as long as the longest live row; it grows and shrinks
-between decode calls, never inside one. What a row holds beyond its length is never read.
+K and V are separate arrays and the layers are separate list entries, so that XLA updates a donated cache in place.
+S is a bucket at least as long as the longest live row; it grows and shrinks between decode calls only.
+What a row holds beyond its length is never read.
 
-On CPUs a bfloat16 cache is stored as its bit patterns (uint16): XLA's CPU backend rewrites every bfloat16
-scatter through float32, which would convert the whole cache at every token.
+In a decode call all rows write at the same index, S + step, although they stand at different positions: that is a
+plain slice update, while one position per row would be a scatter, which XLA's CPU backend computes for bfloat16 by
+converting the whole array at every token. :func:`settle` brings the C tokens into their places, once a call.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +25,17 @@ from jax.typing import DTypeLike
 
 from thinkprm_jax.model.config import ModelConfig
 
+POSITIONS = 2  # the axis of positions
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["keys", "values"], meta_fields=[])
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["keys", "values"], meta_fields=["steps"])
 @dataclasses.dataclass
 class KVCache:
-    """Keys and values of B rows; see the module's docstring for shapes and storage."""
+    """Keys and values of B rows; see the module's docstring for shapes."""
 
     keys: list[jax.Array]
     values: list[jax.Array]
+    steps: int = 0  # C
 
     @property
     def batch(self) -> int:
@@ -37,51 +43,68 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """S, the allocated positions."""
-        return self.keys[0].shape[3]
+        """S, positions of a row."""
+        return self.keys[0].shape[POSITIONS] - self.steps
 
     @classmethod
-    def zeros(cls, config: ModelConfig, batch: int, length: int, dtype: DTypeLike) -> KVCache:
-        """An empty cache of ``dtype`` (stored as :func:`storage_dtype` says)."""
-        stored = storage_dtype(dtype)
-        k, h = config.num_kv_heads, config.head_dim
-        return cls(
-            keys=[jnp.zeros((batch, k, h, length), stored) for _ in range(config.num_layers)],
-            values=[jnp.zeros((batch, k, length, h), stored) for _ in range(config.num_layers)],
+    def zeros(cls, config: ModelConfig, batch: int, length: int, steps: int, dtype: DTypeLike) -> KVCache:
+        """An empty cache for rows of up to ``length`` tokens and decode calls of up to ``steps`` steps."""
+        shape = (batch, config.num_kv_heads, length + steps, config.head_dim)
+        keys, values = ([jnp.zeros(shape, dtype) for _ in range(config.num_layers)] for _ in range(2))
+        return cls(keys, values, steps)
+
+    def resized(self, length: int, steps: int | None = None) -> KVCache:
+        """The same rows with room for ``length`` tokens (what does not fit is cut) and ``steps`` steps.
+
+        Array by array, so that only one of them exists twice.
+        """
+        steps = self.steps if steps is None else steps
+        old = self.length
+        keys, values = (
+            [_resize(x, min(old, length), length + steps) for x in arrays] for arrays in (self.keys, self.values)
         )
+        return KVCache(keys, values, steps)
 
 
-def storage_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype in which a cache of ``dtype`` is stored on the default backend."""
-    dtype = jnp.dtype(dtype)
-    if dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
-        return jnp.dtype(jnp.uint16)
-    return dtype
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _resize(x: jax.Array, kept: int, total: int) -> jax.Array:
+    padding = [(0, 0)] * x.ndim
+    padding[POSITIONS] = (0, total - kept)
+    return jnp.pad(x[:, :, :kept], padding)
 
 
-def pack(x: jax.Array, stored: DTypeLike) -> jax.Array:
-    """Rounds ``x`` to what a cache of storage dtype ``stored`` holds."""
-    if jnp.dtype(stored) == jnp.uint16:
-        return jax.lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.uint16)
-    return x.astype(stored)
+def map_bits(function: Callable[..., jax.Array], cache: KVCache, *others: KVCache) -> KVCache:
+    """``function`` on every array of ``cache`` (and those beside it in ``others``), as bit patterns.
+
+    For writes other than plain slice updates, which XLA's CPU backend does not do in bfloat16. Elsewhere a change
+    of view is free.
+    """
+
+    def bits(x: jax.Array) -> jax.Array:
+        return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype in (jnp.bfloat16, jnp.float16) else x
+
+    def one(x: jax.Array, *beside: jax.Array) -> jax.Array:
+        result = function(bits(x), *(bits(y.astype(x.dtype)) for y in beside))
+        return jax.lax.bitcast_convert_type(result, x.dtype) if result.dtype != x.dtype else result
+
+    def arrays(name: str) -> list[jax.Array]:
+        lists = [getattr(tree, name) for tree in (cache, *others)]
+        return [one(*layer) for layer in zip(*lists, strict=True)]
+
+    return KVCache(arrays("keys"), arrays("values"), cache.steps)
 
 
-def unpack(x: jax.Array) -> jax.Array:
-    """The numbers of a stored array: float32 from bit patterns, else as they are."""
-    if x.dtype == jnp.uint16:
-        return jax.lax.bitcast_convert_type(x.astype(jnp.uint32) << 16, jnp.float32)
-    return x
+def settle(cache: KVCache, lengths: jax.Array, counts: jax.Array) -> KVCache:
+    """Brings the first counts[b] tokens of the decode call of every row behind its first lengths[b] tokens.
 
+    A row with new tokens needs room for all C: lengths[b] + C <= S. A row without any is left as it is.
+    """
+    length, steps = cache.length, cache.steps
 
-def write_token(
-    cache_keys: jax.Array, cache_values: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Writes one token's k, v [B, K, h] at ``positions`` int [B] of every row of one layer's arrays."""
-    k, v = pack(k, cache_keys.dtype), pack(v, cache_values.dtype)
-    keys = jax.vmap(lambda row, x, p: jax.lax.dynamic_update_slice(row, x[:, :, None], (0, 0, p)))(
-        cache_keys, k, positions
-    )
-    values = jax.vmap(lambda row, x, p: jax.lax.dynamic_update_slice(row, x[:, None], (0, p, 0)))(
-        cache_values, v, positions
-    )
-    return keys, values
+    def row(old: jax.Array, position: jax.Array, count: jax.Array) -> jax.Array:
+        new = old[:, length:]
+        here = jax.lax.dynamic_slice_in_dim(old, position, steps, axis=1)
+        index = jax.lax.broadcasted_iota(jnp.int32, new.shape, 1)
+        return jax.lax.dynamic_update_slice_in_dim(old, jnp.where(index < count, new, here), position, axis=1)
+
+    return map_bits(lambda x: jax.vmap(row)(x, lengths, counts), cache)

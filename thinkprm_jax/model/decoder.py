@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.attention import attend_cache, attend_sequence
-from thinkprm_jax.model.cache import KVCache, write_token
+from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.products import contract
-from thinkprm_jax.model.rope import rope_frequencies, rotate
+from thinkprm_jax.model.rope import rope, rotate
 
 
 class Linear(nnx.Module):
@@ -110,7 +111,21 @@ class Embedding(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        return self.embedding[...][tokens].astype(jnp.float32)
+        """int [...] -> float32 [..., D]."""
+        return gather_rows(self.embedding[...], tokens).astype(jnp.float32)
+
+
+def gather_rows(table: jax.Array, index: jax.Array) -> jax.Array:
+    """table[index].
+
+    XLA's CPU backend gathers bfloat16 by converting the whole table to float32; there, bit patterns are gathered.
+    The barrier ties the change of view to the index: alone, it would be moved out of a decode loop and then be a
+    copy of the table instead of a part of the gather.
+    """
+    if jax.default_backend() != "cpu" or table.dtype != jnp.bfloat16:
+        return table[index]
+    table, index = jax.lax.optimization_barrier((table, index))
+    return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(table, jnp.uint16)[index], jnp.bfloat16)
 
 
 class Decoder(nnx.Module):
@@ -161,29 +176,49 @@ class Decoder(nnx.Module):
         """
         _, keys, values = self._sequence(tokens, None, None)
         return KVCache(
-            keys=[k.transpose(0, 2, 3, 1).astype(self.dtype) for k in keys],
+            keys=[k.transpose(0, 2, 1, 3).astype(self.dtype) for k in keys],
             values=[v.transpose(0, 2, 1, 3).astype(self.dtype) for v in values],
         )
 
-    def step(self, tokens: jax.Array, positions: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
-        """One token per row against the cache.
+    def rotations(self, lengths: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
+        """What :meth:`step` needs of the positions of a decode call: cos and sin, float32 [C, B, 1, h/2]."""
+        return rope(self.config, lengths[None] + jnp.arange(steps)[:, None])
+
+    def step(
+        self,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        index: jax.Array,
+        rotations: tuple[jax.Array, jax.Array],
+        cache: KVCache,
+    ) -> tuple[jax.Array, KVCache]:
+        """Step ``index`` of a decode call: one token per row against the row's cache.
 
         Args:
-          tokens: int [B]; positions: int [B], where each token stands (and is written).
-          cache: B rows, longer than every position.
+          tokens: int [B], standing at positions lengths + index.
+          lengths: int [B], tokens of every row in the cache when the call began.
+          index: int [], 0 .. C - 1; the call has already written 0 .. index - 1.
+          rotations: of :meth:`rotations` for the whole call.
+          cache: B rows with room for C steps.
         Returns: the float32 state [B, D] after the final norm (logits: :meth:`unembed`), the updated cache.
         """
-        cos, sin = rope_frequencies(self.config, positions)
+        cos, sin = (jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in rotations)
+        place = jnp.arange(cache.length + cache.steps)[None]
+        readable = (place < lengths[:, None]) | ((place >= cache.length) & (place <= cache.length + index))
         x = self.embed(tokens)
         keys, values = [], []
         for layer, layer_keys, layer_values in zip(self.layers, cache.keys, cache.values, strict=True):
             q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
-            layer_keys, layer_values = write_token(layer_keys, layer_values, k, v, positions)
-            x = x + layer.attention.merge(attend_cache(q, layer_keys, layer_values, positions, self.dtype))
+            k, v = k.astype(layer_keys.dtype), v.astype(layer_values.dtype)
+            layer_keys, layer_values = (
+                jax.lax.dynamic_update_slice_in_dim(old, new[:, :, None], cache.length + index, axis=POSITIONS)
+                for old, new in ((layer_keys, k), (layer_values, v))
+            )
+            x = x + layer.attention.merge(attend_cache(q, layer_keys, layer_values, readable))
             x = x + layer.mlp(layer.mlp_norm(x))
             keys.append(layer_keys)
             values.append(layer_values)
-        return self.norm(x), KVCache(keys, values)
+        return self.norm(x), KVCache(keys, values, cache.steps)
 
     def unembed(self, x: jax.Array) -> jax.Array:
         """[..., D] after the final norm -> float32 logits [..., V]."""
@@ -196,9 +231,7 @@ class Decoder(nnx.Module):
         self, tokens: jax.Array, positions: jax.Array | None, segment_ids: jax.Array | None
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
-        if positions is None:
-            positions = jnp.arange(tokens.shape[1])[None]
-        cos, sin = rope_frequencies(self.config, positions)
+        cos, sin = rope(self.config, np.arange(tokens.shape[1])[None] if positions is None else positions)
         x = self.embed(tokens)
         keys, values = [], []
         for layer in self.layers:

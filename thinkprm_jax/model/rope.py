@@ -11,22 +11,32 @@ import numpy as np
 from thinkprm_jax.model.config import ModelConfig, RopeScaling
 
 
-def rope_frequencies(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """cos and sin of the rotation angles, float32 [..., 1, h/2] for positions int [...]."""
+def rope(config: ModelConfig, positions: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """cos and sin of the rotation angles, float32 [..., 1, h/2] for positions int [...].
+
+    Known positions (a numpy array) give constants. Traced ones should be computed outside of any loop that uses
+    them: XLA fuses cosines into every use, once per layer, head and pair.
+    """
     h = config.head_dim
-    inverse = (1.0 / config.rope_theta ** (np.arange(0, h, 2, dtype=np.float32) / np.float32(h))).astype(
-        np.float32
-    )
+    exponents = np.arange(0, h, 2, dtype=np.float32) / np.float32(h)
+    inverse = (1.0 / config.rope_theta**exponents).astype(np.float32)
     if config.rope_scaling is not None:
         inverse = _scale_llama3(inverse, config.rope_scaling)
+    if isinstance(positions, np.ndarray):
+        angles = positions.astype(np.float32)[..., None, None] * inverse
+        return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
     angles = positions.astype(jnp.float32)[..., None, None] * inverse
     return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates the pairs (i, i + h/2) of x [..., N, h], the pairing of Hugging Face checkpoints."""
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    """Rotates the pairs (i, i + h/2) of x [..., N, h], the pairing of Hugging Face checkpoints.
+
+    Written with the halves as an axis that is flipped: unlike a concatenation, that vectorises inside a fusion.
+    """
+    halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
+    signed_sin = jnp.stack([-sin, sin], axis=-2)
+    return (halves * cos[..., None, :] + jnp.flip(halves, axis=-2) * signed_sin).reshape(x.shape)
 
 
 def _scale_llama3(inverse: np.ndarray, scaling: RopeScaling) -> np.ndarray:

@@ -93,8 +93,8 @@ class Sampler:
         graphdef, self._parameters = nnx.split(model)
         self._steps: DeviceSteps = device_steps(graphdef, mesh, chunk)
         self._cache_dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
-        # A row needs one position per token; the chunk's surplus steps stay below this too.
-        self._cache_lengths = length_buckets(min(128, max_length), max_length)
+        # A row that runs up to max_length still needs room for a whole chunk.
+        self._cache_lengths = length_buckets(128, max_length + max(chunk, 128))
         self._prompt_lengths = length_buckets(min(32, max_length), max_length)
         self._cache: KVCache | None = None
         self._rows = [Slot() for _ in range(slots)]
@@ -269,14 +269,14 @@ class Sampler:
 
     def _reserve(self, positions: int, shrink: bool = False) -> None:
         """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
-        length = round_up(min(positions, self.max_length), self._cache_lengths)
+        length = round_up(positions, self._cache_lengths)
         if self._cache is None:
-            cache = KVCache.zeros(self._config, self.slots, length, self._cache_dtype)
+            cache = KVCache.zeros(self._config, self.slots, length, self.chunk, self._cache_dtype)
             sharding = self._steps.cache_sharding(self._config, self.slots)
             self._cache = cache if sharding is None else jax.device_put(cache, sharding)
         elif length > self._cache.length or (shrink and length < self._cache.length):
             logger.debug("cache: %d -> %d positions", self._cache.length, length)
-            self._cache = self._steps.resize(self._cache, length)
+            self._cache = self._cache.resized(length)
             for slot in self._rows:
                 if slot.fed > length:  # a free row: its tail is gone
                     slot.cut(length)
@@ -284,7 +284,7 @@ class Sampler:
     def _chunk(self) -> Iterator[tuple[int, Result]]:
         """One chunk on the device, then what the scripts make of it."""
         longest = max(slot.fed for slot in self._rows if slot.busy)
-        self._reserve(longest + self.chunk + 1, shrink=True)
+        self._reserve(longest + self.chunk, shrink=True)
         controls = self._controls()
         self._cache, output = self._steps.decode(self._parameters, self._cache, controls)
         output = jax.device_get(output)
@@ -318,10 +318,6 @@ class Sampler:
         busy = 0
         for row, slot in enumerate(self._rows):
             if not slot.busy:
-                # A free slot rewrites its last token in place, so that its row stays good for copying.
-                if slot.fed:
-                    controls.pending[row, 0] = slot.context[slot.fed - 1]
-                    controls.positions[row] = slot.fed - 1
                 continue
             busy += 1
             pending = slot.context[slot.fed :]

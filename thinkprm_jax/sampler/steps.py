@@ -4,7 +4,6 @@
     insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)
     copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
     decode    up to `chunk` tokens for every slot                        one per cache length
-    resize    the cache to another length, array by array                one per pair of lengths
 
 The cache is donated everywhere, so there is one of it. The controls are small host arrays sent whole with every
 chunk: the host owns the state of a slot, the device only its keys and values.
@@ -23,7 +22,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.mesh import axis_counts, partition_spec
-from thinkprm_jax.model.cache import KVCache, pack
+from thinkprm_jax.model.cache import KVCache, map_bits, settle
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.request import MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
@@ -45,8 +44,8 @@ class Controls:
 
     pending: Any  # int32 [B, C]: context tokens that are not in the cache yet, the first C of them
     pending_count: Any  # int32 [B]: how many there are in all, at least 1 (may exceed C)
-    positions: Any  # int32 [B]: where pending[:, 0] stands
-    active: Any  # bool [B]: an inactive slot rewrites its pending token in place, over and over
+    positions: Any  # int32 [B]: where pending[:, 0] stands; as many tokens of the row are in the cache
+    active: Any  # bool [B]: what an inactive slot computes is thrown away
     budgets: Any  # int32 [B]: tokens to sample; 0: only report the watched log-probabilities once
     stop_ids: Any  # int32 [B, MAX_STOP_IDS], -1 where unused
     watch: Any  # int32 [B, MAX_WATCHED], 0 where unused
@@ -104,11 +103,10 @@ class DeviceSteps:
         self.insert = jax.jit(self._insert, donate_argnums=0)
         self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
         self.decode = jax.jit(self._decode, donate_argnums=1)
-        self.resize_array = jax.jit(self._resize_array, static_argnums=(1, 2))
 
     def compilations(self) -> int:
         """How many programs have been compiled so far."""
-        jitted = (self.prefill, self.insert, self.copy_rows, self.decode, self.resize_array)
+        jitted = (self.prefill, self.insert, self.copy_rows, self.decode)
         return sum(function._cache_size() for function in jitted)
 
     def cache_sharding(self, config: Any, slots: int) -> NamedSharding | None:
@@ -138,52 +136,35 @@ class DeviceSteps:
     ) -> KVCache:
         """Writes prefilled row sources[i] to cache row targets[i], for i < count."""
 
-        def write(i: jax.Array, cache: KVCache) -> KVCache:
-            def one(old: jax.Array, new: jax.Array) -> jax.Array:
+        def all_rows(old: jax.Array, new: jax.Array) -> jax.Array:
+            def write(i: jax.Array, old: jax.Array) -> jax.Array:
                 row = jax.lax.dynamic_slice_in_dim(new, sources[i], 1)
-                return jax.lax.dynamic_update_slice(old, pack(row, old.dtype), (targets[i], 0, 0, 0))
+                return jax.lax.dynamic_update_slice(old, row, (targets[i], 0, 0, 0))
 
-            return jax.tree.map(one, cache, rows)
+            return jax.lax.fori_loop(0, count, write, old)
 
-        return jax.lax.fori_loop(0, count, write, cache)
+        return map_bits(all_rows, cache, rows)
 
     @staticmethod
     def _copy_rows(cache: KVCache, sources: jax.Array, targets: jax.Array, count: jax.Array) -> KVCache:
         """Copies cache row sources[i] to row targets[i], for i < count."""
 
-        def write(i: jax.Array, cache: KVCache) -> KVCache:
-            def one(old: jax.Array) -> jax.Array:
+        def all_rows(old: jax.Array) -> jax.Array:
+            def write(i: jax.Array, old: jax.Array) -> jax.Array:
                 row = jax.lax.dynamic_slice_in_dim(old, sources[i], 1)
                 return jax.lax.dynamic_update_slice_in_dim(old, row, targets[i], 0)
 
-            return jax.tree.map(one, cache)
+            return jax.lax.fori_loop(0, count, write, old)
 
-        return jax.lax.fori_loop(0, count, write, cache)
-
-    @staticmethod
-    def _resize_array(x: jax.Array, axis: int, length: int) -> jax.Array:
-        old = x.shape[axis]
-        if length <= old:
-            return jax.lax.slice_in_dim(x, 0, length, axis=axis)
-        padding = [(0, 0)] * x.ndim
-        padding[axis] = (0, length - old)
-        return jnp.pad(x, padding)
-
-    def resize(self, cache: KVCache, length: int) -> KVCache:
-        """The cache with room for ``length`` positions; arrays go one by one, so that only one exists twice."""
-        keys, values = list(cache.keys), list(cache.values)
-        for i in range(len(keys)):
-            keys[i] = self.resize_array(keys[i], 3, length)
-            cache.keys[i] = keys[i]
-            values[i] = self.resize_array(values[i], 2, length)
-            cache.values[i] = values[i]
-        return KVCache(keys, values)
+        return map_bits(all_rows, cache)
 
     def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
         """Up to C steps for all slots; a slot feeds its pending tokens, then samples until it must stop."""
         model = self._model(parameters)
         batch, chunk = controls.pending.shape
         rows = jnp.arange(batch)
+        lengths = jnp.asarray(controls.positions)
+        rotations = model.rotations(lengths, chunk)
         start = ChunkOutput(
             tokens=jnp.zeros((batch, chunk), jnp.int32),
             logprobs=jnp.zeros((batch, chunk), jnp.float32),
@@ -201,14 +182,18 @@ class DeviceSteps:
 
         def step(carry: tuple) -> tuple:
             token, cache, output = carry
-            positions = controls.positions + output.fed - (~output.active & (output.fed > 0))
-            state, cache = model.step(token, positions, cache)
+            state, cache = model.step(token, lengths, output.steps, rotations, cache)
             logits = model.unembed(state)
             # The logits count where the context is all fed; before that the next token is a given one.
             fed = output.fed + output.active
             ready = output.active & (fed >= controls.pending_count)
             sampled = sample(
-                logits, controls.temperature, controls.top_k, controls.top_p, controls.keys, positions + 1
+                logits,
+                controls.temperature,
+                controls.top_k,
+                controls.top_p,
+                controls.keys,
+                lengths + output.steps + 1,
             )
             asked = jnp.concatenate([sampled[:, None], controls.watch], axis=1)
             logprobs = log_probabilities(logits, asked)
@@ -234,6 +219,7 @@ class DeviceSteps:
 
         first = jnp.asarray(controls.pending)[:, 0]
         _, cache, output = jax.lax.while_loop(wanted, step, (first, cache, start))
+        cache = settle(cache, lengths, output.fed)
         return self._keep_sharding(model.config, cache), output
 
 
