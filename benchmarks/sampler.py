@@ -3,6 +3,7 @@
     python benchmarks/sampler.py [--shapes 5m 55m 630m] [--repeats 3]     static batches: batch 16, prompt 128
     python benchmarks/sampler.py --unequal                                64 requests, 16 to 512 new tokens
     python benchmarks/sampler.py --shared                                 eight chains of one 1,500-token prompt
+    python benchmarks/sampler.py --room                                   short requests, max_length 512 and 8,192
 
 Runs alternate between the two programs and the table shows medians. Each side is timed in float32 and bfloat16 and
 shown in the dtype that is faster for it. Needs the `test` extra (torch, the CPU build).
@@ -194,6 +195,24 @@ def shared_prompt(repeats: int) -> None:
     print(f"first token of 1 chain {one:.2f} s, of 8 chains {eight:.2f} s: {eight / one:.2f}x\n")
 
 
+def unused_room(repeats: int) -> None:
+    """The same short requests under a small and a large max_length: what is not used must cost nothing."""
+    shape = dataclasses.replace(SHAPES["5m"].config, max_position_embeddings=8_192)
+    rng = np.random.default_rng(3)
+    prompts = rng.integers(1, shape.vocab_size, (32, 100)).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        save_random(shape, Path(folder))
+        programs = {room: Ours(Path(folder), "float32", 16, room) for room in (512, 8_192)}
+    times: dict[int, list[float]] = {room: [] for room in programs}
+    for _ in range(repeats + 1):
+        for room, program in programs.items():
+            start = time.perf_counter()
+            program.run(prompts, [64] * len(prompts))
+            times[room].append(time.perf_counter() - start)
+    small, large = (statistics.median(values[1:]) for values in times.values())
+    print(f"max_length 512: {small:.2f} s, max_length 8,192: {large:.2f} s: {large / small:.2f}x\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="*", default=["5m", "55m", "630m"], choices=list(SHAPES))
@@ -201,12 +220,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--unequal", action="store_true")
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--room", action="store_true")
     arguments = parser.parse_args()
     if arguments.unequal:
         unequal_work(arguments.repeats)
     if arguments.shared:
         shared_prompt(arguments.repeats)
-    if not (arguments.unequal or arguments.shared):
+    if arguments.room:
+        unused_room(arguments.repeats)
+    if not (arguments.unequal or arguments.shared or arguments.room):
         static_batches(arguments.shapes, arguments.repeats, arguments.batch)
 
 
