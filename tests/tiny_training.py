@@ -48,7 +48,11 @@ def write_recipe(folder: Path, **changes: object) -> Path:
 
 def start(recipe: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
     """`python train/sft.py RECIPE ...`; `cache` keeps compiled programs from one start to the next."""
-    environment = os.environ | {"THINKPRM_JAX_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "THINKPRM_JAX_CACHE": str(cache),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # half the time to compile
+    }
     command = [sys.executable, "train/sft.py", str(recipe), *overrides]
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
 
