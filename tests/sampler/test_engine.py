@@ -153,6 +153,20 @@ def test_a_stop_text_may_straddle_tokens_and_chunks(tiny_model, mini_tokenizer):
     assert tested >= 4
 
 
+def test_of_several_stop_texts_the_first_complete_one_counts_whatever_the_chunk(tiny_model, mini_tokenizer):
+    prompt = ids_of(mini_tokenizer, PROMPTS[1])
+    samplers = [Sampler(tiny_model, mini_tokenizer, slots=1, max_length=256, chunk=chunk) for chunk in (1, 32)]
+    free = results(samplers[0], [Request(prompt, think(30))])[0].value
+    pieces = [mini_tokenizer.token_bytes(i) for i in free.ids]
+    first = next(i for i in range(3, 20) if b"".join(pieces[i : i + 4]).isascii() and len(pieces[i + 1]) > 1)
+    outer, inner = b"".join(pieces[first : first + 4]).decode(), pieces[first + 1].decode()
+    assert free.text.index(inner) > free.text.index(outer)
+    a, b = (results(s, [Request(prompt, think(30, stop_texts=(outer, inner)))])[0] for s in samplers)
+    assert a.value.stop == b.value.stop == inner
+    assert a.ids == b.ids == free.ids[: first + 1]
+    assert a.tokens == b.tokens == first + 2  # not what the longer chunk sampled behind the stop
+
+
 def test_a_stop_id_is_taken_back_even_where_it_is_also_the_padding_id(tiny_model, mini_tokenizer):
     assert mini_tokenizer.pad_id == mini_tokenizer.eos_id
     prompt = ids_of(mini_tokenizer, PROMPTS[1])
@@ -212,10 +226,18 @@ def test_a_request_that_cannot_run_fails_alone(tiny_model, mini_tokenizer):
         Request(good, think(), temperature=-1.0),
         Request(good, think(5)),
     ]
+    requests += [
+        Request([*good, mini_tokenizer.vocab_size], think()),
+        Request(good, think(stop_texts=("",))),
+        Request(good, think(stop_texts=("\ud800",))),
+        Request(good, think(stop_ids=tuple(range(9)))),
+        Request(good, lambda: (phase for phase in [Rewind(len(good) + 1)])),
+        Request(good, lambda: (phase for phase in [Rewind(0)])),
+    ]
     sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=64, chunk=4)
     got = dict(sampler.run(requests))
-    assert sorted(got) == list(range(7))
-    assert [i for i in range(7) if got[i].error] == [1, 2, 3, 5]
+    assert sorted(got) == list(range(13))
+    assert [i for i in range(13) if got[i].error] == [1, 2, 3, 5, 7, 8, 9, 10, 11, 12]
     assert "64 tokens, max_length is 64" in str(got[1].error)
     assert got[0].value.ids == got[6].value.ids
     assert len(got[4].value) == 3
@@ -234,6 +256,41 @@ def test_an_interrupt_leaves_the_sampler_usable(tiny_model, mini_tokenizer, erro
     with pytest.raises(error):
         list(sampler.run([Request(prompt, think(50)), Request(prompt, fails)]))
     assert results(sampler, [Request(prompt, think(9))])[0].value.ids == before
+
+
+def test_a_prompt_that_never_reached_the_cache_is_not_taken_for_one_that_did(tiny_model, mini_tokenizer):
+    prompt, other = (ids_of(mini_tokenizer, text) for text in PROMPTS[1:3])
+
+    def fails():
+        raise ZeroDivisionError
+        yield
+
+    sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=128, chunk=4)
+    before = results(sampler, [Request(prompt, think(9))])[0].value.ids
+    results(sampler, [Request(other, think(9)), Request(other, think(9))])  # the cache holds the other prompt now
+    with pytest.raises(ZeroDivisionError):  # when the first prompt has its slot, but nothing has been prefilled
+        list(sampler.run([Request(prompt, think(9)), Request(other[:-2], fails)]))
+    assert results(sampler, [Request(prompt, think(9))])[0].value.ids == before
+
+
+def test_an_interrupt_inside_a_device_call_leaves_the_sampler_usable(tiny_model, mini_tokenizer, monkeypatch):
+    prompt = ids_of(mini_tokenizer, PROMPTS[1])
+    sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=128, chunk=4)
+    before = results(sampler, [Request(prompt, think(9))])[0].value.ids
+
+    def interrupted(function):
+        def call(*args):
+            function(*args)  # the cache is donated, the result never arrives
+            raise KeyboardInterrupt
+
+        return call
+
+    for name in ("decode", "insert", "prefill"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sampler._steps, name, interrupted(getattr(sampler._steps, name)))
+            with pytest.raises(KeyboardInterrupt):
+                list(sampler.run([Request(prompt[:-1], think(9)), Request(prompt, think(9))]))
+        assert results(sampler, [Request(prompt, think(9))])[0].value.ids == before
 
 
 def test_leaving_the_iterator_early_frees_the_slots(tiny_model, mini_tokenizer):
@@ -298,6 +355,12 @@ def test_generate_returns_n_completions_a_prompt(tiny_model, mini_tokenizer):
     assert len({c.text for c in got[0]}) == 3
     again = sampler.generate(PROMPTS[1:2], max_new_tokens=8, temperature=1.0, n=3, seed=5)
     assert [c.ids for c in again[0]] == [c.ids for c in got[1]]
+    text = got[0][0].text
+    stopped = sampler.generate(PROMPTS[:1], max_new_tokens=8, temperature=1.0, seed=5, stop=text[2:5])
+    assert text[2:5] not in stopped[0][0].text
+    assert stopped[0][0].finish_reason == "stop"
+    with pytest.raises(UserError, match="give a list"):
+        sampler.generate("7")
     with pytest.raises(RequestError, match="prompt 1"):
         sampler.generate(["7", [1] * 300])
 

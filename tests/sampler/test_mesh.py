@@ -42,9 +42,10 @@ def run(mesh):
     sampler = Sampler(model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh)
     requests = [Request(p, script, temperature=float(i % 2), seed=i) for i, p in enumerate(prompts)]
     results = dict(sampler.run(requests))
-    return [results[i].value for i in range(len(prompts))], sampler._cache.keys[0].sharding
+    values = [results[i].value for i in range(len(prompts))]
+    return values, sampler._cache.keys[0].sharding, sampler._steps.decode._cache_size()
 
-alone, _ = run(None)
+alone, _, programs = run(None)
 assert len(jax.devices()) == 8
 mesh = make_mesh(data=2, tensor=4)
 graph, state = nnx.split(model)
@@ -55,8 +56,11 @@ placed = [
 ]
 model = nnx.merge(graph, nnx.from_flat_state(placed))
 query = model.layers[0].attention.query.kernel[...]
-spread, cache = run(mesh)
-print(json.dumps({"same": alone == spread, "query": str(query.sharding.spec), "cache": str(cache.spec)}))
+spread, cache, programs_of_mesh = run(mesh)
+print(json.dumps({
+    "same": alone == spread, "query": str(query.sharding.spec), "cache": str(cache.spec),
+    "more_programs": programs_of_mesh - programs,
+}))
 """
 
 
@@ -75,6 +79,7 @@ def test_the_same_tokens_on_eight_devices(kv_heads, split_cache):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["same"]
+    assert found["more_programs"] == 0  # each call leaves the cache split as the next one expects it
     assert "'tensor'" in found["query"]
     assert "'data'" in found["cache"]
     assert ("'tensor'" in found["cache"]) == split_cache

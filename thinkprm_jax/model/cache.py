@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.model.config import ModelConfig
@@ -47,23 +48,35 @@ class KVCache:
         return self.keys[0].shape[POSITIONS] - self.steps
 
     @classmethod
-    def zeros(cls, config: ModelConfig, batch: int, length: int, steps: int, dtype: DTypeLike) -> KVCache:
+    def zeros(
+        cls,
+        config: ModelConfig,
+        batch: int,
+        length: int,
+        steps: int,
+        dtype: DTypeLike,
+        sharding: Sharding | None = None,
+    ) -> KVCache:
         """An empty cache for rows of up to ``length`` tokens and decode calls of up to ``steps`` steps."""
         shape = (batch, config.num_kv_heads, length + steps, config.head_dim)
-        keys, values = ([jnp.zeros(shape, dtype) for _ in range(config.num_layers)] for _ in range(2))
+        keys, values = (
+            [jnp.zeros(shape, dtype, device=sharding) for _ in range(config.num_layers)] for _ in range(2)
+        )
         return cls(keys, values, steps)
 
     def resized(self, length: int, steps: int | None = None) -> KVCache:
         """The same rows with room for ``length`` tokens (what does not fit is cut) and ``steps`` steps.
 
-        Array by array, so that only one of them exists twice.
+        This cache is used up: each of its arrays is given up once its successor exists, so that only one of them
+        exists twice.
         """
         steps = self.steps if steps is None else steps
-        old = self.length
-        keys, values = (
-            [_resize(x, min(old, length), length + steps) for x in arrays] for arrays in (self.keys, self.values)
-        )
-        return KVCache(keys, values, steps)
+        kept = min(self.length, length)
+
+        def moved(arrays: list[jax.Array]) -> list[jax.Array]:
+            return [_resize(arrays.pop(0), kept, length + steps) for _ in range(len(arrays))]
+
+        return KVCache(moved(self.keys), moved(self.values), steps)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -10,6 +10,7 @@ cache     allocated for the longest live row, rounded up to a bucket; grows and 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.buckets import length_buckets, round_up
 from thinkprm_jax.sampler.request import Choose, Completion, Request, Result, Think, Thought
 from thinkprm_jax.sampler.slot import PENDING, Slot, start_script
-from thinkprm_jax.sampler.steps import MAX_STOP_IDS, Controls, DeviceSteps, device_steps
+from thinkprm_jax.sampler.steps import Controls, DeviceSteps, device_steps
 from thinkprm_jax.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,17 @@ class Sampler:
         cache_dtype: str | None = None,
     ) -> None:
         if slots < 1 or chunk < 1 or max_length < 2:
-            raise UserError(f"sampler: slots={slots} chunk={chunk} max_length={max_length} must be positive")
+            raise UserError(
+                f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
+            )
         if max_length > model.config.max_position_embeddings:
             raise UserError(
                 f"sampler: max_length {max_length} is above the model's "
                 f"{model.config.max_position_embeddings} positions"
             )
+        rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        if slots % rows:
+            raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {rows}")
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
         self.stats = SamplerStats()
@@ -93,8 +99,8 @@ class Sampler:
         graphdef, self._parameters = nnx.split(model)
         self._steps: DeviceSteps = device_steps(graphdef, mesh, chunk)
         self._cache_dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
-        # A row that runs up to max_length still needs room for a whole chunk.
-        self._cache_lengths = length_buckets(128, max_length + max(chunk, 128))
+        # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
+        self._cache_lengths = length_buckets(128, max_length + chunk + 128)
         self._prompt_lengths = length_buckets(min(32, max_length), max_length)
         self._cache: KVCache | None = None
         self._rows = [Slot() for _ in range(slots)]
@@ -113,7 +119,7 @@ class Sampler:
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         n: int = 1,
         seed: int = 0,
     ) -> list[list[Completion]]:
@@ -121,16 +127,19 @@ class Sampler:
 
         Args:
           prompts: text (encoded as it is, control strings included, no begin-of-sentence added) or ids.
-          stop: texts that end a completion; not part of it.
+          stop: text or texts that end a completion; not part of it.
           seed: completion i of a prompt uses seed + i.
         Raises:
-          RequestError: a prompt does not fit; nothing else is lost: use :meth:`run` to handle it per request.
+          RequestError: a prompt cannot run (it does not fit, say). With :meth:`run` the others go on.
         """
+        if isinstance(prompts, str):
+            raise UserError("prompts is one text: give a list")
         ends = self.end_ids
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
         encoded = [self.tokenizer.encode(p) if isinstance(p, str) else list(p) for p in prompts]
 
         def script():
-            thought: Thought = yield Think(max_new_tokens, ends, tuple(stop))
+            thought: Thought = yield Think(max_new_tokens, ends, stops)
             reason = "stop" if thought.finish.startswith("stop") else "length"
             return Completion(thought.text, thought.ids, thought.logprobs, reason)
 
@@ -170,12 +179,18 @@ class Sampler:
             self._release_all()
 
     def _release_all(self) -> None:
-        for slot in self._rows:
-            slot.release()
-        if self._cache is not None and any(x.is_deleted() for x in jax.tree.leaves(self._cache)):
-            # Interrupted inside a donated call: the rows are gone.
-            self._cache = None
+        rows = self._rows
+        if self._cache is None:  # interrupted where it had been taken: what the rows held is gone
             self._rows = [Slot() for _ in range(self.slots)]
+        with contextlib.ExitStack() as stack:  # all of them, even where a script fails to close
+            for slot in rows:
+                stack.callback(slot.release)
+
+    def _take_cache(self) -> KVCache:
+        """The cache, for a call it is donated to; there is none until the result of the call is put back."""
+        cache, self._cache = self._cache, None
+        assert cache is not None
+        return cache
 
     def _admit(self, waiting: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
         """Fills free slots from ``waiting`` and brings their prompts into the cache."""
@@ -186,7 +201,7 @@ class Sampler:
             if request is None:
                 break
             try:
-                request.validate(self.max_length)
+                request.validate(self.max_length, self._config.vocab_size)
             except RequestError as error:
                 self.stats.finished += 1
                 yield index, Result(error=error)
@@ -195,16 +210,14 @@ class Sampler:
             prefix = list(request.prompt[:-1])
             slot = next((s for s in free if s.holds(prefix)), free[0])
             free.remove(slot)
-            resident = slot.holds(prefix)
             slot.occupy(request, index, start_script(request))
             result = slot.advance(None, self.tokenizer, self.max_length)
             if result is not None:  # a script that never needed the device
-                slot.fed = len(prefix) if resident else 0
                 slot.release()
                 free.append(slot)
                 self.stats.finished += 1
                 yield index, result
-            elif resident:
+            elif slot.filled:
                 self.stats.shared_tokens += len(prefix)
             else:
                 admitted.append(slot)
@@ -214,69 +227,73 @@ class Sampler:
     def _fill(self, admitted: list[Slot]) -> None:
         """Brings prompts of ``admitted`` slots into the cache, copied from a row that has it or prefilled."""
         by_prompt: dict[tuple[int, ...], list[Slot]] = {}
-        copies: list[tuple[int, int]] = []
-        numbers = {id(slot): i for i, slot in enumerate(self._rows)}
-        new = {id(slot) for slot in admitted}
-        others = [slot for slot in self._rows if id(slot) not in new]
+        copies: dict[Slot, Slot] = {}  # to, from
+        others = [slot for slot in self._rows if slot.filled]
         for slot in admitted:
             prefix = list(slot.request.prompt[:-1])
-            if not prefix:
-                continue
             holder = next((s for s in others if s.holds(prefix)), None)
             if holder is not None:
-                copies.append((numbers[id(holder)], numbers[id(slot)]))
+                copies[slot] = holder
                 self.stats.shared_tokens += len(prefix)
             else:
                 by_prompt.setdefault(tuple(prefix), []).append(slot)
         self._reserve(max(slot.fed for slot in self._rows))
         if copies:
-            sources, targets, count = self._pairs(copies)
-            self._cache = self._steps.copy_rows(self._cache, sources, targets, count)
+            pairs = self._pairs([(self._rows.index(holder), slot) for slot, holder in copies.items()])
+            self._cache = self._steps.copy_rows(self._take_cache(), *pairs)
+            for slot in copies:
+                slot.filled = True
         prompts = sorted(by_prompt, key=len)
         while prompts:
             length = round_up(len(prompts[-1]), self._prompt_lengths)
             rows = self._prefill_rows(len(prompts), length)
             group, prompts = prompts[-rows:], prompts[:-rows]
-            self._prefill(group, rows, length, by_prompt, numbers)
+            self._prefill(group, rows, length, by_prompt)
 
     def _prefill_rows(self, wanted: int, length: int) -> int:
-        """Rows of a prefill: 1, 4, 16, ... as many as are wanted, within PREFILL_TOKENS."""
+        """Rows of a prefill: 1, 4, 16, ... such that more than half are wanted, within PREFILL_TOKENS."""
         rows = 1
-        while rows < wanted and rows * 4 * length <= PREFILL_TOKENS:
+        while rows * 2 < wanted and rows * 4 * length <= PREFILL_TOKENS:
             rows *= 4
         return rows
 
     def _prefill(
-        self, group: list[tuple[int, ...]], rows: int, length: int, by_prompt: dict, numbers: dict[int, int]
+        self,
+        group: list[tuple[int, ...]],
+        rows: int,
+        length: int,
+        by_prompt: dict[tuple[int, ...], list[Slot]],
     ) -> None:
         tokens = np.zeros((rows, length), np.int32)
-        pairs = []
+        pairs: list[tuple[int, Slot]] = []
         for row, prompt in enumerate(group):
             tokens[row, : len(prompt)] = prompt
             slots = by_prompt[prompt]
-            pairs.extend((row, numbers[id(slot)]) for slot in slots)
+            pairs.extend((row, slot) for slot in slots)
             self.stats.prefilled_tokens += len(prompt)
             self.stats.shared_tokens += len(prompt) * (len(slots) - 1)
         self._reserve(length)
         prefilled = self._steps.prefill(self._parameters, tokens)
-        sources, targets, count = self._pairs(pairs)
-        self._cache = self._steps.insert(self._cache, prefilled, sources, targets, count)
+        self._cache = self._steps.insert(self._take_cache(), prefilled, *self._pairs(pairs))
+        for _, slot in pairs:
+            slot.filled = True
 
-    def _pairs(self, pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pairs(self, pairs: list[tuple[int, Slot]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(source rows, numbers of the target slots, how many of them count), padded to B."""
         sources, targets = np.zeros((2, self.slots), np.int32)
-        sources[: len(pairs)], targets[: len(pairs)] = zip(*pairs, strict=True)
+        for i, (source, slot) in enumerate(pairs):
+            sources[i], targets[i] = source, self._rows.index(slot)
         return sources, targets, np.asarray(len(pairs), np.int32)
 
     def _reserve(self, positions: int, shrink: bool = False) -> None:
         """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
         length = round_up(positions, self._cache_lengths)
         if self._cache is None:
-            cache = KVCache.zeros(self._config, self.slots, length, self.chunk, self._cache_dtype)
             sharding = self._steps.cache_sharding(self._config, self.slots)
-            self._cache = cache if sharding is None else jax.device_put(cache, sharding)
+            self._cache = KVCache.zeros(self._config, self.slots, length, self.chunk, self._cache_dtype, sharding)
         elif length > self._cache.length or (shrink and length < self._cache.length):
             logger.debug("cache: %d -> %d positions", self._cache.length, length)
-            self._cache = self._cache.resized(length)
+            self._cache = self._take_cache().resized(length)
             for slot in self._rows:
                 if slot.fed > length:  # a free row: its tail is gone
                     slot.cut(length)
@@ -286,8 +303,9 @@ class Sampler:
         longest = max(slot.fed for slot in self._rows if slot.busy)
         self._reserve(longest + self.chunk, shrink=True)
         controls = self._controls()
-        self._cache, output = self._steps.decode(self._parameters, self._cache, controls)
-        output = jax.device_get(output)
+        cache, output = self._steps.decode(self._parameters, self._take_cache(), controls)
+        output = jax.device_get(output)  # an error of the device appears here
+        self._cache = cache
         self.stats.decode_steps += int(output.steps)
         self.stats.slot_steps += int(output.steps) * self.slots
         self.stats.busy_slot_steps += int(output.fed.sum())
@@ -330,13 +348,12 @@ class Sampler:
             watch = phase.ids if isinstance(phase, Choose) else phase.watch
             controls.watch[row, : len(watch)] = watch
             if isinstance(phase, Think):
-                if len(phase.stop_ids) > MAX_STOP_IDS:
-                    raise ValueError(f"{len(phase.stop_ids)} stop ids, at most {MAX_STOP_IDS} are supported")
                 controls.stop_ids[row, : len(phase.stop_ids)] = phase.stop_ids
             controls.temperature[row] = request.temperature
-            controls.top_k[row] = request.top_k
+            controls.top_k[row] = min(request.top_k, self._config.vocab_size)
             controls.top_p[row] = request.top_p
-            controls.keys[row] = (request.seed >> 32 & 0xFFFFFFFF, request.seed & 0xFFFFFFFF)
+            seed = int(request.seed)
+            controls.keys[row] = (seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF)
         # Come back early once an eighth of the slots wait for the host: they may have work again.
         controls.leave_below[...] = busy - max(self.slots // 8, 1) + 1
         return controls

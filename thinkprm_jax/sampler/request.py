@@ -24,21 +24,23 @@ import numpy as np
 from thinkprm_jax.errors import RequestError
 
 MAX_WATCHED = 4
+MAX_STOP_IDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Think:
     """Generate until a stop id, a stop text or the budget. Outcome: :class:`Thought`.
 
-    What stopped the generation is taken back: it stands neither in the context nor in the outcome. A stop text
-    that begins inside a token breaks that token; the part before it is put back as plain text.
+    What stopped the generation is taken back: it stands neither in the context nor in the outcome. Of several stop
+    texts the one that is complete first counts. A stop text that begins inside a token breaks that token; the part
+    before it is put back as plain text, which may be more tokens than one.
     """
 
     max_tokens: int
     stop_ids: tuple[int, ...] = ()
     stop_texts: tuple[str, ...] = ()
     watch: tuple[int, ...] = ()  # ids whose log-probabilities are recorded at every generated position
-    reserve: int = 0  # positions of the context kept free for what the script forces later
+    reserve: int = 0  # positions kept free for what the script forces later; a broken token may take some of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Mark:
 
 @dataclasses.dataclass(frozen=True)
 class Rewind:
-    """Cut the context back to its first ``mark`` tokens. Outcome: None. Costs nothing on the device."""
+    """Cut the context back to its first ``mark`` >= 1 tokens. Outcome: None. Costs nothing on the device."""
 
     mark: int
 
@@ -113,14 +115,16 @@ class Request:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
-    seed: int = 0
+    seed: int = 0  # any integer; its low 64 bits count
 
-    def validate(self, max_length: int) -> None:
-        """RequestError where this request can never run under ``max_length``."""
-        if not self.prompt:
+    def validate(self, max_length: int, vocab_size: int | None = None) -> None:
+        """RequestError where this request can never run under ``max_length`` on a model of that vocabulary."""
+        if len(self.prompt) == 0:
             raise RequestError("the prompt is empty")
         if len(self.prompt) >= max_length:
             raise RequestError(f"the prompt has {len(self.prompt)} tokens, max_length is {max_length}")
+        if vocab_size is not None and not (min(self.prompt) >= 0 and max(self.prompt) < vocab_size):
+            raise RequestError(f"the prompt has ids outside the model's vocabulary of {vocab_size}")
         if not self.temperature >= 0:
             raise RequestError(f"temperature is {self.temperature}, it must be 0 or more")
         if not 0 < self.top_p <= 1:
@@ -137,7 +141,7 @@ class Result:
       value: what the script returned (None on error).
       error: why this request alone failed, or None.
       ids: the context at the end without the prompt.
-      tokens: ids that were sampled for it, rewound and stop ids included.
+      tokens: ids that were sampled for it, through each stop, rewound ones included.
     """
 
     value: Any = None

@@ -25,7 +25,7 @@ def sample(
 
     Args:
       logits: float32 [B, V].
-      temperature: float32 [B]; 0 takes the most likely token.
+      temperature: float32 [B]; 0 takes the most likely token. Below 1e-6 it is 1e-6, so that nothing overflows.
       top_k: int [B], 0 is off. top_p: float32 [B], 1 is off. Applied in the order temperature, top-k, top-p.
       keys: uint32 [B, 2], the row's random key; positions: int [B], the position the token will stand at.
     Returns: int32 [B].
@@ -33,7 +33,7 @@ def sample(
     greedy = _most_likely(logits)
 
     def draw() -> jax.Array:
-        scaled = logits / jnp.where(temperature > 0, temperature, 1.0)[:, None]
+        scaled = logits / jnp.where(temperature > 0, jnp.maximum(temperature, 1e-6), 1.0)[:, None]
         filtered = jax.lax.cond(
             jnp.any((temperature > 0) & ((top_k > 0) | (top_p < 1))),
             lambda x: _keep_top(x, top_k, top_p),

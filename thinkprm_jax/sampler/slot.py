@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import inspect
 from collections.abc import Generator
@@ -11,6 +12,7 @@ import numpy as np
 
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.sampler.request import (
+    MAX_STOP_IDS,
     MAX_WATCHED,
     Choose,
     Force,
@@ -25,7 +27,7 @@ from thinkprm_jax.sampler.request import (
 from thinkprm_jax.text.tokenizer import Tokenizer
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Slot:
     """One row of the cache and whoever occupies it.
 
@@ -33,10 +35,12 @@ class Slot:
       context: all token ids of the occupant, prompt first; kept after it leaves, for as long as its keys and
         values stand in the cache, so that an equal prompt can be copied from here.
       fed: how many of them are in the cache. The rest are fed by the next chunks.
+      filled: False from the occupant's arrival until its prompt, which ``fed`` counts already, is in the cache.
     """
 
     context: list[int] = dataclasses.field(default_factory=list)
     fed: int = 0
+    filled: bool = True
     request: Request | None = None
     index: int = -1
     script: Generator[Phase, Any, Any] | None = None
@@ -59,7 +63,9 @@ class Slot:
         return self.fed >= len(prompt) and self.context[: len(prompt)] == prompt
 
     def occupy(self, request: Request, index: int, script: Generator[Phase, Any, Any]) -> None:
-        """Takes the slot; the prompt's last token is always fed by a decode step."""
+        """Takes the slot; the prompt's last token is always fed by a decode step, the others must be filled in
+        unless the row holds them."""
+        self.filled = self.holds(list(request.prompt[:-1]))
         self.request, self.index, self.script = request, index, script
         self.context = list(request.prompt)
         self.fed = len(self.context) - 1
@@ -67,10 +73,13 @@ class Slot:
 
     def release(self) -> None:
         """Frees the slot; the row's keys and values stay valid for ``context[:fed]``."""
-        if self.script is not None:
-            self.script.close()
+        script = self.script
         self.request = self.script = self.phase = None
+        self.fed = self.fed if self.filled else 0
+        self.filled = True
         del self.context[self.fed :]
+        if script is not None:
+            script.close()
 
     def advance(self, outcome: Any, tokenizer: Tokenizer, max_length: int) -> Result | None:
         """Sends ``outcome`` to the script and carries out its phases up to one that needs the device.
@@ -108,6 +117,8 @@ class Slot:
             case Mark():
                 return len(self.context)
             case Rewind(mark):
+                if not 1 <= mark <= len(self.context):
+                    raise RequestError(f"cannot rewind to {mark}: the context has {len(self.context)} tokens")
                 self.cut(mark)
                 return None
             case Choose(ids):
@@ -116,7 +127,8 @@ class Slot:
                 return _DEVICE
             case Think():
                 _check_ids(phase.watch, "Think.watch")
-                room = max_length - phase.reserve - len(self.context)
+                _check_stops(phase)
+                room = max(max_length - phase.reserve - len(self.context), 0)
                 budget = min(phase.max_tokens, room)
                 self._begin(phase, budget, "context" if room < phase.max_tokens else "length")
                 return _DEVICE if budget > 0 else self._thought(tokenizer, self.limit, None)
@@ -150,10 +162,10 @@ class Slot:
         if isinstance(self.phase, Choose):
             return watched[0, : len(self.phase.ids)].copy() if paused else PENDING
         assert isinstance(self.phase, Think)
-        self.sampled += len(tokens)
         self.budget -= len(tokens)
         stop = int(tokens[-1]) if paused and len(tokens) and int(tokens[-1]) in self.phase.stop_ids else None
         kept = len(tokens) - (stop is not None)
+        self.sampled += kept
         self.context.extend(tokens[:kept].tolist())
         self.logprobs.extend(logprobs[:kept].tolist())
         width = len(self.phase.watch)
@@ -162,11 +174,12 @@ class Slot:
         if found is not None:
             return self._thought(tokenizer, "stop_text", found)
         if stop is not None:
+            self.sampled += 1
             return self._thought(tokenizer, "stop_id", stop)
         return self._thought(tokenizer, self.limit, None) if paused else PENDING
 
     def _find_stop_text(self, tokens: np.ndarray, tokenizer: Tokenizer) -> str | None:
-        """The earliest stop text in the phase's text; cuts the context to before it."""
+        """The stop text that is complete first in the phase's text; cuts the context to before it."""
         assert isinstance(self.phase, Think)
         stops = [text.encode() for text in self.phase.stop_texts]
         if not stops:
@@ -179,10 +192,16 @@ class Slot:
         hits = [(at, stop) for stop in stops if (at := self.text.find(stop, start)) >= 0]
         if not hits:
             return None
-        at, stop = min(hits)
-        keep = sum(end <= at for end in self.ends)
+        # By the token that completes it, as if the host looked after every token: where a chunk happens to end
+        # must not matter, nor what it sampled behind the stop.
+        last, at, stop = min((bisect.bisect_left(self.ends, at + len(stop)), at, stop) for at, stop in hits)
+        self.sampled -= len(self.ends) - (last + 1)
+        keep = bisect.bisect_right(self.ends, at)
+        while keep and self.text[self.ends[keep - 1]] & 0xC0 == 0x80:  # the next token begins inside a character
+            keep -= 1
         begin = self.ends[keep - 1] if keep else 0
-        remainder = tokenizer.encode_plain(self.text[begin:at].decode(errors="ignore")) if begin < at else []
+        rest = self.text[begin:at].decode(errors="ignore")
+        remainder = tokenizer.encode_plain(rest, inner=True) if rest else []
         self.cut(self.phase_start + keep)
         del self.logprobs[keep:], self.watched[keep:]
         self.context.extend(remainder)
@@ -222,3 +241,15 @@ def start_script(request: Request) -> Generator[Phase, Any, Any]:
 def _check_ids(ids: tuple[int, ...], what: str) -> None:
     if len(ids) > MAX_WATCHED:
         raise RequestError(f"{what} names {len(ids)} ids, at most {MAX_WATCHED} are supported")
+
+
+def _check_stops(phase: Think) -> None:
+    if len(phase.stop_ids) > MAX_STOP_IDS:
+        raise RequestError(f"{len(phase.stop_ids)} stop ids, at most {MAX_STOP_IDS} are supported")
+    for text in phase.stop_texts:
+        try:
+            empty = not text.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"the stop text {text!a} has a lone surrogate") from None
+        if empty:
+            raise RequestError("a stop text is empty")

@@ -24,10 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from thinkprm_jax.mesh import axis_counts, partition_spec
 from thinkprm_jax.model.cache import KVCache, map_bits, settle
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.sampler.request import MAX_WATCHED
+from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
-
-MAX_STOP_IDS = 8
 
 
 @functools.partial(
@@ -114,8 +112,10 @@ class DeviceSteps:
         if self._mesh is None:
             return None
         counts = {**axis_counts(config), "batch": slots}
-        spec = partition_spec(self._mesh, ("batch", "kv_heads"), counts)
-        return NamedSharding(self._mesh, PartitionSpec(*spec, None, None))
+        spec = list(partition_spec(self._mesh, ("batch", "kv_heads"), counts))
+        while spec and spec[-1] is None:  # as XLA writes it: jit takes P(x) and P(x, None) for two shardings
+            spec.pop()
+        return NamedSharding(self._mesh, PartitionSpec(*spec))
 
     def _model(self, parameters: nnx.State) -> Decoder:
         return nnx.merge(self._graphdef, parameters)
