@@ -35,13 +35,14 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[j
     """A mesh of data x fsdp x tensor devices; at most one of the sizes may be -1: whatever is left.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: a size is neither positive nor -1, or the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [data, fsdp, tensor]
-    if sizes.count(-1) > 1:
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise UserError(
-            f"mesh: only one of data, fsdp, tensor may be -1, not data={data} fsdp={fsdp} tensor={tensor}"
+            "mesh: data, fsdp and tensor must be positive, or one of them -1, "
+            f"not data={data} fsdp={fsdp} tensor={tensor}"
         )
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)

@@ -111,6 +111,15 @@ def test_decision_temperature_divides_the_logprobs(tokenizer):
     assert score == pytest.approx(1 / (1 + math.exp(-math.log(3) / 2)))
 
 
+def test_numbers_that_are_none_fail_the_request(tokenizer):
+    sampler = ScriptedSampler(tokenizer, [chain(GOOD, GOOD) + "\n</think>"], decide=lambda text: math.nan)
+    script = VerificationScript(tokenizer, max_length=sampler.max_length)
+    prompt = encode_prompt(tokenizer, "1 + 1?", ["a step"] * 2)
+    [(_, result)] = sampler.run([Request(prompt, lambda: script(2))])
+    assert result.value is None
+    assert "not finite" in str(result.error)
+
+
 def test_step_scores_are_read_where_the_verdicts_stand(tokenizer):
     sampler = ScriptedSampler(tokenizer, [chain(GOOD, BAD) + "\n</think>"])
     verdict = verify(sampler, steps=4)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
 from thinkprm_jax.text.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUESTION, THINK_CLOSE, TRIGGERS, YES
 from thinkprm_jax.text.tokenizer import Tokenizer
@@ -264,7 +264,9 @@ def _ask(before: str, step: int) -> str:
 
 
 def _first_of_two(logprobs: Sequence[float] | np.ndarray, temperature: float = 1.0) -> float:
-    """Softmax over two log-probabilities, first entry."""
+    """Softmax over two log-probabilities, first entry; RequestError where the model gave NaN or infinity."""
+    if not np.isfinite(logprobs[:2]).all():
+        raise RequestError("the model's log-probabilities are not finite: its numbers overflow in this dtype")
     difference = (float(logprobs[0]) - float(logprobs[1])) / temperature
     if difference >= 0:
         return 1.0 / (1.0 + math.exp(-difference))
