@@ -81,7 +81,7 @@ class Ours:
 
             return think
 
-        requests = [Request(p, script(n)) for p, n in zip(prompts, new_tokens, strict=True)]
+        requests = [Request(p, script(n), size_hint=n) for p, n in zip(prompts, new_tokens, strict=True)]
         results = dict(self.sampler.run(requests))
         return [results[i].value for i in range(len(prompts))]
 
@@ -166,7 +166,7 @@ def unequal_work(repeats: int) -> None:
     """64 requests with a long tail of lengths: slots are refilled, static batches wait for their longest row."""
     rng = np.random.default_rng(1)
     shape = SHAPES["5m"]
-    new_tokens = np.clip(16 * np.exp(rng.exponential(1.0, 64)), 16, 512).astype(int).tolist()
+    new_tokens = np.clip(16 + rng.exponential(150, 64), 16, 512).astype(int).tolist()
     prompts = rng.integers(1, shape.config.vocab_size, (64, 128)).tolist()
     with tempfile.TemporaryDirectory() as folder:
         save_random(shape.config, Path(folder))

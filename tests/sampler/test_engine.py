@@ -113,6 +113,19 @@ def test_a_sample_does_not_depend_on_the_order_of_requests(tiny_model, mini_toke
     assert [r.value.ids for r in got][::-1] == sampled_reference
 
 
+def test_larger_requests_start_first_and_change_nothing(tiny_model, mini_tokenizer):
+    prompt = ids_of(mini_tokenizer, PROMPTS[1])
+    sizes = [3, 3, 3, 3, 40]
+    plain = [Request(prompt, think(n), 1.0, seed=n) for n in sizes]
+    hinted = [Request(prompt, think(n), 1.0, seed=n, size_hint=n) for n in sizes]
+    steps = []
+    for requests in (plain, hinted):
+        sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=256, chunk=1)
+        steps.append(([r.value.ids for r in results(sampler, requests)], sampler.stats.decode_steps))
+    assert steps[0][0] == steps[1][0]
+    assert steps[1][1] == 40 < steps[0][1]
+
+
 def test_seeds_matter_and_repeat(tiny_model, mini_tokenizer):
     prompt = ids_of(mini_tokenizer, PROMPTS[1])
     requests = [Request(prompt, think(), 1.0, seed=seed) for seed in (1, 2, 1 + 2**32, 1)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -159,15 +160,16 @@ class Sampler:
         return tuple(dict.fromkeys(i for i in (*ids, self.tokenizer.eos_id) if i is not None))
 
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
-        """Runs requests, taken from the iterable as slots become free; yields (index, result) as they finish.
+        """Runs requests; yields (index, result) as they finish.
 
+        Requests are taken from the iterable as slots become free, some in advance (four for each slot).
         A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
         exception of a script or KeyboardInterrupt frees all slots and leaves the sampler usable.
         """
         if self._running:
             raise RuntimeError("this sampler is already running; make another for nested use")
         self._running = True
-        waiting = enumerate(requests)
+        waiting = _by_size(enumerate(requests), 4 * self.slots)
         try:
             while True:
                 yield from self._admit(waiting)
@@ -357,3 +359,13 @@ class Sampler:
         # Come back early once an eighth of the slots wait for the host: they may have work again.
         controls.leave_below[...] = busy - max(self.slots // 8, 1) + 1
         return controls
+
+
+def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tuple[int, Request]]:
+    """Takes ``ahead`` requests at a time and gives the larger ones first.
+
+    A long request that starts last keeps one slot busy while all the others stand empty. Within a window nothing
+    waits for what comes after it, so the order of a long input is kept on the whole.
+    """
+    while window := list(itertools.islice(numbered, ahead)):
+        yield from sorted(window, key=lambda item: -item[1].size_hint)

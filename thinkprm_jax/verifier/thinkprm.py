@@ -245,6 +245,7 @@ class ThinkPRM:
                         functools.partial(script, len(steps)),
                         temperature=self.temperature,
                         seed=_chain_seed(self.seed, chain, ids),
+                        size_hint=len(ids),  # a long solution takes a long chain
                     )
 
         for number, result in self.sampler.run(requests()):
