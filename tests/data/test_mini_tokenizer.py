@@ -137,7 +137,8 @@ def test_control_strings_in_untrusted_text_stay_plain(mini_tokenizer: Tokenizer)
 
 def test_transformers_reads_the_folder():
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    # AutoTokenizer would see a Qwen2 config.json and put Qwen2's own splitting rules in place of the file's.
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(FOLDER)
     ours = Tokenizer.load(FOLDER)
     text = "Mia has 12 apples. The step is \\boxed{correct}"
     assert theirs(text).input_ids == [ours.bos_id, *ours.encode(text)]

@@ -39,6 +39,15 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def rounded(x):
+    """Numbers to four digits: after a restart fewer solutions are judged together, and products round otherwise."""
+    if isinstance(x, dict):
+        return {key: rounded(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [rounded(value) for value in x]
+    return round(x, 4) if isinstance(x, float) else x
+
+
 def test_tables_json_and_details_agree_and_a_stopped_run_goes_on(run, tmp_path):
     output, details = tmp_path / "figures.json", tmp_path / "details.jsonl"
     files = ("--output", "figures.json", "--details", "details.jsonl")
@@ -72,10 +81,11 @@ def test_tables_json_and_details_agree_and_a_stopped_run_goes_on(run, tmp_path):
     details.write_bytes(b"".join(lines[:2]) + lines[2][:40])
     assert run(*files)[0] == 0
     again = json.loads(output.read_text())
-    assert details.read_bytes() == whole
+    assert [rounded(json.loads(line)) for line in details.read_bytes().splitlines()] == [rounded(r) for r in rows]
     assert again["judged_now"] == PROBLEMS - 2
-    assert (again["figures"], again["by"]) == (figures["figures"], figures["by"])
+    assert rounded((again["figures"], again["by"])) == rounded((figures["figures"], figures["by"]))
 
+    whole = details.read_bytes()
     status, _, err = run(*files, "--seed", "1")  # the details are of other problems
     assert status == 2
     assert "details.jsonl" in err

@@ -357,8 +357,9 @@ def test_other_lengths_settings_and_seeds_compile_nothing(tiny_model, mini_token
     results(sampler, batch([9, 21, 31, 40], 0.7, 0.9, 12, 2))
     results(sampler, batch([2, 29, 12, 47], 1.2, 1.0, 0, 3))
     assert sampler.compilations == before
-    Sampler(tiny_model, mini_tokenizer, slots=4, max_length=256, chunk=8)
-    assert sampler.compilations == before
+    another = Sampler(tiny_model, mini_tokenizer, slots=4, max_length=256, chunk=8)
+    results(another, batch([2, 29, 12, 47], 1.2, 1.0, 0, 4))
+    assert another.compilations == before
 
 
 def test_generate_returns_n_completions_a_prompt(tiny_model, mini_tokenizer):

@@ -102,8 +102,8 @@ class ModelConfig:
         if family not in FAMILIES:
             raise UserError(f"{source}: model_type {family!r} is not supported (we have: {', '.join(FAMILIES)})")
         _refuse_unsupported(config, source)
-        rope_theta, rope_scaling = _read_rope(config, source)
         try:
+            rope_theta, rope_scaling = _read_rope(config, source)
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
             eos = config.get("eos_token_id")
@@ -131,7 +131,7 @@ class ModelConfig:
             )
         except KeyError as error:
             raise UserError(f"{source}: {error.args[0]} is missing") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ZeroDivisionError) as error:
             raise UserError(f"{source}: {error}") from None
 
     def to_hf(self) -> dict[str, Any]:

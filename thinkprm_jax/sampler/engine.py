@@ -162,14 +162,18 @@ class Sampler:
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
         """Runs requests; yields (index, result) as they finish.
 
-        Requests are taken from the iterable as slots become free, some in advance (four for each slot).
+        Requests are taken from the iterable as slots become free. Of a sequence, four a slot are in sight at a
+        time, and those with a larger ``size_hint`` start first.
+
         A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
         exception of a script or KeyboardInterrupt frees all slots and leaves the sampler usable.
         """
         if self._running:
             raise RuntimeError("this sampler is already running; make another for nested use")
         self._running = True
-        waiting = _by_size(enumerate(requests), 4 * self.slots)
+        waiting = enumerate(requests)
+        if isinstance(requests, Sequence):
+            waiting = _by_size(waiting, 4 * self.slots)
         try:
             while True:
                 yield from self._admit(waiting)
@@ -210,7 +214,7 @@ class Sampler:
                 continue
             # A slot that already holds this prompt needs no work at all.
             prefix = list(request.prompt[:-1])
-            slot = next((s for s in free if s.holds(prefix)), free[0])
+            slot = next((s for s in free if s.holds(prefix)), min(free, key=lambda s: s.fed))
             free.remove(slot)
             slot.occupy(request, index, start_script(request))
             result = slot.advance(None, self.tokenizer, self.max_length)

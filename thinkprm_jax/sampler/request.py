@@ -116,7 +116,7 @@ class Request:
     top_p: float = 1.0
     top_k: int = 0  # 0: off
     seed: int = 0  # any integer; its low 64 bits count
-    size_hint: int = 0  # expected tokens, roughly; of the requests in sight, larger ones start first
+    size_hint: int = 0  # expected tokens, roughly; of a sequence of requests, larger ones start first
 
     def validate(self, max_length: int, vocab_size: int | None = None) -> None:
         """RequestError where this request can never run under ``max_length`` on a model of that vocabulary."""

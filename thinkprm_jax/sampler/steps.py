@@ -103,7 +103,7 @@ class DeviceSteps:
         self.decode = jax.jit(self._decode, donate_argnums=1)
 
     def compilations(self) -> int:
-        """How many programs have been compiled so far."""
+        """How many programs have been compiled so far; inserts and copies count for all models of the process."""
         jitted = (self.prefill, self.insert, self.copy_rows, self.decode)
         return sum(function._cache_size() for function in jitted)
 

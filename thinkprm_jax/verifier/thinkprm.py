@@ -104,7 +104,8 @@ class ThinkPRM:
       max_length: longest context in tokens: prompt, chain and all that is forced.
       temperature: of the chains; 0 is greedy (all n chains are then the same one, which is run once).
       n: chains a solution; their scores are averaged.
-      seed: the result for a solution depends on its own text and this seed, never on its neighbours.
+      seed: the result for a solution depends on its own text and this seed. Its neighbours can only change the
+        rounding of products (scores by about 1e-6 in float32), and a token where that decides.
       n_thinking_rounds: rounds of :meth:`predict_correctness_batch_sequential_scaling`, and of everything else
         when ``multiround_verifier`` is set; otherwise everything else thinks once. More than 4 need more
         ``triggers``.
@@ -245,7 +246,6 @@ class ThinkPRM:
                         functools.partial(script, len(steps)),
                         temperature=self.temperature,
                         seed=_chain_seed(self.seed, chain, ids),
-                        size_hint=len(ids),  # a long solution takes a long chain
                     )
 
         for number, result in self.sampler.run(requests()):
