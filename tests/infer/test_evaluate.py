@@ -40,7 +40,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def rounded(x):
-    """Numbers to four digits: after a restart fewer solutions are judged together, and products round otherwise."""
+    """Numbers to four digits: after a restart fewer solutions are judged together, and products round anew."""
     if isinstance(x, dict):
         return {key: rounded(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
