@@ -37,8 +37,8 @@ A run that was stopped, even by kill -9, goes on where it was when the same comm
 Exit status: 0 done; 1 some solutions could not be judged (the output says why); 2 bad usage or input.
 
 The bundled model `mini` knows word problems and expressions of one to four steps, one operation a step: sums and
-differences of whole numbers below 200, products of a one-digit and a one- or two-digit number up to 198, and 10%, 20%,
-25% and 50% of whole numbers. About anything else its verdicts mean nothing: see
+differences of whole numbers below 200, products of a one-digit and a one- or two-digit number up to 198, and 10%,
+20%, 25% and 50% of whole numbers. About anything else its verdicts mean nothing: see
 thinkprm_jax/bundled/mini/README.md. For real mathematics give --model launch/ThinkPRM-1.5B, -7B or -14B.
 
 Compiled programs are kept in the user's cache folder: THINKPRM_JAX_CACHE=FOLDER or =off changes that."""
