@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -9,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import r1_tokenizer
+import tiny_model as tiny_model_module
 from flax import nnx
 
-from thinkprm_jax import bundled
-from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.text.tokenizer import Tokenizer
 
@@ -37,22 +37,19 @@ def r1_tokenizer_folder() -> Path:
 @pytest.fixture(scope="session")
 def mini_tokenizer() -> Tokenizer:
     """The tokenizer of the bundled models: small, with R1's control tokens, padding = end of sentence."""
-    return Tokenizer.load(Path(bundled.__file__).parent / "mini")
+    return tiny_model_module.load_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(mini_tokenizer: Tokenizer) -> Decoder:
     """A random Qwen2 with weights large enough that its logits differ and its samples wander."""
-    config = ModelConfig(
-        vocab_size=mini_tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_layers=2,
+    config = dataclasses.replace(
+        tiny_model_module.make_config(mini_tokenizer),
         num_heads=4,
         num_kv_heads=2,
         head_dim=8,
         max_position_embeddings=4096,
         initializer_range=0.3,
-        eos_token_id=mini_tokenizer.eos_id,
+        tie_embeddings=False,
     )
     return Decoder(config, rngs=nnx.Rngs(7))

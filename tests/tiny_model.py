@@ -16,8 +16,8 @@ def load_tokenizer() -> Tokenizer:
     return Tokenizer.load(BUNDLED["mini"])
 
 
-def make_decoder(tokenizer: Tokenizer, seed: int = 0) -> Decoder:
-    config = ModelConfig(
+def make_config(tokenizer: Tokenizer) -> ModelConfig:
+    return ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden_size=32,
         intermediate_size=64,
@@ -29,7 +29,10 @@ def make_decoder(tokenizer: Tokenizer, seed: int = 0) -> Decoder:
         eos_token_id=tokenizer.eos_id,
         initializer_range=0.2,  # large enough for chains that vary
     )
-    return Decoder(config, rngs=nnx.Rngs(seed))
+
+
+def make_decoder(tokenizer: Tokenizer, seed: int = 0) -> Decoder:
+    return Decoder(make_config(tokenizer), rngs=nnx.Rngs(seed))
 
 
 def save_folder(folder: Path, seed: int = 0) -> Path:
