@@ -50,12 +50,40 @@ class ModelSource:
     scratch: ScratchModel | None = None
     tokenizer: str | None = None  # "mini" (bundled), a folder or an id; default: the pretrained model's
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the inputs of matrix products
+    frozen_dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of weights that do not train (beside LoRA)
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"  # the kernel; auto: by platform, and logged
+    # What the backward pass finds in memory: everything; products with weights only; each layer's input only.
+    remat: Literal["none", "products", "layer"] = "none"
 
     def __post_init__(self) -> None:
         if (self.pretrained is None) == (self.scratch is None):
             raise ValueError("give one of pretrained and scratch")
         if self.scratch is not None and self.tokenizer is None:
             raise ValueError("tokenizer is needed with scratch")
+
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al., 2021; peft's arithmetic): W x + alpha / rank * B A x, only A and B train."""
+
+    rank: int = 32
+    alpha: float = 16.0
+    targets: tuple[str, ...] = LORA_TARGETS  # linear maps of every layer, by their Hugging Face names
+    dropout: float = 0.0  # of the inputs of A
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "rank")
+        _at_least(0, self, "alpha", "dropout")
+        if self.dropout >= 1:
+            raise ValueError(f"dropout must be below 1, not {self.dropout}")
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise ValueError("targets must name at least one linear map, each once")
+        for target in self.targets:
+            if target not in LORA_TARGETS:
+                raise ValueError(f"targets: {target} is none of {', '.join(LORA_TARGETS)}")
 
 
 @dataclass(frozen=True)
@@ -74,14 +102,15 @@ class ArithmeticSource:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Exactly one of ``arithmetic`` and ``chains``."""
+    """Exactly one of ``arithmetic``, ``chains`` and ``prm800k``."""
 
     arithmetic: ArithmeticSource | None = None
-    chains: str | None = None  # a JSON or JSON Lines file of chains
+    chains: str | None = None  # a JSON, JSON Lines or parquet file, or a Hugging Face data set id
+    prm800k: str | None = None  # a JSON Lines file in PRM800K's schema; it has no chains: discriminative task only
 
     def __post_init__(self) -> None:
-        if (self.arithmetic is None) == (self.chains is None):
-            raise ValueError("give one of arithmetic and chains")
+        if sum(source is not None for source in (self.arithmetic, self.chains, self.prm800k)) != 1:
+            raise ValueError("give one of arithmetic, chains and prm800k")
 
 
 @dataclass(frozen=True)
@@ -94,6 +123,8 @@ class DataConfig:
     buckets: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
     rows: int | None = None  # rows of a batch, whatever its length; or:
     tokens: int | None = None  # places of a batch: its rows are tokens // bucket
+    packing: bool = False  # several examples in a row of one length (a single bucket), none seeing another
+    examples: int | None = None  # packing only: a batch holds at most so many examples
     shuffle: bool = True  # a new order each epoch, a pure function of (seed, epoch)
     prefetch: int = 8  # batches prepared ahead
 
@@ -102,8 +133,12 @@ class DataConfig:
             raise ValueError("give one of rows and tokens")
         if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
             raise ValueError("buckets must be lengths in rising order")
-        _at_least(1, self, "rows")
+        _at_least(1, self, "rows", "examples")
         _at_least(0, self, "prefetch")
+        if self.packing and len(self.buckets) != 1:
+            raise ValueError("packing needs a single bucket: the length of every row")
+        if self.examples is not None and not self.packing:
+            raise ValueError("examples is for packing only")
         if self.tokens is not None and self.tokens < self.buckets[-1]:
             raise ValueError(f"tokens must be at least the longest bucket, {self.buckets[-1]}")
 
@@ -144,9 +179,11 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class LossConfig:
     verdict_weight: float = 1.0  # of the tokens `correct`, `incorrect`, ` Yes`, ` No` of a chain; others weigh 1
+    chunk: int = 1024  # tokens of a device whose logits exist at once
 
     def __post_init__(self) -> None:
         _at_least(0, self, "verdict_weight")
+        _at_least(1, self, "chunk")
 
 
 @dataclass(frozen=True)
@@ -154,9 +191,10 @@ class CheckpointConfig:
     every_steps: int | None = None
     every_seconds: float | None = 300.0
     keep: int = 3  # the last ones; older ones are deleted
+    keep_every: int | None = None  # but those of a step that is a multiple of this stay
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "every_steps", "keep")
+        _at_least(1, self, "every_steps", "keep", "keep_every")
         _at_least(0, self, "every_seconds")
 
 
@@ -175,26 +213,58 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class VerdictConfig:
+    """Verification of held-out solutions by the model under training, with the sampler: first-error F1."""
+
+    every: int  # steps; also after the last one
+    examples: int = 64  # the first ones of data.evaluation
+    max_length: int = 4096  # of prompt and chain together
+    slots: int = 16
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "every", "examples", "max_length", "slots")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """metrics.jsonl is always written; these are beside it."""
+
+    tensorboard: bool = False  # event files in the run's folder
+    wandb_project: str | None = None
+    peak_tflops: float | None = None  # of one device, for MFU; default: known devices by name, else no MFU
+
+    def __post_init__(self) -> None:
+        if self.peak_tflops is not None and not self.peak_tflops > 0:
+            raise ValueError(f"peak_tflops must be positive, not {self.peak_tflops}")
+
+
+@dataclass(frozen=True)
 class TrainRecipe:
     output: str  # the run's folder; a run found there is continued
     model: ModelSource
     data: DataConfig
     steps: int | None = None  # exactly one of steps and epochs
     epochs: int | None = None
-    seed: int = 0  # of the initial weights and the order of the data
+    # generative: write the chain and the verdict. discriminative: `+` or `-` after every step (DiscPRM).
+    task: Literal["generative", "discriminative"] = "generative"
+    lora: LoraConfig | None = None  # None: all weights train
+    seed: int = 0  # of the initial weights, the order of the data and dropout
     micro_batches: int = 1  # a step's rows are run in so many parts, one after the other
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     log_every: int = 10  # steps between lines of metrics.jsonl
-    evaluate_every: int | None = None  # steps; also after the last one
+    evaluate_every: int | None = None  # steps between held-out losses; also after the last one
+    verdicts: VerdictConfig | None = None
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give one of steps and epochs")
         if self.evaluate_every is not None and self.data.evaluation is None:
             raise ValueError("evaluate_every needs data.evaluation")
+        self._check_task()
         _at_least(1, self, "steps", "epochs", "micro_batches", "log_every", "evaluate_every")
         _at_least(0, self, "seed")
         for bucket in self.data.buckets:
@@ -204,6 +274,33 @@ class TrainRecipe:
                     f"of bucket {bucket}"
                 )
 
+    def _check_task(self) -> None:
+        discriminative = self.task == "discriminative"
+        sources = [self.data.train, *([self.data.evaluation] if self.data.evaluation else [])]
+        if not discriminative and any(source.prm800k is not None for source in sources):
+            raise ValueError("prm800k holds no chains; it needs task: discriminative")
+        if discriminative and self.loss.verdict_weight != 1.0:
+            raise ValueError("loss.verdict_weight is for the generative task only")
+        if self.verdicts is not None and (discriminative or self.data.evaluation is None):
+            raise ValueError("verdicts needs the generative task and data.evaluation")
+        if self.lora is not None and self.model.pretrained is None:
+            raise ValueError("lora needs model.pretrained: random frozen weights learn nothing")
+        if self.lora is not None and self.optimizer.name == "muon":
+            raise ValueError("lora needs optimizer.name: adamw")
 
-# Fields that may change between the parts of one run: they do not touch the weights.
-FREE_FIELDS = ("output", "log_every", "evaluate_every", "checkpoint.", "mesh.", "data.evaluation", "data.prefetch")
+
+# Fields that may change between the parts of one run: they change no number but by rounding.
+FREE_FIELDS = (
+    "output",
+    "log_every",
+    "evaluate_every",
+    "verdicts",
+    "tracking.",
+    "checkpoint.",
+    "mesh.",
+    "model.attention",
+    "model.remat",
+    "loss.chunk",
+    "data.evaluation",
+    "data.prefetch",
+)
