@@ -94,7 +94,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("  rows: 4", "  tokens: 15", "r.yaml, line 5: data: tokens must be at least the longest bucket, 16"),
         ("[8, 16]", "[16, 8]", "r.yaml, line 5: data: buckets must be lengths in rising order"),
         ("    chains: a.jsonl", "    chains: a.jsonl\n    arithmetic: {examples: 1}",
-         "r.yaml, line 6: data.train: give one of arithmetic and chains"),
+         "r.yaml, line 6: data.train: give one of arithmetic, chains and prm800k"),
         ("  pretrained: some/model", "  dtype: float32",
          "r.yaml, line 3: model: give one of pretrained and scratch"),
         ("1e-4", "1e-4\n  adam_learning_rate: 1e-3",
