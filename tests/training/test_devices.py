@@ -34,7 +34,7 @@ def run(sizes, micro_batches):
     trainer = Trainer(config, optimizer, make_mesh(*sizes, devices=devices), "float32", micro_batches)
     state, losses = trainer.init(0), []
     for batch in batches:
-        state, metrics = trainer.train_step(state, trainer.place(batch.arrays()))
+        state, metrics = trainer.train_step(state, trainer.place(batch))
         losses.append(float(metrics["loss"]))
     return trainer, state, losses
 
@@ -59,7 +59,7 @@ found["restored"] = record == {"data": [1]} and all(
     jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), state, moved))
 )
 found["restored_piece"] = moved.params["layers.0.attention.query.kernel"].addressable_shards[0].data.shape
-trainer.train_step(moved, trainer.place(batches[0].arrays()))
+trainer.train_step(moved, trainer.place(batches[0]))
 found["compiles"] = trainer.compiles()
 print(json.dumps(found))
 """

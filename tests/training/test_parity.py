@@ -98,7 +98,7 @@ def untied(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 def loss_and_gradients(pair: Pair, batch: Batch, *options: object) -> tuple:
     trainer = make_trainer(pair.config, *options)
-    return jax.jit(trainer.loss_and_gradients)(pair.params, trainer.place(batch.arrays()))
+    return jax.jit(trainer.loss_and_gradients)(pair.params, trainer.place(batch))
 
 
 def expect(pair: Pair, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
@@ -157,7 +157,7 @@ def test_twenty_steps_of_adamw_and_one_compilation_for_each_bucket(tied: Pair) -
             group["lr"] = rate
         adam.step()
 
-        state, metrics = trainer.train_step(state, trainer.place(batch.arrays()))
+        state, metrics = trainer.train_step(state, trainer.place(batch))
         assert float(metrics["loss"]) == pytest.approx(loss.item(), abs=1e-3)
         assert float(metrics["gradient_norm"]) == pytest.approx(norm.item(), rel=1e-3)
         assert float(metrics["learning_rate"]) == pytest.approx(rate, rel=1e-5)

@@ -10,6 +10,9 @@ parity), :meth:`Decoder.prefill` (keys and values of prompts) and :meth:`Decoder
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,30 +21,61 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.mesh import axis_counts, named_sharding
-from thinkprm_jax.model.attention import attend_cache, attend_sequence
+from thinkprm_jax.model.attention import attend_cache
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.kernels import Execution
+from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec
 from thinkprm_jax.model.products import contract
 from thinkprm_jax.model.rope import rope, rotate
 
 
+@dataclasses.dataclass(frozen=True)
+class _Build:
+    """What every module of a decoder is made with."""
+
+    config: ModelConfig
+    rngs: nnx.Rngs
+    param_dtype: DTypeLike
+    dtype: DTypeLike
+    lora: LoraSpec | None
+
+    def linear(self, inputs: int, outputs: int, bias: bool, path: str | None = None) -> Linear:
+        """``path``: of the map inside its layer; it says whether the map gets an adapter."""
+        adapter = self.lora if self.lora is not None and path in self.lora.paths else None
+        return Linear(self, inputs, outputs, bias, adapter, _PLACES.index(path) if path else 0)
+
+
+_PLACES = tuple(HF_TARGETS.values())
+
+
 class Linear(nnx.Module):
-    """y = x W + b with W [in, out]; the product's inputs in ``dtype``, the result float32."""
+    """y = x W + b with W [in, out], plus the adapter's part; products of ``dtype`` inputs, the result float32."""
 
     def __init__(
-        self, inputs: int, outputs: int, bias: bool, config: ModelConfig, rngs: nnx.Rngs,
-        param_dtype: DTypeLike, dtype: DTypeLike,
-    ) -> None:  # fmt: skip
-        init = nnx.initializers.normal(config.initializer_range)
-        self.kernel = nnx.Param(init(rngs.params(), (inputs, outputs), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((outputs,), param_dtype)) if bias else None
-        self.dtype = dtype
+        self, build: _Build, inputs: int, outputs: int, bias: bool, lora: LoraSpec | None, place: int
+    ) -> None:
+        init = nnx.initializers.normal(build.config.initializer_range)
+        self.kernel = nnx.Param(init(build.rngs.params(), (inputs, outputs), build.param_dtype))
+        self.bias = nnx.Param(jnp.zeros((outputs,), build.param_dtype)) if bias else None
+        self.lora_a = nnx.Param(jnp.zeros((inputs, lora.rank), jnp.float32)) if lora else None
+        self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs), jnp.float32)) if lora else None
+        self.lora, self.place, self.dtype = lora, place, build.dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., in] -> float32 [..., out]."""
+    def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
+        """[..., in] -> float32 [..., out]. ``dropout_key``: of the layer; None: no dropout."""
         leading = "bt"[: x.ndim - 1]
         y = contract(f"{leading}i,io->{leading}o", x, self.kernel[...], self.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(jnp.float32)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(jnp.float32)
+        if self.lora is None:
+            return y
+        if dropout_key is not None and self.lora.dropout:
+            keep = 1 - self.lora.dropout
+            kept = jax.random.bernoulli(jax.random.fold_in(dropout_key, self.place), keep, x.shape)
+            x = jnp.where(kept, x / keep, 0.0)
+        low = contract(f"{leading}i,ir->{leading}r", x, self.lora_a[...], self.dtype)
+        return y + self.lora.scale * contract(f"{leading}r,ro->{leading}o", low, self.lora_b[...], self.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -59,50 +93,72 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     """Projections of grouped-query attention; the attention itself is in :mod:`.attention`."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
+    def __init__(self, build: _Build) -> None:
+        config = build.config
         d, heads = config.hidden_size, config.num_heads * config.head_dim
         kv_heads = config.num_kv_heads * config.head_dim
-        self.query = Linear(d, heads, config.qkv_bias, config, rngs, param_dtype, dtype)
-        self.key = Linear(d, kv_heads, config.qkv_bias, config, rngs, param_dtype, dtype)
-        self.value = Linear(d, kv_heads, config.qkv_bias, config, rngs, param_dtype, dtype)
-        self.output = Linear(heads, d, config.output_bias, config, rngs, param_dtype, dtype)
+        self.query = build.linear(d, heads, config.qkv_bias, "attention.query")
+        self.key = build.linear(d, kv_heads, config.qkv_bias, "attention.key")
+        self.value = build.linear(d, kv_heads, config.qkv_bias, "attention.value")
+        self.output = build.linear(heads, d, config.output_bias, "attention.output")
         self.head_dim = config.head_dim
 
-    def project(self, x: jax.Array, cos: jax.Array, sin: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(
+        self, x: jax.Array, cos: jax.Array, sin: jax.Array, dropout_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[..., D] -> q [..., H, h] (rotated, scaled), k [..., K, h] (rotated), v [..., K, h]."""
 
-        def heads(y: jax.Array) -> jax.Array:
+        def heads(linear: Linear) -> jax.Array:
+            y = linear(x, dropout_key)
             return y.reshape(*y.shape[:-1], -1, self.head_dim)
 
-        q = rotate(heads(self.query(x)), cos, sin) * self.head_dim**-0.5
-        return q, rotate(heads(self.key(x)), cos, sin), heads(self.value(x))
+        q = rotate(heads(self.query), cos, sin) * self.head_dim**-0.5
+        return q, rotate(heads(self.key), cos, sin), heads(self.value)
 
-    def merge(self, heads: jax.Array) -> jax.Array:
+    def merge(self, heads: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """[..., H, h] -> [..., D]."""
-        return self.output(heads.reshape(*heads.shape[:-2], -1))
+        return self.output(heads.reshape(*heads.shape[:-2], -1), dropout_key)
 
 
 class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
+    def __init__(self, build: _Build) -> None:
+        config = build.config
         d, f, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate = Linear(d, f, bias, config, rngs, param_dtype, dtype)
-        self.up = Linear(d, f, bias, config, rngs, param_dtype, dtype)
-        self.down = Linear(f, d, bias, config, rngs, param_dtype, dtype)
+        self.gate = build.linear(d, f, bias, "mlp.gate")
+        self.up = build.linear(d, f, bias, "mlp.up")
+        self.down = build.linear(f, d, bias, "mlp.down")
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+    def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x, dropout_key)) * self.up(x, dropout_key), dropout_key)
 
 
 class Layer(nnx.Module):
     """One pre-norm block."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike, dtype: DTypeLike) -> None:
-        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
-        self.attention = Attention(config, rngs, param_dtype, dtype)
-        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
-        self.mlp = MLP(config, rngs, param_dtype, dtype)
+    def __init__(self, build: _Build) -> None:
+        config = build.config
+        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build.param_dtype)
+        self.attention = Attention(build)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build.param_dtype)
+        self.mlp = MLP(build)
+
+    def sequence(
+        self,
+        x: jax.Array,
+        cos: jax.Array,
+        sin: jax.Array,
+        segment_ids: jax.Array | None,
+        dropout_key: jax.Array | None,
+        execution: Execution,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The residual stream [B, T, D] after this block, and its k, v [B, T, K, h]."""
+        q, k, v = self.attention.project(self.attention_norm(x), cos, sin, dropout_key)
+        attended = execution.attend(q, k, v, segment_ids, self.attention.query.dtype)
+        x = x + self.attention.merge(attended, dropout_key)
+        x = x + self.mlp(self.mlp_norm(x), dropout_key)
+        return execution.constrain(x, "batch", None, None), k, v
 
 
 class Embedding(nnx.Module):
@@ -138,17 +194,18 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
         param_dtype: DTypeLike = jnp.float32,
         dtype: DTypeLike = jnp.float32,
+        lora: LoraSpec | None = None,
+        execution: Execution | None = None,
     ) -> None:
+        """``lora``: adapters beside the named maps, zero until they are set. ``execution``: of whole sequences."""
+        build = _Build(config, rngs, param_dtype, dtype, lora)
         self.config = config
         self.dtype = jnp.dtype(dtype)
+        self.execution = Execution() if execution is None else execution
         self.embed = Embedding(config, rngs, param_dtype)
-        self.layers = nnx.List([Layer(config, rngs, param_dtype, dtype) for _ in range(config.num_layers)])
+        self.layers = nnx.List([Layer(build) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
-        self.head = (
-            None
-            if config.tie_embeddings
-            else Linear(config.hidden_size, config.vocab_size, False, config, rngs, param_dtype, dtype)
-        )
+        self.head = None if config.tie_embeddings else build.linear(config.hidden_size, config.vocab_size, False)
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
@@ -164,10 +221,14 @@ class Decoder(nnx.Module):
         return self.unembed(self.hidden(tokens, positions, segment_ids))
 
     def hidden(
-        self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
+        self,
+        tokens: jax.Array,
+        positions: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """The same without the head: float32 [B, T, D] after the final norm."""
-        return self.norm(self._sequence(tokens, positions, segment_ids)[0])
+        """The same without the head: float32 [B, T, D] after the final norm. ``dropout_key``: of the adapters."""
+        return self.norm(self._sequence(tokens, positions, segment_ids, dropout_key)[0])
 
     def prefill(self, tokens: jax.Array) -> KVCache:
         """Keys and values of tokens int [B, T] from position 0, as a cache of length T in ``dtype``.
@@ -228,23 +289,35 @@ class Decoder(nnx.Module):
         return contract(f"{leading}d,vd->{leading}v", x, self.embed.embedding[...], self.dtype)
 
     def _sequence(
-        self, tokens: jax.Array, positions: jax.Array | None, segment_ids: jax.Array | None
+        self,
+        tokens: jax.Array,
+        positions: jax.Array | None,
+        segment_ids: jax.Array | None,
+        dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
         cos, sin = rope(self.config, np.arange(tokens.shape[1])[None] if positions is None else positions)
-        x = self.embed(tokens)
+        x = self.execution.constrain(self.embed(tokens), "batch", None, None)
         keys, values = [], []
-        for layer in self.layers:
-            q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
-            x = x + layer.attention.merge(attend_sequence(q, k, v, segment_ids, self.dtype))
-            x = x + layer.mlp(layer.mlp_norm(x))
+        for number, layer in enumerate(self.layers):
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+            run = functools.partial(
+                layer.sequence,
+                cos=cos,
+                sin=sin,
+                segment_ids=segment_ids,
+                dropout_key=key,
+                execution=self.execution,
+            )
+            x, k, v = self.execution.checkpointed(run)(x)
             keys.append(k)
             values.append(v)
         return x, keys, values
 
 
-def parameter_axes(config: ModelConfig) -> dict[str, tuple[str | None, ...]]:
+def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[str, tuple[str | None, ...]]:
     """Logical axes of every parameter, by its dotted path; :mod:`thinkprm_jax.mesh` maps them to mesh axes."""
+    adapted = lora.paths if lora is not None else ()
     axes: dict[str, tuple[str | None, ...]] = {
         "embed.embedding": ("vocab", "embed"),
         "norm.scale": (None,),
@@ -265,6 +338,9 @@ def parameter_axes(config: ModelConfig) -> dict[str, tuple[str | None, ...]]:
             axes[f"{layer}.{name}.kernel"] = (inputs, outputs)
             if bias:
                 axes[f"{layer}.{name}.bias"] = (outputs,)
+            if name in adapted:
+                axes[f"{layer}.{name}.lora_a"] = (inputs, None)
+                axes[f"{layer}.{name}.lora_b"] = (None, outputs)
         axes[f"{layer}.attention_norm.scale"] = (None,)
         axes[f"{layer}.mlp_norm.scale"] = (None,)
     return axes

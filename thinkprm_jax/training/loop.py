@@ -77,7 +77,7 @@ def fit(
                     f"the training data ends after step {step}: no example fits into a bucket"
                 ) from None
             rates.seconds["data"] += time.perf_counter() - started
-            state, metrics = trainer.train_step(state, trainer.place(batch.arrays()))
+            state, metrics = trainer.train_step(state, trainer.place(batch))
             step += 1
             rates.add(batch.real_tokens, batch.target_tokens, batch.tokens.size)
             if pending is not None:
@@ -119,7 +119,7 @@ def _in_words(values: dict[str, float]) -> str:
 
 def evaluate(trainer: Trainer, state: TrainState, held_out: Sequence[Batch]) -> dict[str, float]:
     """Teacher-forced figures on the held-out set: loss, tokens right, chains with every token right."""
-    sums = [trainer.evaluate_step(state.params, trainer.place(batch.arrays())) for batch in held_out]
+    sums = [trainer.evaluate_step(state, trainer.place(batch)) for batch in held_out]
     total = Sums(*(float(jnp.sum(jnp.stack(field))) for field in zip(*sums, strict=True)))
     return {
         "held_out_loss": total.loss / max(total.weight, 1e-6),

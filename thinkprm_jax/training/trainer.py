@@ -18,10 +18,13 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_axes
-from thinkprm_jax.training.loss import Sums, token_sums
+from thinkprm_jax.model.kernels import Execution
+from thinkprm_jax.model.lora import LoraSpec, init_lora
+from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
 
 Params = dict[str, jax.Array]
 Arrays = Mapping[str, jax.Array]
@@ -30,11 +33,17 @@ Arrays = Mapping[str, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """params: float32 master weights by path. opt_state: of the optax chain. step: int32 scalar, steps done."""
+    """params: what trains, float32 by path. opt_state: of the optax chain. step: int32 scalar, steps done.
+    frozen: weights that do not train (LoRA's base) by path; no part of a checkpoint."""
 
     params: Params
     opt_state: Any
     step: jax.Array
+    frozen: Params = dataclasses.field(default_factory=dict)
+
+    def saved(self) -> TrainState:
+        """What a checkpoint holds."""
+        return dataclasses.replace(self, frozen={})
 
 
 class Trainer:
@@ -48,18 +57,42 @@ class Trainer:
         dtype: Any = jnp.bfloat16,
         micro_batches: int = 1,
         learning_rate: Callable[[jax.Array], jax.Array] | None = None,
+        *,
+        objective: Objective | None = None,
+        lora: LoraSpec | None = None,
+        frozen_dtype: Any = jnp.bfloat16,
+        execution: Execution | None = None,
+        seed: int = 0,
     ) -> None:
-        self.config, self.mesh, self.optimizer = config, mesh, optimizer
-        self._learning_rate = learning_rate
-        self._micro_batches = micro_batches
-        self._build = lambda rngs: Decoder(config, rngs=rngs, param_dtype=jnp.float32, dtype=dtype)
+        """
+        Args:
+          dtype: of the inputs of matrix products. micro_batches: parts of a batch run one after the other.
+          learning_rate: by step, for the metrics. objective: what the loss is taken over.
+          lora: adapters train, everything else is frozen and held in ``frozen_dtype``.
+          execution: attention kernel and rematerialisation; its mesh is set here. seed: of dropout.
+        """
+        self.config, self.mesh, self.optimizer, self.lora = config, mesh, optimizer, lora
+        self.objective = Objective() if objective is None else objective
+        self.execution = dataclasses.replace(execution or Execution(), mesh=mesh)
+        self._learning_rate, self._micro_batches, self._seed = learning_rate, micro_batches, seed
+        self._frozen_dtype = jnp.dtype(frozen_dtype)
+        self._build = lambda rngs: Decoder(config, rngs=rngs, dtype=dtype, lora=lora, execution=self.execution)
         abstract = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
         self._graph, variables = nnx.split(abstract, nnx.Param)
         self._names = parameter_names(variables)
         self._tree = jax.tree.structure(variables)
+        self._shapes = {name: leaf.shape for name, leaf in flatten(variables).items()}
+        self._trains = [name for name in self._names if lora is None or name.endswith((".lora_a", ".lora_b"))]
+        self._head_name = "embed.embedding" if config.tie_embeddings else "head.kernel"
+        self._head = Head(
+            config.tie_embeddings,
+            jnp.dtype(dtype).name,
+            self.objective.chunk,
+            trains=self._head_name in self._trains,
+            mesh=mesh if mesh.size > 1 else None,
+        )
         self.shardings = self._state_shardings()
-        batch = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None))
-        self._batch_sharding = batch
+        self._batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None))
         replicated = NamedSharding(mesh, PartitionSpec())
         self._train = jax.jit(self._train_step, donate_argnums=0, out_shardings=(self.shardings, replicated))
         self._evaluate = jax.jit(self._evaluate_step, out_shardings=replicated)
@@ -68,72 +101,125 @@ class Trainer:
 
     def init(self, seed: int) -> TrainState:
         """Random weights, a pure function of ``seed``, the same on every mesh."""
+        if self.lora is not None:
+            raise ValueError("adapters train on given weights: start_from")
 
         def create() -> TrainState:
-            return self._start(flatten(nnx.state(self._build(nnx.Rngs(seed)), nnx.Param)))
+            return self._start(flatten(nnx.state(self._build(nnx.Rngs(seed)), nnx.Param)), {})
 
         return jax.jit(create, out_shardings=self.shardings)()
 
-    def start_from(self, params: Params) -> TrainState:
-        """A new state around given weights (any floating dtype)."""
-        params = {name: jnp.asarray(params[name], jnp.float32) for name in self._names}
-        return jax.jit(self._start, out_shardings=self.shardings)(params)
+    def start_from(self, weights: Params, seed: int = 0, donate: bool = False) -> TrainState:
+        """A new state around given weights of any floating dtype. ``seed``: of new adapters. ``donate``: where
+        dtype and sharding are the state's already, the weights are taken over instead of copied."""
+        base = {name: weights[name] for name in self._names if name in self._frozen_names or not self.lora}
 
-    def abstract_state(self) -> TrainState:
-        """Shapes, dtypes and shardings of the state, for restoring."""
-        shapes = jax.eval_shape(self._start, self._abstract_params())
-        return jax.tree.map(
+        def create(base: Params) -> TrainState:
+            if self.lora is None:
+                return self._start({name: value.astype(jnp.float32) for name, value in base.items()}, {})
+            return self._start(init_lora(self.config, self.lora, seed), self._freeze(base))
+
+        return jax.jit(create, out_shardings=self.shardings, donate_argnums=0 if donate else ())(base)
+
+    def with_frozen(self, state: TrainState, weights: Params) -> TrainState:
+        """A restored state with its frozen weights (donated); as it is where everything trains."""
+        if self.lora is None:
+            return state
+        base = {name: weights[name] for name in self._frozen_names}
+        freeze = jax.jit(self._freeze, out_shardings=self.shardings.frozen, donate_argnums=0)
+        return dataclasses.replace(state, frozen=freeze(base))
+
+    def abstract_state(self, frozen: bool = False) -> TrainState:
+        """Shapes, dtypes and shardings of the state; without the frozen weights, as a checkpoint has it."""
+        shapes = jax.eval_shape(self._start, self._abstract_params(), self._abstract_frozen())
+        state = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             self.shardings,
         )
+        return state if frozen else state.saved()
 
-    def model(self, params: Arrays) -> Decoder:
-        """The module around ``params``."""
-        variables = jax.tree.unflatten(self._tree, [params[name] for name in self._names])
-        return nnx.merge(self._graph, variables)
+    def model(self, params: Arrays, frozen: Arrays | None = None) -> Decoder:
+        """The module around ``params`` (and, with LoRA, the ``frozen`` rest; adapters stay beside their maps)."""
+        values = {**params, **(frozen or {})}
+        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, [values[name] for name in self._names]))
 
     # Steps
 
-    def place(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """Host rows onto the mesh, split over data and fsdp."""
-        return {name: jax.device_put(value, self._batch_sharding) for name, value in arrays.items()}
+    def rows_wanted(self, rows: int) -> list[int] | None:
+        """Of a batch of so many rows, those that this process's devices hold; None: all."""
+        if jax.process_count() == 1:
+            return None
+        pieces = self._batch_sharding.addressable_devices_indices_map((rows, 1)).values()
+        return sorted({row for piece in pieces for row in range(*piece[0].indices(rows))})
+
+    def place(self, batch: Batch) -> Arrays:
+        """Host rows onto the mesh, split over data and fsdp. Every process brings the rows of its own devices."""
+        return {name: self._place(value, batch) for name, value in batch.arrays().items()}
+
+    def _place(self, value: np.ndarray, batch: Batch) -> jax.Array:
+        if batch.local_rows is None:
+            return jax.device_put(value, self._batch_sharding)
+        at = {row: place for place, row in enumerate(batch.local_rows)}
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            return value[[at[row] for row in range(*index[0].indices(batch.rows))]]
+
+        return jax.make_array_from_callback((batch.rows, *value.shape[1:]), self._batch_sharding, piece)
 
     def train_step(self, state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, jax.Array]]:
         """One update; ``state`` is donated. Metrics are scalars on the device."""
         return self._train(state, batch)
 
-    def evaluate_step(self, params: Params, batch: Arrays) -> Sums:
-        return self._evaluate(params, batch)
+    def evaluate_step(self, state: TrainState, batch: Arrays) -> Sums:
+        return self._evaluate(state.params, state.frozen, batch)
 
     def compiles(self) -> int:
         """How many shapes the training step has been compiled for."""
         return self._train._cache_size()
 
-    def loss_and_gradients(self, params: Params, batch: Arrays) -> tuple[Sums, Params]:
-        """Sums over the whole batch and the gradients of loss / weight; jittable."""
-        total = jnp.maximum(jnp.sum(batch["weights"]), 1e-6)
+    def lower(self, rows: int, length: int, packed: bool) -> jax.stages.Lowered:
+        """The training step for batches of this shape, from shapes alone."""
+        names = {"tokens": jnp.int32, "targets": jnp.int32, "weights": jnp.float32}
+        names |= {"positions": jnp.int32, "segment_ids": jnp.int32} if packed else {}
+        batch = {
+            name: jax.ShapeDtypeStruct((rows, length), dtype, sharding=self._batch_sharding)
+            for name, dtype in names.items()
+        }
+        return self._train.lower(self.abstract_state(frozen=True), batch)
 
-        def part(params: Params, rows: Arrays) -> tuple[jax.Array, Sums]:
-            sums = self._sums(params, rows)
+    def loss_and_gradients(
+        self, params: Params, batch: Arrays, frozen: Params | None = None, step: jax.Array | int = 0
+    ) -> tuple[Sums, Params]:
+        """Sums over the whole batch and the gradients of loss / weight; jittable. ``step`` chooses the dropout."""
+        total = jnp.maximum(jnp.sum(batch["weights"]), 1e-6)
+        key = jax.random.fold_in(jax.random.key(self._seed), step) if self.lora and self.lora.dropout else None
+
+        def part(params: Params, rows: Arrays, number: jax.Array) -> tuple[jax.Array, Sums]:
+            sums = self._sums(params, frozen or {}, rows, None if key is None else jax.random.fold_in(key, number))
             return sums.loss / total, sums
 
         gradients_of = jax.grad(part, has_aux=True)
         if self._micro_batches == 1:
-            gradients, sums = gradients_of(params, batch)
+            gradients, sums = gradients_of(params, batch, jnp.int32(0))
             return sums, gradients
-        parts = {name: value.reshape(self._micro_batches, -1, value.shape[1]) for name, value in batch.items()}
+        parts = {name: self._in_parts(value) for name, value in batch.items()}
 
-        def add(carry: tuple[Sums, Params], rows: Arrays) -> tuple[tuple[Sums, Params], None]:
-            gradients, sums = gradients_of(params, rows)
+        def add(carry: tuple[Sums, Params], part: tuple[Arrays, jax.Array]) -> tuple[tuple[Sums, Params], None]:
+            gradients, sums = gradients_of(params, *part)
             return jax.tree.map(jnp.add, carry, (sums, gradients)), None
 
         zero = (Sums(*[jnp.zeros((), jnp.float32)] * len(Sums._fields)), jax.tree.map(jnp.zeros_like, params))
-        (sums, gradients), _ = jax.lax.scan(add, zero, parts)
+        (sums, gradients), _ = jax.lax.scan(add, zero, (parts, jnp.arange(self._micro_batches)))
         return sums, gradients
 
+    def _in_parts(self, value: jax.Array) -> jax.Array:
+        """[B, T] -> [micro_batches, B / micro_batches, T]: every n-th row, so that each device keeps its own."""
+        value = value.reshape(-1, self._micro_batches, value.shape[1]).swapaxes(0, 1)
+        return self.execution.constrain(value, None, "batch", None)
+
     def _train_step(self, state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, jax.Array]]:
-        sums, gradients = self.loss_and_gradients(state.params, batch)
+        sums, gradients = self.loss_and_gradients(state.params, batch, state.frozen, state.step)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         metrics = {
             "loss": sums.loss / jnp.maximum(sums.weight, 1e-6),
@@ -141,34 +227,52 @@ class Trainer:
         }
         if self._learning_rate is not None:
             metrics["learning_rate"] = self._learning_rate(state.step)
-        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1, state.frozen), metrics
 
-    def _evaluate_step(self, params: Params, batch: Arrays) -> Sums:
-        return self._sums(params, batch)
+    def _evaluate_step(self, params: Params, frozen: Params, batch: Arrays) -> Sums:
+        return self._sums(params, frozen, batch)
 
-    def _sums(self, params: Params, batch: Arrays) -> Sums:
-        logits = self.model(params)(batch["tokens"])
-        return token_sums(logits, batch["targets"], batch["weights"])
+    def _sums(self, params: Params, frozen: Params, batch: Arrays, dropout_key: jax.Array | None = None) -> Sums:
+        model = self.model(params, frozen)
+        x = model.hidden(batch["tokens"], batch.get("positions"), batch.get("segment_ids"), dropout_key)
+        kernel = {**frozen, **params}[self._head_name]
+        if self.objective.choices is None:
+            return token_sums(self._head, x, kernel, batch["targets"], batch["weights"])
+        chosen = jnp.asarray(self.objective.choices)
+        kernels = kernel[chosen] if self.config.tie_embeddings else kernel[:, chosen].T
+        return choice_sums(self.objective.choices, x, kernels, batch["targets"], batch["weights"])
 
     # Shapes and shardings
 
-    def _start(self, params: Params) -> TrainState:
-        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32))
+    @property
+    def _frozen_names(self) -> list[str]:
+        trains = set(self._trains)
+        return [name for name in self._names if name not in trains]
+
+    def _start(self, params: Params, frozen: Params) -> TrainState:
+        return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
+
+    def _freeze(self, weights: Params) -> Params:
+        return {name: value.astype(self._frozen_dtype) for name, value in weights.items()}
 
     def _abstract_params(self) -> Params:
-        return jax.eval_shape(lambda: flatten(nnx.state(self._build(nnx.Rngs(0)), nnx.Param)))
+        return {name: jax.ShapeDtypeStruct(self._shapes[name], jnp.float32) for name in self._trains}
+
+    def _abstract_frozen(self) -> Params:
+        return {name: jax.ShapeDtypeStruct(self._shapes[name], self._frozen_dtype) for name in self._frozen_names}
 
     def _state_shardings(self) -> TrainState:
-        axes, counts = parameter_axes(self.config), axis_counts(self.config)
+        axes, counts = parameter_axes(self.config, self.lora), axis_counts(self.config)
         by_name = {name: named_sharding(self.mesh, axes[name], counts) for name in self._names}
         params = self._abstract_params()
-        state = jax.eval_shape(self._start, params)
+        state = jax.eval_shape(self._start, params, self._abstract_frozen())
         replicated = NamedSharding(self.mesh, PartitionSpec())
 
         def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             """An optimizer array that has a parameter's name and shape is split like it; others are copied."""
             name = next((str(key.key) for key in reversed(path) if getattr(key, "key", None) in by_name), None)
-            return by_name[name] if name is not None and leaf.shape == params[name].shape else replicated
+            return by_name[name] if name is not None and leaf.shape == self._shapes[name] else replicated
 
         return jax.tree_util.tree_map_with_path(of, state)
 

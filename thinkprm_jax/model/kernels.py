@@ -1,0 +1,192 @@
+"""Which kernel computes attention over whole sequences, and on which devices its parts run.
+
+``xla``: :func:`thinkprm_jax.model.attention.attend_sequence`, everywhere. ``cudnn``: fused attention on NVIDIA
+GPUs. ``splash``: the block-sparse Pallas kernel that ships with JAX, on TPUs. Each of them keeps the segments of
+packed rows apart; a kernel that cannot is not in this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.mesh import LOGICAL_AXES
+from thinkprm_jax.model.attention import attend_sequence
+from thinkprm_jax.model.config import ModelConfig
+
+Kernel = Literal["xla", "cudnn", "splash"]
+Remat = Literal["none", "products", "layer"]
+SPLASH_BLOCK = 512
+_SPLASH_LANES = 128
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a decoder computes whole sequences. Changes no number but by rounding; hashable, a jit-static part.
+
+    mesh: None: one device, or shardings left to the partitioner. remat: what the backward pass finds in memory:
+    ``none`` everything, ``products`` the products with weights, ``layer`` the input of each layer. interpret: the
+    splash kernel is interpreted (tests without a TPU).
+    """
+
+    attention: Kernel = "xla"
+    remat: Remat = "none"
+    mesh: Mesh | None = None
+    interpret: bool = False
+
+    def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
+        """Says how ``x`` is split, one logical axis (of ``mesh.LOGICAL_AXES``) or None a dimension.
+
+        Without it the partitioner may split activations as their weights are and move them around each product.
+        """
+        if self.mesh is None or self.mesh.size == 1:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, self._spec(axes, x.shape)))
+
+    def _spec(self, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
+        assert self.mesh is not None
+        entries: list[Any] = []
+        for axis, size in zip(axes, shape, strict=True):
+            names = tuple(name for name in LOGICAL_AXES[axis] if self.mesh.shape[name] > 1) if axis else ()
+            split = 1
+            for name in names:
+                split *= self.mesh.shape[name]
+            entries.append(names if names and size % split == 0 else None)
+        return PartitionSpec(*entries)
+
+    def checkpointed(self, function: Any) -> Any:
+        """``function`` with this rematerialisation."""
+        if self.remat == "none":
+            return function
+        policies = jax.checkpoint_policies
+        keep = policies.nothing_saveable if self.remat == "layer" else policies.dots_with_no_batch_dims_saveable
+        return jax.checkpoint(function, policy=keep)
+
+    def attend(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike
+    ) -> jax.Array:
+        """Causal attention: q [B, T, H, h] rotated and scaled, k, v [B, T, K, h] -> float32 [B, T, H, h].
+
+        segment_ids: int [B, T] or None; tokens attend only within equal ids.
+        """
+        q = self.constrain(q, "batch", None, "heads", None)
+        k = self.constrain(k, "batch", None, "kv_heads", None)
+        v = self.constrain(v, "batch", None, "kv_heads", None)
+        if self.attention == "cudnn":
+            return _attend_cudnn(q, k, v, segment_ids, dtype)
+        if self.attention == "splash":
+            return self._attend_splash(q, k, v, segment_ids, dtype)
+        return attend_sequence(q, k, v, segment_ids, dtype)
+
+    def _attend_splash(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike
+    ) -> jax.Array:
+        """Each device runs the kernel on its own rows and heads: Pallas calls are not partitioned by XLA."""
+        q, k, v = (x.astype(dtype).transpose(0, 2, 1, 3) for x in (q, k, v))
+        ids = jnp.zeros((q.shape[0], q.shape[2]), jnp.int32) if segment_ids is None else segment_ids
+        if self.mesh is None or self.mesh.size == 1:
+            return _splash(q, k, v, ids, self.interpret).transpose(0, 2, 1, 3)
+        if k.shape[1] % self.mesh.shape["tensor"]:  # every device needs the KV heads of its own query heads
+            k, v = (jnp.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
+        split = self._spec(("batch", "heads", None, None), q.shape)
+        kv_split = self._spec(("batch", "heads", None, None), k.shape)
+        rows = self._spec(("batch", None), ids.shape)
+        run = jax.shard_map(
+            lambda q, k, v, ids: _splash(q, k, v, ids, self.interpret),
+            mesh=self.mesh,
+            in_specs=(split, kv_split, kv_split, rows),
+            out_specs=split,
+            check_vma=False,  # Pallas calls carry no information about varying axes
+        )
+        return run(q, k, v, ids).transpose(0, 2, 1, 3)
+
+
+def choose_attention(
+    requested: Literal["auto", "xla", "cudnn", "splash"],
+    config: ModelConfig,
+    dtype: DTypeLike,
+    length: int,
+    platform: str,
+) -> tuple[Kernel, str]:
+    """The kernel, and in words why. ``length``: T of every row.
+
+    Raises:
+      UserError: a kernel was asked for by name and cannot run.
+    """
+    obstacles = {
+        "xla": None,
+        "cudnn": _cudnn_obstacle(config, dtype, platform),
+        "splash": _splash_obstacle(config, length, platform),
+    }
+    if requested != "auto":
+        if obstacles[requested]:
+            raise UserError(f"attention {requested} cannot run: {obstacles[requested]}")
+        return requested, "asked for"
+    fast: dict[str, Kernel] = {"gpu": "cudnn", "cuda": "cudnn", "tpu": "splash"}
+    kernel = fast.get(platform)
+    if kernel is None:
+        return "xla", f"there is no fused kernel for {platform}"
+    if obstacles[kernel]:
+        return "xla", f"{kernel} cannot run: {obstacles[kernel]}"
+    return kernel, f"the fused kernel of {platform}"
+
+
+def _cudnn_obstacle(config: ModelConfig, dtype: DTypeLike, platform: str) -> str | None:
+    if platform not in ("gpu", "cuda"):
+        return f"it needs an NVIDIA GPU, this is {platform}"
+    if jnp.dtype(dtype) != jnp.bfloat16:
+        return f"it needs bfloat16 products, not {jnp.dtype(dtype).name}"
+    if config.head_dim % 8 or config.head_dim > 128:
+        return f"it needs heads of a multiple of 8 up to 128, not {config.head_dim}"
+    return None
+
+
+def _splash_obstacle(config: ModelConfig, length: int, platform: str) -> str | None:
+    if platform != "tpu":
+        return f"it needs a TPU, this is {platform}"
+    if config.head_dim % _SPLASH_LANES:
+        return f"it needs heads of a multiple of {_SPLASH_LANES}, not {config.head_dim}"
+    if length % _SPLASH_LANES:
+        return f"it needs rows of a multiple of {_SPLASH_LANES} tokens, not {length}"
+    return None
+
+
+def _attend_cudnn(
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike
+) -> jax.Array:
+    mask = None if segment_ids is None else (segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
+    q, k, v = (x.astype(dtype) for x in (q, k, v))
+    output = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0, is_causal=True, implementation="cudnn")
+    return output.astype(jnp.float32)
+
+
+def _splash(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array, interpret: bool) -> jax.Array:
+    """q [B, H, T, h], k, v [B, K, T, h], ids [B, T] -> float32 [B, H, T, h]."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_kernel as splash,
+    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        splash_attention_mask as masks,
+    )
+
+    heads, length = q.shape[1], q.shape[2]
+    size = next(size for size in (SPLASH_BLOCK, 256, _SPLASH_LANES) if length % size == 0)
+    blocks = splash.BlockSizes(
+        block_q=size, block_kv=size, block_kv_compute=size, block_q_dkv=size, block_kv_dkv=size,
+        block_kv_dkv_compute=size, block_q_dq=size, block_kv_dq=size,
+    )  # fmt: skip
+    mask = masks.MultiHeadMask([masks.CausalMask((length, length)) for _ in range(heads)])
+    kernel = splash.make_splash_mha(
+        mask=mask, head_shards=1, q_seq_shards=1, block_sizes=blocks, interpret=interpret
+    )
+    output = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=splash.SegmentIds(q=ids, kv=ids)))(
+        q, k, v, ids
+    )
+    return output.astype(jnp.float32)
