@@ -19,7 +19,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Example:
-    """ids int [n]; weights float32 [n]: the weight of each token as a target, 0 on the prompt."""
+    """ids int [n]; weights float32 [n]: the weight of each token as a target, 0 on the prompt.
+
+    It takes n - 1 places of a row: each id but the last is an input, each but the first a target.
+    """
 
     ids: np.ndarray
     weights: np.ndarray
@@ -90,11 +93,9 @@ def make_batch(examples: Sequence[Example], rows: int, length: int) -> Batch:
     targets = np.zeros((rows, length), np.int32)
     weights = np.zeros((rows, length), np.float32)
     for row, example in enumerate(examples):
-        inputs = len(example.ids) - 1
-        tokens[row, :inputs] = example.ids[:-1]
-        targets[row, :inputs] = example.ids[1:]
-        weights[row, :inputs] = example.weights[1:]
-    real = sum(len(example.ids) - 1 for example in examples)
+        for array, column in zip((tokens, targets, weights), example.columns, strict=True):
+            array[row, : example.inputs] = column
+    real = sum(example.inputs for example in examples)
     return Batch(tokens, targets, weights, real, int(np.count_nonzero(weights)))
 
 
@@ -130,7 +131,7 @@ def batches(
             index = int(order[position])
             position += 1
             example = dataset[index]
-            bucket = None if example is None else bucket_of(len(example.ids) - 1, buckets)
+            bucket = None if example is None else bucket_of(example.inputs, buckets)
             if bucket is None:
                 left_out += 1
                 continue
