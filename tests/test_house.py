@@ -14,7 +14,8 @@ PACKAGE = "thinkprm_jax"
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
-    "mesh": set(),
+    "peers": set(),
+    "mesh": {"peers"},
     "recipe": set(),
     "bundled": set(),
     "program": set(),
