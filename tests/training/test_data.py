@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -12,7 +13,8 @@ import tiny_training
 
 from thinkprm_jax.data.arithmetic import example
 from thinkprm_jax.data.batches import BatchState, Example, Prefetcher, batches, epoch_order, make_batch
-from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains
+from thinkprm_jax.data.chains import TOO_LONG, LeftOut
+from thinkprm_jax.data.sources import ChainDataset, TokenisedDataset, arithmetic_chains, listed_chains
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.text.prompts import encode_prompt
@@ -62,18 +64,20 @@ def test_weights_of_verdicts(mini_tokenizer: Tokenizer) -> None:
     np.testing.assert_array_equal(heavy.weights > 0, plain.weights > 0)  # the prompt still counts for nothing
 
 
-class Lengths:
-    """A dataset of examples whose first id is their index; a length of None is left out."""
+class Lengths(TokenisedDataset):
+    """Examples of so many ids, all equal to the example's index; a length of None is left out."""
+
+    fingerprint = "lengths"
 
     def __init__(self, lengths: list[int | None]) -> None:
+        super().__init__(len(lengths))
         self.lengths = lengths
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index: int) -> Example | None:
+    def make(self, index: int) -> Example:
         length = self.lengths[index]
-        return None if length is None else Example(np.full(length, index, np.int32), np.ones(length, np.float32))
+        if length is None:
+            raise LeftOut("none", "in this test")
+        return Example(np.full(length, index, np.int32), np.ones(length, np.float32))
 
 
 LENGTHS = Lengths([9, 3, 5, None, 8, 2, 9, 4, 5, 6, 99, 7, 3])
@@ -113,16 +117,81 @@ def test_every_example_is_seen_once_an_epoch_in_its_bucket() -> None:
     assert orders[0] == orders[2] != orders[1]
 
 
-def test_a_stream_without_usable_examples_ends() -> None:
-    assert list(batches(Lengths([None, 99]), (4, 8), lambda _: 2)) == []
+@pytest.mark.parametrize(("buckets", "packing"), [((4, 8), False), ((8,), True)])
+def test_a_stream_without_usable_examples_ends(buckets: tuple[int, ...], packing: bool) -> None:
+    assert list(batches(Lengths([None, 99]), buckets, lambda _: 2, packing=packing)) == []
+
+
+@pytest.mark.parametrize(("buckets", "packing"), [((4, 8), False), ((8,), True)])
+def test_a_process_lays_out_its_rows_of_the_same_batches(buckets: tuple[int, ...], packing: bool) -> None:
+    def of(local_rows: list[int] | None, dataset: Lengths) -> list:
+        kept = {"packing": packing, "local_rows": lambda rows: local_rows}
+        return list(batches(dataset, buckets, lambda _: 4, 7, epochs=2, **kept))
+
+    mine = Lengths(LENGTHS.lengths)
+    made = []
+    mine.make = lambda index: made.append(index) or LENGTHS.make(index)
+    for index in range(len(mine)):
+        mine.length(index)  # sizes are known, as after a first epoch
+    mine._kept.clear()
+    made.clear()
+    whole, part = of(None, LENGTHS), of([3, 1], mine)
+    assert len(part) == len(whole)
+    for (batch, state), (local, local_state) in zip(whole, part, strict=True):
+        assert (local.rows, local.local_rows, local_state) == (4, [3, 1], state)
+        assert (local.places, local.real_tokens) == (batch.tokens.size, batch.real_tokens)
+        assert (local.target_tokens, local.examples) == (batch.target_tokens, batch.examples)
+        assert batch.target_tokens == np.count_nonzero(batch.weights)
+        for name, values in batch.arrays().items():
+            np.testing.assert_array_equal(local.arrays()[name], values[[3, 1]])
+    held = {int(token) for local, _ in part for token in local.tokens[local.weights > 0]}
+    assert set(made) == held  # nobody tokenises the rows of other processes
 
 
 def test_left_out_examples_are_named(mini_tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     dataset = arithmetic_dataset(mini_tokenizer, longest=130)
     kept = [dataset[index] is not None for index in range(len(dataset))]
     assert 0 < sum(kept) < len(kept)
-    assert f"example {kept.index(False)} is left out" in caplog.text
+    assert f"example {kept.index(False)} is left out: too long: " in caplog.text
+    assert [dataset.length(index) is not None for index in range(len(dataset))] == kept  # asked again, named once
     assert caplog.text.count("is left out") == kept.count(False)
+    assert dataset.report.reasons == {TOO_LONG: kept.count(False)}
+
+
+def test_a_dataset_remembers_sizes_and_the_latest_examples(mini_tokenizer: Tokenizer) -> None:
+    made = []
+
+    class Counted(ChainDataset):
+        def make(self, index: int) -> Example:
+            made.append(index)
+            return super().make(index)
+
+    dataset = Counted(6, arithmetic_chains(0, "train", 0), mini_tokenizer, 4096)
+    sizes = [(dataset.length(index), dataset.targets(index)) for index in range(6)]
+    for index, (places, targets) in enumerate(sizes):
+        batch = make_batch([dataset[index]], 1, 512)
+        assert (batch.real_tokens, batch.target_tokens) == (places, targets)
+    assert made == list(range(6))
+    dataset._room = -1  # as if much more had been read
+    dataset._keep(0, dataset[0])
+    assert dataset.length(1) == sizes[1][0]
+    assert made == list(range(6))
+    dataset[1]
+    assert made == [*range(6), 1]
+
+
+def test_the_fingerprint_follows_the_content(mini_tokenizer: Tokenizer) -> None:
+    def fingerprint(chains: list, size: int) -> str:
+        return ChainDataset(size, listed_chains(chains), mini_tokenizer, 4096).fingerprint
+
+    chains = [example(0, index) for index in range(4)]
+    same = fingerprint([example(0, index) for index in range(4)], 4)
+    assert fingerprint(chains, 4) == same
+    edited = [*chains[:3], dataclasses.replace(chains[3], chain=chains[3].chain + " ")]
+    streams = [arithmetic_dataset(mini_tokenizer, size).fingerprint for size in (4, 5)]
+    others = [fingerprint(edited, 4), fingerprint(chains[::-1], 4), fingerprint(chains[:3], 3), *streams]
+    assert len({same, *others}) == 6
+    assert streams[0] == arithmetic_dataset(mini_tokenizer, 4).fingerprint
 
 
 def test_prefetching_keeps_order_and_passes_errors_on() -> None:
@@ -160,7 +229,8 @@ def test_chains_from_a_file(mini_tokenizer: Tokenizer, tmp_path: Path) -> None:
         recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path, steps=None, epochs=1, **changes))
         dataset = setup.make_dataset(recipe.data.train, recipe, mini_tokenizer, "training data")
         assert setup.count_steps(recipe, dataset) >= 5
-        return [batch.tokens.tolist() for batch, _ in setup.training_batches(recipe, dataset)]
+        stream = batches(dataset, recipe.data.buckets, recipe.data.rows_of, recipe.seed, epochs=1)
+        return [batch.tokens.tolist() for batch, _ in stream]
 
     listed = first_batches({"chains": str(file)})
     assert listed == first_batches({"arithmetic": {"examples": 10, "seed": 1}})

@@ -1,9 +1,13 @@
 """Batches of fixed shapes from a stream of examples of many lengths.
 
-Examples are read in a deterministic order and put into the smallest length bucket that holds them; a bucket that
-is full leaves as a batch. So every bucket has one shape (one compiled step), padding is small, and the stream of
-batches is a pure function of (dataset, seed). :class:`BatchState` says where in it we are: a few integers that go
-into the checkpoint and from which the rest follows exactly.
+Two ways to fill a batch. **Buckets**: an example goes, alone in its row, into the smallest length bucket that
+holds it, and a bucket that is full leaves as a batch. **Packing**: several examples share a row of one length
+(:mod:`~thinkprm_jax.data.packing`).
+
+Either way the stream is planned from lengths alone (:func:`plans`) and then laid out (:func:`batches`). So it is a
+pure function of (dataset, seed), the same in every process, of which each lays out its own rows only.
+:class:`BatchState` says where in the stream we are: a few integers that go into the checkpoint and from which the
+rest follows exactly.
 """
 
 from __future__ import annotations
@@ -11,52 +15,102 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+
+from thinkprm_jax.data.packing import LOOK_AHEAD, fill_rows, place_in_order
 
 
 @dataclass(frozen=True)
 class Example:
     """ids int [n]; weights float32 [n]: the weight of each token as a target, 0 on the prompt.
 
-    It takes n - 1 places of a row: each id but the last is an input, each but the first a target.
+    It takes n - 1 places of a row: each id but the last is an input, each but the first a target. With targets of
+    its own, int [n], it takes n: every id is an input, and targets[t] and weights[t] belong to input t.
     """
 
     ids: np.ndarray
     weights: np.ndarray
+    targets: np.ndarray | None = None
+
+    @property
+    def places(self) -> int:
+        return len(self.ids) - (self.targets is None)
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, targets and weights, one a place."""
+        if self.targets is None:
+            return self.ids[:-1], self.ids[1:], self.weights[1:]
+        return self.ids, self.targets, self.weights
 
 
 class Dataset(Protocol):
-    """Examples by index, each a pure function of its index; None: left out (the dataset says why)."""
+    """Examples by index, each a pure function of its index.
+
+    Sizes are asked for over and over, tokens of an example only where it is laid out: a dataset remembers the
+    sizes (:class:`~thinkprm_jax.data.sources.TokenisedDataset` does).
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Says whether two datasets hold the same examples; the same in every process and on every machine."""
 
     def __len__(self) -> int: ...
+
+    def length(self, index: int) -> int | None:
+        """How many places of a row the example takes; None: it is left out (the dataset says why)."""
+
+    def targets(self, index: int) -> int:
+        """How many of its targets the loss counts; 0 where it is left out."""
 
     def __getitem__(self, index: int) -> Example | None: ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one bucket. All [B, T]; T inputs and the T tokens they predict.
+    """Rows of one length T. All arrays are [B, T]: T inputs and the T tokens they predict.
 
-    tokens: int32, the inputs. targets: int32, targets[b, t] follows tokens[b, t]. weights: float32, the weight of
-    each target; 0 on prompts, padding and empty rows.
+    tokens: int32, the inputs. targets: int32, targets[b, t] follows tokens[b, t] in the same example. weights:
+    float32, the weight of each target; 0 on prompts, padding and empty rows.
+    real_tokens: inputs that are not padding. target_tokens: targets that the loss counts. examples: how many.
+    These three and ``rows`` are of the whole batch, wherever its rows are.
+    positions, segment_ids: int32, packed batches only: the position in its example, from 0; the number of the
+    example in its row, from 1, 0 for padding.
+    local_rows: the arrays hold these rows of the batch only, in this order; None: they hold all.
     """
 
     tokens: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
-    real_tokens: int  # inputs that are not padding
+    real_tokens: int
     target_tokens: int
+    positions: np.ndarray | None = None
+    segment_ids: np.ndarray | None = None
+    local_rows: list[int] | None = None
+    rows: int = 0  # default: those of the arrays
+    examples: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            object.__setattr__(self, "rows", len(self.tokens))
+
+    @property
+    def places(self) -> int:
+        """Inputs of the whole batch, padding included."""
+        return self.rows * self.tokens.shape[1]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {"tokens": self.tokens, "targets": self.targets, "weights": self.weights}
+        """What the device gets, by name."""
+        names = ("tokens", "targets", "weights", "positions", "segment_ids")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass
 class BatchState:
-    """Position in the stream: examples read so far, and the indices that wait in unfinished buckets."""
+    """Position in the stream: examples read so far, and the indices that wait, by the length of their rows."""
 
     epoch: int = 0
     position: int = 0
@@ -77,6 +131,20 @@ class BatchState:
         return cls(state["epoch"], state["position"], waiting, state["left_out"])
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a batch will hold. members: indices of examples, row by row; rows beyond them are empty.
+
+    state: the position in the stream after this batch.
+    """
+
+    members: list[list[int]]
+    rows: int
+    length: int
+    packed: bool
+    state: BatchState
+
+
 def bucket_of(inputs: int, buckets: Sequence[int]) -> int | None:
     """The smallest bucket that holds so many inputs; None: too long."""
     return next((bucket for bucket in buckets if inputs <= bucket), None)
@@ -88,15 +156,131 @@ def epoch_order(size: int, seed: int, epoch: int, shuffle: bool) -> Sequence[int
 
 
 def make_batch(examples: Sequence[Example], rows: int, length: int) -> Batch:
-    """Pads examples on the right, and with empty rows."""
-    tokens = np.zeros((rows, length), np.int32)
-    targets = np.zeros((rows, length), np.int32)
+    """One example a row, padded on the right, and with empty rows."""
+    return _lay_out([[example] for example in examples], rows, length, packed=False)
+
+
+def make_packed_batch(members: Sequence[Sequence[Example]], rows: int, length: int) -> Batch:
+    """Rows of several examples, padded on the right, and with empty rows."""
+    return _lay_out(members, rows, length, packed=True)
+
+
+def _lay_out(members: Sequence[Sequence[Example]], rows: int, length: int, packed: bool) -> Batch:
+    tokens, targets, positions, segments = (np.zeros((rows, length), np.int32) for _ in range(4))
     weights = np.zeros((rows, length), np.float32)
-    for row, example in enumerate(examples):
-        for array, column in zip((tokens, targets, weights), example.columns, strict=True):
-            array[row, : example.inputs] = column
-    real = sum(example.inputs for example in examples)
-    return Batch(tokens, targets, weights, real, int(np.count_nonzero(weights)))
+    for row, examples in enumerate(members):
+        start = 0
+        for segment, example in enumerate(examples, start=1):
+            here = np.s_[row, start : start + example.places]
+            # The last id is a target only: no place of a row predicts a token of the next example.
+            tokens[here], targets[here], weights[here] = example.columns
+            positions[here], segments[here] = np.arange(example.places), segment
+            start += example.places
+    return Batch(
+        tokens,
+        targets,
+        weights,
+        real_tokens=int(np.count_nonzero(segments)),
+        target_tokens=int(np.count_nonzero(weights)),
+        positions=positions if packed else None,
+        segment_ids=segments if packed else None,
+        examples=sum(map(len, members)),
+    )
+
+
+class _Reader:
+    """Walks through the epochs; iterating gives (index, places it needs) of every example that fits a row."""
+
+    def __init__(
+        self, dataset: Dataset, longest: int, seed: int, shuffle: bool, epochs: int | None, state: BatchState
+    ) -> None:
+        self._dataset, self._longest, self._epochs = dataset, longest, epochs
+        self._order_of = lambda epoch: epoch_order(len(dataset), seed, epoch, shuffle)
+        self._epoch, self._position, self._left_out = state.epoch, state.position, state.left_out
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        while self._epochs is None or self._epoch < self._epochs:
+            order = self._order_of(self._epoch)
+            while self._position < len(order):
+                index = int(order[self._position])
+                self._position += 1
+                places = self._dataset.length(index)
+                if places is None or places > self._longest:
+                    self._left_out += 1
+                else:
+                    yield index, places
+            self._epoch, self._position = self._epoch + 1, 0
+            if self._epochs is None and self._left_out == self._epoch * len(order):
+                return  # nothing in the dataset can be used
+
+    def state(self, waiting: dict[int, list[int]]) -> BatchState:
+        return BatchState(self._epoch, self._position, waiting, self._left_out)
+
+
+def plans(
+    dataset: Dataset,
+    buckets: Sequence[int],
+    rows_of: Callable[[int], int],
+    seed: int = 0,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    state: BatchState | None = None,
+    *,
+    packing: bool = False,
+    examples: int | None = None,
+) -> Iterator[Plan]:
+    """What :func:`batches` will lay out; the arguments are its own. Asks the dataset for lengths only."""
+    state = BatchState() if state is None else state
+    reader = _Reader(dataset, buckets[-1], seed, shuffle, epochs, state)
+    if packing:
+        (length,) = buckets
+        waiting = [(index, _require(dataset.length(index), index)) for index in state.waiting.get(length, [])]
+        yield from _packed(reader, waiting, length, rows_of(length), examples)
+    else:
+        yield from _bucketed(reader, {bucket: state.waiting.get(bucket, []) for bucket in buckets}, rows_of)
+
+
+def _bucketed(reader: _Reader, waiting: dict[int, list[int]], rows_of: Callable[[int], int]) -> Iterator[Plan]:
+    def leave(bucket: int) -> Plan:
+        members = [[index] for index in waiting[bucket]]
+        waiting[bucket] = []
+        state = reader.state({bucket: list(indices) for bucket, indices in waiting.items()})
+        return Plan(members, rows_of(bucket), bucket, False, state)
+
+    waiting = {bucket: list(indices) for bucket, indices in waiting.items()}
+    for index, places in reader:
+        bucket = bucket_of(places, list(waiting))
+        assert bucket is not None
+        waiting[bucket].append(index)
+        if len(waiting[bucket]) == rows_of(bucket):
+            yield leave(bucket)
+    for bucket in waiting:
+        if waiting[bucket]:
+            yield leave(bucket)
+
+
+def _packed(
+    reader: _Reader, waiting: list[tuple[int, int]], length: int, rows: int, examples: int | None
+) -> Iterator[Plan]:
+    """waiting: (index, places it needs), oldest first."""
+    stream = iter(reader)
+    choose = fill_rows if examples is None else place_in_order
+    enough = (rows + LOOK_AHEAD) * length
+    while True:
+        total = sum(places for _, places in waiting)
+        while (total < enough) if examples is None else (len(waiting) < examples):
+            found = next(stream, None)
+            if found is None:
+                break
+            waiting.append(found)
+            total += found[1]
+        if not waiting:
+            return
+        now = waiting[:examples]
+        filled, left = choose([places for _, places in now], rows, length)
+        members = [[now[place][0] for place in row] for row in filled]
+        waiting = [now[place] for place in left] + waiting[len(now) :]
+        yield Plan(members, rows, length, True, reader.state({length: [index for index, _ in waiting]}))
 
 
 def batches(
@@ -107,49 +291,92 @@ def batches(
     shuffle: bool = True,
     epochs: int | None = None,
     state: BatchState | None = None,
+    *,
+    packing: bool = False,
+    examples: int | None = None,
+    local_rows: Callable[[int], Sequence[int] | None] | None = None,
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
     """Batches from ``state`` on, each with the (JSON) state after it.
 
-    With ``epochs``, the stream ends after them, and unfinished buckets leave as batches with empty rows; without,
-    it never ends, and what waits in a bucket at the end of an epoch stays for the next.
+    With ``epochs``, the stream ends after them, and what waits leaves as batches with empty rows; without, it
+    never ends, and what waits at the end of an epoch goes on waiting. So each epoch's examples are used once each.
+
+    Args:
+      buckets: lengths of rows, rising. An example that needs more places than the last has is left out.
+      rows_of: rows of a batch, by bucket.
+      packing: several examples in a row; ``buckets`` has one length. The examples are those that fill the rows
+        best (:func:`~thinkprm_jax.data.packing.fill_rows`), or:
+      examples: the next so many in order; those that the rows cannot hold come first in the next batch.
+      local_rows: from the number of rows to those that this process lays out (None: all of them).
     """
-    state = BatchState() if state is None else state
-    held: dict[int, list[tuple[int, Example]]] = {
-        bucket: [(i, _require(dataset[i], i)) for i in state.waiting.get(bucket, [])] for bucket in buckets
-    }
-
-    def leave(bucket: int) -> tuple[Batch, dict[str, Any]]:
-        batch = make_batch([example for _, example in held[bucket]], rows_of(bucket), bucket)
-        held[bucket] = []
-        waiting = {b: [i for i, _ in members] for b, members in held.items()}
-        return batch, BatchState(epoch, position, waiting, left_out).to_json()
-
-    epoch, position, left_out = state.epoch, state.position, state.left_out
-    while epochs is None or epoch < epochs:
-        order = epoch_order(len(dataset), seed, epoch, shuffle)
-        while position < len(order):
-            index = int(order[position])
-            position += 1
-            example = dataset[index]
-            bucket = None if example is None else bucket_of(example.inputs, buckets)
-            if bucket is None:
-                left_out += 1
-                continue
-            held[bucket].append((index, example))
-            if len(held[bucket]) == rows_of(bucket):
-                yield leave(bucket)
-        epoch, position = epoch + 1, 0
-        if epochs is None and not any(held.values()) and left_out == epoch * len(dataset):
-            return  # nothing in the dataset can be used
-    for bucket in buckets:
-        if held[bucket]:
-            yield leave(bucket)
+    for plan in plans(dataset, buckets, rows_of, seed, shuffle, epochs, state, packing=packing, examples=examples):
+        yield _fill(plan, dataset, local_rows and local_rows(plan.rows)), plan.state.to_json()
 
 
-def _require(example: Example | None, index: int) -> Example:
-    if example is None:
+def _fill(plan: Plan, dataset: Dataset, local_rows: Sequence[int] | None) -> Batch:
+    rows = range(plan.rows) if local_rows is None else local_rows
+    members = [plan.members[row] if row < len(plan.members) else [] for row in rows]
+    loaded = [[_require(dataset[index], index) for index in row] for row in members]
+    batch = _lay_out(loaded, len(rows), plan.length, plan.packed)
+    indices = [index for row in plan.members for index in row]
+    return replace(
+        batch,
+        real_tokens=sum(_require(dataset.length(index), index) for index in indices),
+        target_tokens=sum(dataset.targets(index) for index in indices),
+        local_rows=None if local_rows is None else list(local_rows),
+        rows=plan.rows,
+        examples=len(indices),
+    )
+
+
+def _require(value: Any, index: int) -> Any:
+    if value is None:
         raise RuntimeError(f"example {index} waits in the checkpoint but the data leaves it out: the data changed")
-    return example
+    return value
+
+
+class _Sizes:
+    """A dataset of which only lengths are known, for planning."""
+
+    fingerprint = ""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def length(self, index: int) -> int:
+        return self._lengths[index]
+
+    def targets(self, index: int) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> None:
+        return None
+
+
+def place_usage(
+    lengths: Sequence[int],
+    buckets: Sequence[int],
+    rows_of: Callable[[int], int],
+    epochs: int = 1,
+    seed: int = 0,
+    *,
+    packing: bool = False,
+    examples: int | None = None,
+) -> float:
+    """The share of places that hold a token, over the batches of whole epochs.
+
+    Args:
+      lengths: places that each example takes. The other arguments: those of :func:`batches`.
+    """
+    used = places = 0
+    planned = plans(_Sizes(lengths), buckets, rows_of, seed, epochs=epochs, packing=packing, examples=examples)
+    for plan in planned:
+        used += sum(lengths[index] for row in plan.members for index in row)
+        places += plan.rows * plan.length
+    return used / max(places, 1)
 
 
 class Prefetcher:

@@ -1,15 +1,39 @@
-"""A verification chain with its labels, and reading chains from files."""
+"""A verification chain with its labels, and reading chains from files and data sets.
+
+A row that is not as described (a column is missing, a type is wrong) is a mistake of the file: a UserError. A row
+that is well formed but nothing to learn from (a chain without verdicts, verdicts that the labels contradict) is
+left out, named and counted by reason: :class:`ChainReport`.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.text.prompts import training_chain
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.text.prompts import QUESTION, training_chain
+from thinkprm_jax.text.verdicts import read_chain
+
+logger = logging.getLogger(__name__)
+
+# Why a row is left out.
+NO_VERDICT = "no verdict"
+OTHER_VERDICT = "verdicts disagree with the labels"
+BAD_LABELS = "labels disagree with one another"
+TOO_LONG = "too long"
+NOT_ENCODABLE = "cannot be encoded"
+
+_NAMED = 20  # rows that are left out and named one by one
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+_ANSWER = re.compile(rf"{re.escape(QUESTION)}\s*(Yes|No)\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -20,6 +44,7 @@ class Chain:
     chain: the text between `<think>` and `</think>`.
     labels: for each step 1 (correct so far) or 0; once 0, always 0.
     correct: whether all given steps are.
+    place: where it was read (`chains.jsonl:12`), for messages.
     """
 
     problem: str
@@ -27,30 +52,88 @@ class Chain:
     chain: str
     labels: list[int]
     correct: bool
+    place: str = field(default="", compare=False)
 
 
-def read_chains(path: str | Path) -> list[Chain]:
-    """Rows of a JSON Lines file, or of a JSON file with a list, as in launch/thinkprm-1K-verification-cots.
+class LeftOut(RequestError):
+    """A row or example that cannot be trained on. reason: one of a few, for counting; detail: of this one."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass
+class ChainReport:
+    """What was read, and what was left out why.
+
+    rows: read. reasons: rows left out, by reason. named: (place, reason, detail) of the first ones, also logged.
+    """
+
+    name: str = "data"
+    rows: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    named: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> int:
+        return self.reasons.total()
+
+    def leave_out(self, place: str, why: LeftOut) -> None:
+        self.reasons[why.reason] += 1
+        if len(self.named) < _NAMED:
+            self.named.append((place, why.reason, why.detail))
+            logger.warning("%s: %s is left out: %s", self.name, place, why)
+        elif self.left_out == _NAMED + 1:
+            logger.warning("%s: more rows are left out; from here on they are only counted", self.name)
+
+    def summary(self) -> str:
+        """`chains.jsonl: 1,000 rows, 3 left out (2 too long, 1 no verdict)`."""
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common())
+        return f"{self.name}: {self.rows:,} rows, {self.left_out:,} left out" + (f" ({counts})" if counts else "")
+
+
+def read_chains(source: str | Path, split: str = "train", report: ChainReport | None = None) -> list[Chain]:
+    """Rows in the columns of launch/thinkprm-1K-verification-cots, but for those that cannot be trained on.
 
     Columns: problem, cot, prefix_steps (list of texts), gt_step_labels (list of "+" and "-", at least up to the
-    first "-"), prefix_label (true or false). The column prefix (the same steps as one text) is not needed.
+    first "-"), prefix_label (true or false). Others are not needed (prefix: the same steps as one text).
 
+    Args:
+      source: a JSON Lines file; a JSON file with a list; a parquet file; a pattern of such files (`part-*.jsonl`),
+        read in the order of their names; a folder as `datasets` saves or loads it; or the id of a data set on the
+        Hugging Face Hub (`owner/name`, or `owner/name@revision`).
+      split: of a folder or a data set of the hub.
+      report: is told how many rows there were, and which are left out.
     Raises:
-      UserError: the file cannot be read, or a row is not as described; names file, line (or item) and field.
+      UserError: the source cannot be read, a row is not as described (names file, line or row, and field), or no
+        row can be used.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    chains = [parse_chain(row, place) for place, row in _rows(path, text)]
+    report = ChainReport(str(source)) if report is None else report
+    chains = []
+    for place, row in _read_rows(str(source), split):
+        report.rows += 1
+        try:
+            chains.append(parse_chain(row, place))
+        except LeftOut as why:
+            report.leave_out(place, why)
+    if not report.rows:
+        raise UserError(f"{source}: no chains in it")
+    if report.left_out:
+        logger.warning("%s", report.summary())
     if not chains:
-        raise UserError(f"{path}: no chains in it")
+        raise UserError(f"{report.summary()}: nothing to train on")
     return chains
 
 
 def parse_chain(row: Any, place: str) -> Chain:
-    """One row; `place` names it in errors (`chains.jsonl:12`)."""
+    """One row; `place` names it in errors (`chains.jsonl:12`).
+
+    Labels after the first "-" do not count, and may be missing.
+
+    Raises:
+      UserError: a column is missing or of a wrong type. LeftOut: the row cannot be trained on.
+    """
     if not isinstance(row, dict):
         raise UserError(f"{place}: a row is an object, not {_type_name(row)}")
     problem = _field(row, "problem", str, place)
@@ -63,16 +146,97 @@ def parse_chain(row: Any, place: str) -> Chain:
             raise UserError(f'{place}: gt_step_labels[{index}] is {json.dumps(mark)}; it must be "+" or "-"')
     errors = "-" in marks
     if len(marks) > len(steps) or (len(marks) < len(steps) and not errors):
-        raise UserError(f"{place}: gt_step_labels has {len(marks)} labels for {len(steps)} steps")
+        raise LeftOut(BAD_LABELS, f"gt_step_labels has {len(marks)} labels for {len(steps)} steps")
     if correct == errors:
         holds = 'a "-"' if errors else 'no "-"'
-        raise UserError(f"{place}: prefix_label is {json.dumps(correct)}, but gt_step_labels has {holds}")
+        raise LeftOut(BAD_LABELS, f"prefix_label is {json.dumps(correct)}, but gt_step_labels has {holds}")
     first_error = marks.index("-") if errors else len(steps)
     labels = [int(index < first_error) for index in range(len(steps))]
-    return Chain(problem, steps, training_chain(cot), labels, correct)
+    chain = Chain(problem, steps, training_chain(cot), labels, correct, place)
+    check_verdicts(chain)
+    answer = _ANSWER.search(cot)
+    if answer and (answer[1] == "Yes") != correct:
+        raise LeftOut(OTHER_VERDICT, f"the chain ends with {answer[1]}, prefix_label is {json.dumps(correct)}")
+    return chain
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+def check_verdicts(chain: Chain) -> None:
+    """Every step up to and including the first error has a verdict in the chain, and it is the label.
+
+    Raises:
+      LeftOut: not so; names the step.
+    """
+    read = read_chain(chain.chain, len(chain.steps))
+    needed = chain.labels.index(0) + 1 if 0 in chain.labels else len(chain.labels)
+    words = {1: "correct", 0: "incorrect"}
+    for step, (label, verdict) in enumerate(zip(chain.labels[:needed], read.labels, strict=False), start=1):
+        if verdict is None:
+            raise LeftOut(NO_VERDICT, f"step {step} of {len(chain.steps)} has none in the chain")
+        if verdict != label:
+            detail = f"step {step} is {words[verdict]} in the chain, {words[label]} by its label"
+            raise LeftOut(OTHER_VERDICT, detail)
+
+
+def _read_rows(source: str, split: str) -> Iterator[tuple[str, Any]]:
+    """(place, row) of every row of a source."""
+    path = Path(source)
+    name, _, revision = source.partition("@")
+    if path.is_dir():
+        yield from _dataset_rows(source, source, split)
+        return
+    is_pattern = any(character in source for character in "*?[") and not path.exists()
+    if not path.exists() and not is_pattern and path.suffix not in _SUFFIXES and _HUB_ID.fullmatch(name):
+        yield from _dataset_rows(source, name, split, revision or None)
+        return
+    files = sorted(map(Path, glob.glob(source))) if is_pattern else [path]
+    if not files:
+        raise UserError(f"{source}: no such files")
+    for file in files:
+        yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
+
+
+def _dataset_rows(place: str, name: str, split: str, revision: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Rows of a folder or of a data set of the hub, through `datasets`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{place}: reading it needs the package datasets: pip install datasets") from error
+    try:
+        if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
+            loaded = datasets.load_from_disk(name)
+            if isinstance(loaded, datasets.DatasetDict):
+                if split not in loaded:
+                    raise UserError(f"{place}: no split {split} (it has {', '.join(loaded)})")
+                loaded = loaded[split]
+        else:
+            loaded = datasets.load_dataset(name, split=split, revision=revision)
+    except UserError:
+        raise
+    except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
+        reason = " ".join(str(error).split()) or type(error).__name__
+        kind = "" if Path(name).exists() else "no such file, and not available from the Hugging Face Hub: "
+        raise UserError(f"{place}: {kind}{reason}") from error
+    yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(f"{path}: reading parquet needs the package pyarrow: pip install pyarrow") from error
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a JSON Lines file, or of a JSON file with a list."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text)

@@ -2,59 +2,161 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Protocol
 
 import numpy as np
 
 from thinkprm_jax.data.batches import Example
-from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, Chain, ChainReport, LeftOut
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text.prompts import NO, YES, encode_training_text
 from thinkprm_jax.text.tokenizer import Tokenizer
 
-logger = logging.getLogger(__name__)
-
 VERDICT_WORDS = ("correct", "incorrect", YES, NO)
-_NAMED = 20  # left-out examples that are named one by one
+# Tokens of examples that are kept, the latest ones: what the stream looks ahead at, and the whole of a small set,
+# so that its later epochs tokenise nothing. 8 bytes each.
+KEPT_TOKENS = 8_000_000
 
 
-class ChainDataset:
+class TokenisedDataset(ABC):
+    """Examples that are made when first asked for (the base of every dataset; see ``batches.Dataset``).
+
+    Sizes are remembered for good, the examples themselves as far as ``kept_tokens`` go. An example that cannot be
+    made is left out: counted and, for the first few, named in ``report``, once. May be read from several threads.
+    """
+
+    def __init__(
+        self, size: int, name: str = "data", report: ChainReport | None = None, kept_tokens: int = KEPT_TOKENS
+    ) -> None:
+        """report: goes on counting in the report of the file the examples are from; default: a new one."""
+        self.report = ChainReport(name) if report is None else report
+        self._size = size
+        # Zeros cost memory where they are written only, so a stream of millions is fine.
+        self._places = np.zeros(size, np.int32)  # 0: not known yet, -1: left out
+        self._targets = np.zeros(size, np.int32)
+        self._kept: OrderedDict[int, Example] = OrderedDict()
+        self._room = kept_tokens
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def make(self, index: int) -> Example:
+        """The example, a pure function of its index.
+
+        Raises:
+          LeftOut: it cannot be trained on.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of everything the examples depend on (:func:`stable_hash`)."""
+
+    def place(self, index: int) -> str:
+        """How messages call an example."""
+        return f"example {index}"
+
+    def __len__(self) -> int:
+        return self._size
+
+    def length(self, index: int) -> int | None:
+        if not self._places[index]:
+            self[index]
+        places = int(self._places[index])
+        return None if places < 0 else places
+
+    def targets(self, index: int) -> int:
+        if not self._places[index]:
+            self[index]
+        return int(self._targets[index])
+
+    def __getitem__(self, index: int) -> Example | None:
+        with self._lock:
+            if self._places[index] < 0:
+                return None
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        try:
+            example = self.make(index)
+        except LeftOut as why:
+            with self._lock:
+                if not self._places[index]:
+                    self._places[index] = -1
+                    self.report.leave_out(self.place(index), why)
+            return None
+        with self._lock:
+            self._targets[index] = np.count_nonzero(example.columns[2])
+            self._places[index] = example.places
+            self._keep(index, example)
+        return example
+
+    def _keep(self, index: int, example: Example) -> None:
+        if index not in self._kept:
+            self._kept[index] = example
+            self._room -= len(example.ids)
+        while self._room < 0:
+            _, oldest = self._kept.popitem(last=False)
+            self._room += len(oldest.ids)
+
+
+class ChainSource(Protocol):
+    """Chains by index, each a pure function of it."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __call__(self, index: int) -> Chain: ...
+
+
+class ChainDataset(TokenisedDataset):
     """Chains by index, tokenised when read.
 
-    An example whose row would be longer than ``max_length`` inputs, or that cannot be encoded, is left out: it
-    is counted and the first few are named in the log. No chain is cut.
+    An example whose row would be longer than ``max_length`` inputs, or that cannot be encoded, is left out. No
+    chain is cut.
     """
 
     def __init__(
         self,
         size: int,
-        chain: Callable[[int], Chain],
+        chain: ChainSource,
         tokenizer: Tokenizer,
         max_length: int,
         verdict_weight: float = 1.0,
         name: str = "data",
+        report: ChainReport | None = None,
     ) -> None:
-        self._size, self._chain, self._tokenizer = size, chain, tokenizer
-        self._max_length, self._name = max_length, name
+        super().__init__(size, name, report)
+        self._chain, self._tokenizer, self._max_length = chain, tokenizer, max_length
         self._verdict_weight = verdict_weight
         self._verdict_ids = np.asarray(
             [tokenizer.token_id(word) for word in VERDICT_WORDS] if verdict_weight != 1.0 else [], np.int32
         )
-        self._left_out = 0
 
-    def __len__(self) -> int:
-        return self._size
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the chains, and of how one text becomes ids."""
+        probe = encode_training_text(self._tokenizer, "48 * 2 = ?", ["48 * 2 = 96."], r"\boxed{correct}", True)
+        return stable_hash([self._size, self._chain.fingerprint, probe.ids, probe.prompt_length])
 
-    def __getitem__(self, index: int) -> Example | None:
+    def place(self, index: int) -> str:
+        return self._chain(index).place or super().place(index)
+
+    def make(self, index: int) -> Example:
         chain = self._chain(index)
         try:
             text = encode_training_text(self._tokenizer, chain.problem, chain.steps, chain.chain, chain.correct)
         except RequestError as error:
-            return self._leave_out(index, str(error))
+            raise LeftOut(NOT_ENCODABLE, str(error)) from error
         if len(text.ids) - 1 > self._max_length:
-            reason = f"{len(text.ids)} tokens, the longest bucket holds {self._max_length + 1}"
-            return self._leave_out(index, reason)
+            raise LeftOut(TOO_LONG, f"{len(text.ids)} tokens, the longest row holds {self._max_length + 1}")
         ids = np.asarray(text.ids, np.int32)
         weights = np.ones(len(ids), np.float32)
         weights[: text.prompt_length] = 0.0
@@ -63,22 +165,58 @@ class ChainDataset:
             weights[text.prompt_length :][np.isin(target, self._verdict_ids)] = self._verdict_weight
         return Example(ids, weights)
 
-    def _leave_out(self, index: int, reason: str) -> None:
-        self._left_out += 1
-        if self._left_out <= _NAMED:
-            logger.warning("%s: example %d is left out: %s", self._name, index, reason)
-        elif self._left_out == _NAMED + 1:
-            logger.warning("%s: more examples are left out; they are counted in the metrics", self._name)
 
-
-def arithmetic_chains(seed: int, split: str, start: int) -> Callable[[int], Chain]:
+@dataclass(frozen=True)
+class ArithmeticChains:
     """Chains of the synthetic task by index, counted from ``start``."""
-    from thinkprm_jax.data.arithmetic import example
 
-    return lambda index: example(seed, start + index, split)
+    seed: int
+    split: str
+    start: int
+
+    def __call__(self, index: int) -> Chain:
+        from thinkprm_jax.data.arithmetic import example
+
+        return example(self.seed, self.start + index, self.split)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the arguments and, since another version of the task may draw other problems, of a few chains."""
+        arguments = ["arithmetic", self.seed, self.split, self.start]
+        return stable_hash([arguments, *(_content(self(index)) for index in range(8))])
 
 
-def listed_chains(chains: Sequence[Chain]) -> Callable[[int], Chain]:
-    if not chains:
-        raise UserError("the data holds no chains")
-    return lambda index: chains[index]
+class ListedChains:
+    """Chains of a list."""
+
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        if not chains:
+            raise UserError("the data holds no chains")
+        self._chains = chains
+
+    def __call__(self, index: int) -> Chain:
+        return self._chains[index]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return stable_hash(_content(chain) for chain in self._chains)
+
+
+def arithmetic_chains(seed: int, split: str, start: int) -> ChainSource:
+    return ArithmeticChains(seed, split, start)
+
+
+def listed_chains(chains: Sequence[Chain]) -> ChainSource:
+    return ListedChains(chains)
+
+
+def _content(chain: Chain) -> list[Any]:
+    return [chain.problem, chain.steps, chain.chain, chain.labels, chain.correct]
+
+
+def stable_hash(items: Iterable[Any]) -> str:
+    """A hash of things that JSON can write, the same on every machine and in every Python."""
+    digest = blake2b(digest_size=16)
+    for item in items:
+        digest.update(json.dumps(item, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

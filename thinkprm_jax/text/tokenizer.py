@@ -84,7 +84,9 @@ class Tokenizer:
         leaves the mark out.
         """
         _check_encodable(text)
-        ids = (self._plain_inner if inner else self._plain).encode(text, add_special_tokens=False).ids
+        # The batched call computes no offsets, and other threads run meanwhile: training reads its data in one.
+        plain = self._plain_inner if inner else self._plain
+        ids = plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
         # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a
         # control token.
         for id in ids:
