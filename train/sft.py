@@ -10,8 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
+
+if TYPE_CHECKING:
+    from thinkprm_jax.mesh import Processes
+    from thinkprm_jax.training.config import TrainRecipe
 
 DESCRIPTION = (
     "Fine-tunes a verifier on verification chains. The run lives in the recipe's output folder; started again "
@@ -32,48 +37,57 @@ def train(recipe_file: str, overrides: Sequence[str] = ()) -> None:
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training.config import TrainRecipe
 
-    # Recipe and run folder
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
 
+    from thinkprm_jax.mesh import start_processes
+
+    with start_processes() as processes:
+        train_together(recipe, processes)
+
+
+def train_together(recipe: TrainRecipe, processes: Processes) -> None:
+    """The run, in each of its processes; the first one speaks and writes for all."""
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.compilation import enable_compilation_cache
-    from thinkprm_jax.data.batches import BatchState, Prefetcher
-    from thinkprm_jax.recipe import to_dict
+    from thinkprm_jax.data.batches import Prefetcher
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
-    from thinkprm_jax.training.metrics import MetricsLog, ProgressReport
+    from thinkprm_jax.training.metrics import ProgressReport
+    from thinkprm_jax.training.trackers import check_packages, open_trackers
 
+    check_packages(recipe.tracking)
     enable_compilation_cache()
     folder = setup.open_run(recipe)
 
     # Model and data
-    config, tokenizer, weights = setup.load_source(recipe.model)
+    config, tokenizer = setup.read_model(recipe.model)
     setup.save_model_files(folder, config, tokenizer)
     dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data")
-    held_out = setup.evaluation_batches(recipe, tokenizer)
     steps = setup.count_steps(recipe, dataset)
-    trainer = setup.make_trainer(recipe, config, steps)
+    mesh = setup.make_run_mesh(recipe)
+    execution, attention = setup.choose_execution(recipe, config, mesh.devices.flat[0].platform)
+    choices = setup.label_choices(recipe, tokenizer)
+    trainer = setup.make_trainer(recipe, config, steps, mesh, execution, choices)
+    held_out = setup.evaluation_batches(recipe, tokenizer, trainer)
 
     # Where the run stands
-    with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep) as store:
-        position = None
-        if store.latest_step is None:
-            state = setup.initial_state(trainer, recipe.seed, weights)
-        else:
-            state, saved = store.restore(trainer.abstract_state())
-            position = BatchState.from_json(saved["data"])
+    with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep, recipe.checkpoint.keep_every) as store:
+        state, position, record = setup.start_or_resume(recipe, trainer, dataset, store)
         done = int(state.step)
-        log = MetricsLog(folder / "metrics.jsonl", done)
-        report = ProgressReport(steps, done)
+        log = open_trackers(folder, recipe.tracking, record["recipe"], done, processes.first)
+        report = ProgressReport(steps, done, quiet=not processes.first)
         report.say(
             f"{folder}: {setup.parameter_count(config):,} parameters, {steps} steps"
             + (f", going on from step {done}" if done else "")
         )
+        sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+        report.say(f"{processes.description}, mesh {sizes} ({mesh.devices.flat[0].device_kind}), {attention}")
 
         # The loop
-        stream = Prefetcher(setup.training_batches(recipe, dataset, position), recipe.data.prefetch)
+        rates = setup.make_rates(recipe, trainer)
+        stream = Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
         try:
-            fit(trainer, state, stream, steps, recipe, {"recipe": to_dict(recipe)}, store, log, report, held_out)
+            fit(trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out)
         finally:
             stream.close()
             report.close()

@@ -7,10 +7,16 @@ a step's name is always whole; what a killed run left half-written is never read
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import v1 as ocp
 
 from thinkprm_jax.errors import UserError
@@ -19,14 +25,22 @@ from thinkprm_jax.errors import UserError
 class CheckpointStore:
     """The ``checkpoints`` folder of a run. Close it (or use ``with``) to be sure that the last save is on disk."""
 
-    def __init__(self, folder: str | Path, keep: int = 3, read_only: bool = False) -> None:
-        """``read_only``: leaves what a run may be writing there at this moment alone."""
+    def __init__(
+        self, folder: str | Path, keep: int = 3, keep_every: int | None = None, read_only: bool = False
+    ) -> None:
+        """
+        Args:
+          keep: the last so many stay. keep_every: so do those of a step that is a multiple of this.
+          read_only: leaves what a run may be writing there at this moment alone.
+        """
         logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it touches
         self._folder = Path(folder).absolute()
+        policies = ocp.training.preservation_policies
+        kept = [policies.LatestN(keep), *([] if keep_every is None else [policies.EveryNSteps(keep_every)])]
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller decides
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=not read_only,
         )
 
@@ -82,3 +96,24 @@ class CheckpointStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def weights_fingerprint(weights: Mapping[str, jax.Array], mesh: Mesh) -> str:
+    """A hash of the exact bits of arrays by name, computed where they are: no host ever holds one.
+
+    Of each array: the sum of bit pattern times an odd number that follows from the place, modulo 2^32. Such a sum
+    does not depend on its order, so it is the same on every mesh; a single changed bit changes it.
+    """
+
+    def of(array: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(array, f"uint{array.dtype.itemsize * 8}").astype(jnp.uint32)
+        place, stride = jnp.uint32(0), 1
+        for axis in reversed(range(array.ndim)):
+            place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
+            stride *= array.shape[axis]
+        return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
+
+    all_of = jax.jit(lambda arrays: jax.tree.map(of, arrays), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    sums = jax.device_get(all_of(dict(weights)))
+    parts = [[name, list(array.shape), array.dtype.name, int(sums[name])] for name, array in weights.items()]
+    return hashlib.blake2b(json.dumps(sorted(parts)).encode(), digest_size=16).hexdigest()

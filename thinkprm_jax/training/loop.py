@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.training.config import TrainRecipe
+from thinkprm_jax.training.config import CheckpointConfig, TrainRecipe
 from thinkprm_jax.training.loss import Sums
-from thinkprm_jax.training.metrics import MetricsLog, ProgressReport, Rates
-from thinkprm_jax.training.trainer import Trainer, TrainState
+from thinkprm_jax.training.metrics import ProgressReport, Rates
+from thinkprm_jax.training.trackers import Tracker
+from thinkprm_jax.training.trainer import Arrays, Trainer, TrainState
+
+Placed = tuple[Batch, Arrays, dict[str, Any]]  # a batch, its arrays on the mesh, the data position after it
+OnVerdicts = Callable[[TrainState, int], dict[str, float]]
 
 
 class StopSignal:
@@ -37,77 +43,168 @@ class StopSignal:
             signal.signal(number, handler)
 
 
+class Agreement:
+    """What the processes decide together after a step: to stop, because one of them got a signal; to save, because
+    process 0's clock says so. A save or an end that is not the same step everywhere would wait for ever.
+
+    With several processes the votes of a step go through a tiny reduction on the devices, and count one step
+    later, when they are there anyhow: nobody waits for them.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._alone = jax.process_count() == 1
+        self._votes_on_devices = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._any = jax.jit(lambda votes: jnp.max(votes, axis=0), out_shardings=everywhere)
+        self._counting: jax.Array | None = None
+        self._save_asked = False
+
+    def __call__(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """This process's votes, to whether all stop and whether all save."""
+        if self._alone:
+            return stop, save
+        # A save that was asked for a step ago happens only now.
+        self._save_asked = save and jax.process_index() == 0 and not self._save_asked
+        votes = np.asarray([[stop, self._save_asked]], np.int32)
+        shape = (self._mesh.size, votes.shape[1])
+        spread = jax.make_array_from_callback(shape, self._votes_on_devices, lambda _: votes)
+        counted, self._counting = self._counting, self._any(spread)
+        if counted is None:
+            return False, False
+        stop_all, save_all = np.asarray(counted).tolist()
+        return bool(stop_all), bool(save_all)
+
+
 def fit(
     trainer: Trainer,
     state: TrainState,
-    stream: Iterator[tuple[Batch, dict[str, Any]]],
+    stream: Iterator[Placed],
     steps: int,
     recipe: TrainRecipe,
     record: dict[str, Any],
     store: CheckpointStore,
-    log: MetricsLog,
+    log: Tracker,
     report: ProgressReport,
+    rates: Rates,
     held_out: Sequence[Batch] = (),
+    on_verdicts: OnVerdicts | None = None,
 ) -> tuple[TrainState, bool]:
-    """Trains from ``state.step`` to ``steps``.
+    """Trains from ``state.step`` to ``steps``. All processes call it.
 
     Args:
-      stream: batches with the data position after each. record: what else goes into a checkpoint's JSON.
-      held_out: batches of the evaluation set.
+      stream: of placed batches. record: what else goes into a checkpoint's JSON.
+      log, report: of process 0; the others' say nothing.
+      held_out: batches of the evaluation set. on_verdicts: figures of the model's own verdicts, called every
+        ``recipe.verdicts.every`` steps and after the last one.
     Returns: the state, and whether the last step was reached (else a signal came; everything is saved).
     """
-    step = int(state.step)
-    saved_at, saved_time = step, time.monotonic()
-    rates, pending = Rates(), None
-
-    def save(position: dict[str, Any]) -> None:
-        nonlocal saved_at, saved_time
-        started = time.perf_counter()
-        store.save(step, state, {**record, "data": position})
-        saved_at, saved_time = step, time.monotonic()
-        rates.seconds["save"] += time.perf_counter() - started
-
-    with StopSignal() as stop:
-        while step < steps:
-            started = time.perf_counter()
-            try:
-                batch, position = next(stream)
-            except StopIteration:
-                raise UserError(
-                    f"the training data ends after step {step}: no example fits into a bucket"
-                ) from None
-            rates.seconds["data"] += time.perf_counter() - started
-            state, metrics = trainer.train_step(state, trainer.place(batch))
-            step += 1
-            rates.add(batch.real_tokens, batch.target_tokens, batch.tokens.size)
-            if pending is not None:
-                jax.block_until_ready(pending)  # the host stays at most one step ahead of the device
-            pending = metrics
-            if step % recipe.log_every == 0 or step == steps:
-                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                values |= {**rates.summary(), "left_out": position["left_out"]}
-                log.write({"step": step, "time": round(time.time(), 2), **values})
-                report.update(step, values["loss"], values["tokens_per_second"])
-                rates.reset()
-            if recipe.evaluate_every and (step % recipe.evaluate_every == 0 or step == steps):
-                started = time.perf_counter()
-                values = evaluate(trainer, state, held_out)
-                log.write({"step": step, "time": round(time.time(), 2), **values})
-                report.say(f"step {step}: {_in_words(values)}")
-                rates.seconds["evaluate"] += time.perf_counter() - started
-            if step == steps or stop.name is not None or _due(recipe, step - saved_at, saved_time):
-                save(position)
-            if stop.name is not None and step < steps:
-                report.say(f"{stop.name}: stopped at step {step}; start again with the same recipe to go on")
+    loop = _Loop(trainer, state, steps, recipe, record, store, log, report, rates)
+    with StopSignal() as received:
+        agreement = Agreement(trainer.mesh)
+        while loop.step < steps:
+            position = loop.advance(stream)
+            loop.evaluate(held_out, on_verdicts)
+            stop, save = agreement(received.name is not None, loop.checkpoint_is_due_by_time())
+            if stop or save or loop.checkpoint_is_due_by_steps():
+                loop.save(position)
+            if stop and loop.step < steps:
+                why = received.name or "a signal to another process"
+                report.say(f"{why}: stopped at step {loop.step}; start again with the same recipe to go on")
                 break
         store.wait()
-    return state, step >= steps
+    return loop.state, loop.step >= steps
 
 
-def _due(recipe: TrainRecipe, steps: int, saved_time: float) -> bool:
-    every = recipe.checkpoint
-    by_steps = every.every_steps is not None and steps >= every.every_steps
-    return by_steps or (every.every_seconds is not None and time.monotonic() - saved_time >= every.every_seconds)
+class _Loop:
+    """The state of :func:`fit` between steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        state: TrainState,
+        steps: int,
+        recipe: TrainRecipe,
+        record: dict[str, Any],
+        store: CheckpointStore,
+        log: Tracker,
+        report: ProgressReport,
+        rates: Rates,
+    ) -> None:
+        self.state, self.step = state, int(state.step)
+        self._trainer, self._steps, self._recipe, self._record = trainer, steps, recipe, record
+        self._store, self._log, self._report, self._rates = store, log, report, rates
+        self._saved_at, self._saved_time = self.step, time.monotonic()
+        rates.reset()
+        self._pending: dict[str, jax.Array] | None = None
+
+    def advance(self, stream: Iterator[Placed]) -> dict[str, Any]:
+        """One step; returns the data position after it."""
+        started = time.perf_counter()
+        try:
+            batch, arrays, position = next(stream)
+        except StopIteration:
+            raise UserError(
+                f"the training data ends after step {self.step}: no example fits into a bucket"
+            ) from None
+        begun = time.perf_counter()
+        self._rates.seconds["data"] += begun - started
+        self.state, metrics = self._trainer.train_step(self.state, arrays)
+        if self._pending is not None:
+            jax.block_until_ready(self._pending)  # the host stays at most one step ahead of the device
+        self._pending = metrics
+        self.step += 1
+        self._rates.add(batch)
+        due = self.step % self._recipe.log_every == 0 or self.step == self._steps
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()} if due else {}
+        self._rates.seconds["compute"] += time.perf_counter() - begun
+        if due:
+            values |= {**self._rates.summary(), "left_out": position["left_out"]}
+            self._write(values)
+            self._report.update(self.step, values["loss"], values["tokens_per_second"])
+            self._rates.reset()
+        return position
+
+    def evaluate(self, held_out: Sequence[Batch], on_verdicts: OnVerdicts | None) -> None:
+        """The evaluations that are due after this step; their time is nobody's rate."""
+        started, verdicts = time.perf_counter(), self._recipe.verdicts
+        if self._is_time_for(self._recipe.evaluate_every):
+            values = evaluate(self._trainer, self.state, held_out)
+            self._write(values)
+            self._report.say(f"step {self.step}: {_in_words(values)}")
+        if on_verdicts is not None and verdicts is not None and self._is_time_for(verdicts.every):
+            values = on_verdicts(self.state, self.step)
+            self._write(values)
+            figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+            self._report.say(f"step {self.step}: {figures}")
+        self._rates.seconds["evaluate"] += time.perf_counter() - started
+
+    def save(self, position: dict[str, Any]) -> None:
+        started = time.perf_counter()
+        self._store.save(self.step, self.state.saved(), {**self._record, "data": position})
+        self._saved_at, self._saved_time = self.step, time.monotonic()
+        self._rates.seconds["save"] += time.perf_counter() - started
+
+    def checkpoint_is_due_by_time(self) -> bool:
+        every = self._recipe.checkpoint.every_seconds
+        return every is not None and time.monotonic() - self._saved_time >= every
+
+    def checkpoint_is_due_by_steps(self) -> bool:
+        every: CheckpointConfig = self._recipe.checkpoint
+        since = self.step - self._saved_at
+        if self.step == self._steps or (every.every_steps is not None and since >= every.every_steps):
+            return True
+        # One that is to stay for good has to be there.
+        return every.keep_every is not None and self.step % every.keep_every == 0
+
+    def _is_time_for(self, every: int | None) -> bool:
+        return every is not None and (self.step % every == 0 or self.step == self._steps)
+
+    def _write(self, values: dict[str, float]) -> None:
+        try:
+            self._log.write({"step": self.step, "time": round(time.time(), 2), **values})
+        except OSError as error:
+            raise UserError(f"the metrics of step {self.step}: {error.strerror or error}") from error
 
 
 def _in_words(values: dict[str, float]) -> str:
@@ -119,8 +216,8 @@ def _in_words(values: dict[str, float]) -> str:
 
 def evaluate(trainer: Trainer, state: TrainState, held_out: Sequence[Batch]) -> dict[str, float]:
     """Teacher-forced figures on the held-out set: loss, tokens right, chains with every token right."""
-    sums = [trainer.evaluate_step(state, trainer.place(batch)) for batch in held_out]
-    total = Sums(*(float(jnp.sum(jnp.stack(field))) for field in zip(*sums, strict=True)))
+    sums = jax.device_get([trainer.evaluate_step(state, trainer.place(batch)) for batch in held_out])
+    total = Sums(*(sum(map(float, field)) for field in zip(*sums, strict=True)))
     return {
         "held_out_loss": total.loss / max(total.weight, 1e-6),
         "held_out_token_accuracy": total.hits / max(total.tokens, 1.0),

@@ -1,7 +1,8 @@
-"""From the recipe to the parts of a run: folder, model, data, trainer."""
+"""From the recipe to the parts of a run: folder, model, data, trainer, state."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -9,28 +10,58 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
-from thinkprm_jax.checkpoint.huggingface import load_model, resolve_folder
-from thinkprm_jax.data.batches import Batch, BatchState, batches
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
+from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
+from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
+from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.recipe import differences, dump_recipe, load_recipe
+from thinkprm_jax.model.kernels import Execution, choose_attention
+from thinkprm_jax.model.lora import LoraSpec
+from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, to_dict
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, TrainRecipe
+from thinkprm_jax.training.flops import TERA, known_device, step_flops
+from thinkprm_jax.training.loop import Placed
+from thinkprm_jax.training.loss import Objective
+from thinkprm_jax.training.metrics import Rates
 from thinkprm_jax.training.optimizer import make_optimizer, make_schedule
-from thinkprm_jax.training.trainer import Trainer, TrainState, abstract_parameters, parameters_of
+from thinkprm_jax.training.trainer import Params, Trainer, TrainState, abstract_parameters, parameters_of
+
+# Folder
 
 
 def open_run(recipe: TrainRecipe) -> Path:
     """The run's folder, with the resolved recipe in it. Before its first checkpoint a run may change its recipe.
 
+    All processes call it; process 0 writes.
+
     Raises:
-      UserError: the folder holds a run of another recipe; names the fields.
+      UserError: the folder holds a run of another recipe (names the fields); it cannot be written; another process
+        was given another recipe, or does not see process 0's folder.
     """
     folder = Path(recipe.output)
+    _check_same_recipe(recipe)
+    if jax.process_index() == 0:
+        _write_recipe(folder, recipe)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run's folder")
+        if not (folder / "recipe.yaml").exists():
+            raise UserError(
+                f"output {folder}: process 0 has made it, this process does not see it; all need one disk"
+            )
+    return folder
+
+
+def _write_recipe(folder: Path, recipe: TrainRecipe) -> None:
     saved = folder / "recipe.yaml"
     if saved.exists() and any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
         changed = differences(load_recipe(TrainRecipe, saved), recipe)
@@ -45,21 +76,46 @@ def open_run(recipe: TrainRecipe) -> Path:
         os.replace(temporary, saved)
     except OSError as error:
         raise UserError(f"output {folder}: {error.strerror}") from None
-    return folder
 
 
-def load_source(source: ModelSource) -> tuple[ModelConfig, Tokenizer, dict | None]:
-    """The model's shapes, its tokenizer, and its weights by path (None: from scratch)."""
+def _check_same_recipe(recipe: TrainRecipe) -> None:
+    if jax.process_count() == 1:
+        return
+    digest = hashlib.sha256(dump_recipe(recipe).encode()).digest()
+    everybody = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = [number for number, found in enumerate(everybody) if bytes(found) != bytes(everybody[0])]
+    if others:
+        raise UserError(f"process {', '.join(map(str, others))} was given another recipe than process 0")
+
+
+def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """config.json and the tokenizer, so that the run can be exported without its sources. Process 0 writes."""
+    if jax.process_index():
+        return
+    model = folder / "model"
+    try:
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
+        tokenizer.save(model)
+    except OSError as error:
+        raise UserError(f"{model}: {error.strerror or error}") from None
+
+
+# Model
+
+
+def read_model(source: ModelSource) -> tuple[ModelConfig, Tokenizer]:
+    """The model's shapes and its tokenizer; no weights."""
     if source.pretrained is not None:
-        model, tokenizer = load_model(source.pretrained, dtype="float32")
-        if source.tokenizer is not None:
-            tokenizer = Tokenizer.load(resolve_folder(source.tokenizer))
-        if tokenizer.vocab_size > model.config.vocab_size:
+        folder = resolve_folder(source.pretrained)
+        config = read_config(folder)
+        tokenizer = Tokenizer.load(folder if source.tokenizer is None else resolve_folder(source.tokenizer))
+        if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
                 f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model of {source.pretrained} "
-                f"only {model.config.vocab_size} embeddings"
+                f"only {config.vocab_size} embeddings"
             )
-        return model.config, tokenizer, parameters_of(model)
+        return config, tokenizer
     assert source.scratch is not None
     assert source.tokenizer is not None
     tokenizer = Tokenizer.load(resolve_folder(source.tokenizer))
@@ -82,10 +138,109 @@ def load_source(source: ModelSource) -> tuple[ModelConfig, Tokenizer, dict | Non
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
     )
-    return config, tokenizer, None
+    return config, tokenizer
 
 
-def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> ChainDataset:
+def load_weights(recipe: TrainRecipe, mesh: Mesh) -> Params:
+    """The pretrained weights by path, in the dtype in which they are held, straight onto the mesh: each process
+    reads the pieces of its own devices, and none ever holds the whole."""
+    source = recipe.model
+    assert source.pretrained is not None
+    dtype = "float32" if recipe.lora is None else source.frozen_dtype
+    return parameters_of(load_model(source.pretrained, dtype=dtype, mesh=mesh)[0])
+
+
+def parameter_count(config: ModelConfig) -> int:
+    return sum(math.prod(shape.shape) for shape in abstract_parameters(config).values())
+
+
+# Trainer
+
+
+def make_run_mesh(recipe: TrainRecipe) -> Mesh:
+    """The recipe's mesh over all devices of all processes.
+
+    Raises:
+      UserError: it does not fit the devices, or does not divide the rows of a bucket.
+    """
+    mesh = make_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)
+    check_rows(recipe, mesh)
+    return mesh
+
+
+def check_rows(recipe: TrainRecipe, mesh: Mesh) -> None:
+    """Every bucket's rows must be a multiple of data x fsdp x micro_batches."""
+    split = mesh.shape["data"] * mesh.shape["fsdp"] * recipe.micro_batches
+    for bucket in recipe.data.buckets:
+        if recipe.data.rows_of(bucket) % split:
+            raise UserError(
+                f"bucket {bucket} has {recipe.data.rows_of(bucket)} rows, no multiple of data x fsdp x "
+                f"micro_batches = {mesh.shape['data']} x {mesh.shape['fsdp']} x {recipe.micro_batches} = {split}"
+            )
+
+
+def choose_execution(recipe: TrainRecipe, config: ModelConfig, platform: str) -> tuple[Execution, str]:
+    """How the model is computed on ``platform``, and in words which attention and why: one for all buckets."""
+    model = recipe.model
+    chosen = [
+        choose_attention(model.attention, config, model.dtype, bucket, platform) for bucket in recipe.data.buckets
+    ]
+    kernel, why = next((choice for choice in chosen if choice[0] == "xla"), chosen[-1])
+    return Execution(attention=kernel, remat=model.remat), f"attention {kernel} ({why})"
+
+
+def lora_spec(recipe: TrainRecipe) -> LoraSpec | None:
+    lora = recipe.lora
+    return None if lora is None else LoraSpec(lora.rank, lora.alpha, lora.targets, lora.dropout)
+
+
+def make_trainer(
+    recipe: TrainRecipe,
+    config: ModelConfig,
+    steps: int,
+    mesh: Mesh,
+    execution: Execution | None = None,
+    choices: tuple[int, ...] | None = None,
+) -> Trainer:
+    """steps: of the whole run, for the schedule. choices: see :class:`~thinkprm_jax.training.loss.Objective`."""
+    return Trainer(
+        config,
+        make_optimizer(recipe.optimizer, steps),
+        mesh,
+        dtype=jnp.dtype(recipe.model.dtype),
+        micro_batches=recipe.micro_batches,
+        learning_rate=make_schedule(recipe.optimizer, recipe.optimizer.learning_rate, steps),
+        objective=Objective(choices, recipe.loss.chunk),
+        lora=lora_spec(recipe),
+        frozen_dtype=jnp.dtype(recipe.model.frozen_dtype),
+        execution=execution,
+        seed=recipe.seed,
+    )
+
+
+def make_rates(recipe: TrainRecipe, trainer: Trainer) -> Rates:
+    """With MFU where the peak of the devices is known or given."""
+    given = recipe.tracking.peak_tflops
+    known = known_device(trainer.mesh.devices.flat[0].device_kind)
+    peak = given * TERA if given is not None else None if known is None else known.peak
+    choices = trainer.objective.choices
+    flops = step_flops(trainer.config, trainer.lora, None if choices is None else len(choices))
+    return Rates(flops, None if peak is None else peak * trainer.mesh.size)
+
+
+# Data
+
+
+def label_choices(recipe: TrainRecipe, tokenizer: Tokenizer) -> tuple[int, ...] | None:
+    """The ids between which the loss chooses: a discriminative verifier's labels; None: the whole vocabulary."""
+    return StepEncoder(tokenizer).marks.choices if recipe.task == "discriminative" else None
+
+
+def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
+    longest = recipe.data.buckets[-1]
+    if source.prm800k is not None:
+        solutions = prm800k_solutions(source.prm800k)
+        return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name)
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
         chain, size = arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start), arithmetic.examples
@@ -95,69 +250,103 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
         assert source.chains is not None
         chains = read_chains(source.chains)
         chain, size = listed_chains(chains), len(chains)
-    return ChainDataset(size, chain, tokenizer, recipe.data.buckets[-1], recipe.loss.verdict_weight, name)
+    if recipe.task == "discriminative":
+        return DiscriminativeDataset(size, chain, StepEncoder(tokenizer), longest, name)
+    return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name)
 
 
-def make_trainer(recipe: TrainRecipe, config: ModelConfig, steps: int) -> Trainer:
-    mesh = make_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)
-    split = mesh.shape["data"] * mesh.shape["fsdp"] * recipe.micro_batches
-    for bucket in recipe.data.buckets:
-        if recipe.data.rows_of(bucket) % split:
-            raise UserError(
-                f"bucket {bucket} has {recipe.data.rows_of(bucket)} rows, no multiple of data x fsdp x "
-                f"micro_batches = {split}"
-            )
-    return Trainer(
-        config,
-        make_optimizer(recipe.optimizer, steps),
-        mesh,
-        dtype=jnp.dtype(recipe.model.dtype),
-        micro_batches=recipe.micro_batches,
-        learning_rate=make_schedule(recipe.optimizer, recipe.optimizer.learning_rate, steps),
-    )
-
-
-def count_steps(recipe: TrainRecipe, dataset: ChainDataset) -> int:
-    """The steps of the run; with ``epochs``, by walking through the batches once without computing them."""
+def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
+    """The steps of the run; with ``epochs``, by planning its batches once."""
     if recipe.steps is not None:
         return recipe.steps
-    steps = sum(1 for _ in training_batches(recipe, dataset))
+    data = recipe.data
+    planned = plans(
+        dataset,
+        data.buckets,
+        data.rows_of,
+        recipe.seed,
+        data.shuffle,
+        recipe.epochs,
+        packing=data.packing,
+        examples=data.examples,
+    )
+    steps = sum(1 for _ in planned)
     if not steps:
         raise UserError("the training data: no example fits into a bucket")
     return steps
 
 
 def training_batches(
-    recipe: TrainRecipe, dataset: ChainDataset, state: BatchState | None = None
-) -> Iterator[tuple[Batch, dict[str, Any]]]:
-    """The stream of batches from ``state`` on, each with the position after it."""
+    recipe: TrainRecipe, dataset: Dataset, trainer: Trainer, state: BatchState | None = None
+) -> Iterator[Placed]:
+    """The stream of batches from ``state`` on, on the mesh, each with the position after it."""
     data = recipe.data
-    return batches(dataset, data.buckets, data.rows_of, recipe.seed, data.shuffle, recipe.epochs, state)
+    stream = batches(
+        dataset,
+        data.buckets,
+        data.rows_of,
+        recipe.seed,
+        data.shuffle,
+        recipe.epochs,
+        state,
+        packing=data.packing,
+        examples=data.examples,
+        local_rows=trainer.rows_wanted,
+    )
+    return ((batch, trainer.place(batch), position) for batch, position in stream)
 
 
-def evaluation_batches(recipe: TrainRecipe, tokenizer: Tokenizer) -> list[Batch]:
+def evaluation_batches(recipe: TrainRecipe, tokenizer: Tokenizer, trainer: Trainer) -> list[Batch]:
     """The held-out set, prepared once."""
     if recipe.data.evaluation is None:
         return []
     dataset = make_dataset(recipe.data.evaluation, recipe, tokenizer, "evaluation data")
     data = recipe.data
-    prepared = [batch for batch, _ in batches(dataset, data.buckets, data.rows_of, shuffle=False, epochs=1)]
+    stream = batches(
+        dataset,
+        data.buckets,
+        data.rows_of,
+        shuffle=False,
+        epochs=1,
+        packing=data.packing,
+        examples=data.examples,
+        local_rows=trainer.rows_wanted,
+    )
+    prepared = [batch for batch, _ in stream]
     if not prepared:
         raise UserError("the evaluation data: no example fits into a bucket")
     return prepared
 
 
-def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """config.json and the tokenizer, so that the run can be exported without its sources."""
-    model = folder / "model"
-    model.mkdir(exist_ok=True)
-    (model / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
-    tokenizer.save(model)
+# State
 
 
-def initial_state(trainer: Trainer, seed: int, weights: dict | None) -> TrainState:
-    return trainer.init(seed) if weights is None else trainer.start_from(weights)
+def start_or_resume(
+    recipe: TrainRecipe, trainer: Trainer, dataset: Dataset, store: CheckpointStore
+) -> tuple[TrainState, BatchState | None, dict[str, Any]]:
+    """Where the run stands: its state, its position in the data, and what else its checkpoints record.
+
+    Raises:
+      UserError: the last checkpoint cannot be read, or was made on other data or another base model.
+    """
+    record = {"recipe": to_dict(recipe), "data_fingerprint": dataset.fingerprint}
+    if store.latest_step is None:
+        if recipe.model.pretrained is None:
+            state = trainer.init(recipe.seed)
+        else:
+            state = trainer.start_from(load_weights(recipe, trainer.mesh), recipe.seed, donate=True)
+        return state, None, record | _base_record(state, trainer.mesh)
+    state, saved = store.restore(trainer.abstract_state())
+    place = f"the checkpoint of step {store.latest_step} in {recipe.output}"
+    if saved.get("data_fingerprint") != record["data_fingerprint"]:
+        raise UserError(f"{place} was made on other data than data.train holds now; choose another output")
+    if trainer.lora is not None:
+        state = trainer.with_frozen(state, load_weights(recipe, trainer.mesh))
+    record |= _base_record(state, trainer.mesh)
+    if saved.get("base_fingerprint") != record.get("base_fingerprint"):
+        raise UserError(f"{place} holds adapters of another model than {recipe.model.pretrained} is now")
+    return state, BatchState.from_json(saved["data"]), record
 
 
-def parameter_count(config: ModelConfig) -> int:
-    return sum(math.prod(shape.shape) for shape in abstract_parameters(config).values())
+def _base_record(state: TrainState, mesh: Mesh) -> dict[str, str]:
+    return {"base_fingerprint": weights_fingerprint(state.frozen, mesh)} if state.frozen else {}
