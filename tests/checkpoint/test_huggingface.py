@@ -277,7 +277,7 @@ def test_a_failed_save_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch:
         raise OSError("no space left on device")
 
     model, tokenizer = load_model(folder)
-    monkeypatch.setattr(huggingface, "_write_configs", full)
+    monkeypatch.setattr(huggingface, "write_configs", full)
     (tmp_path / "in").mkdir()
     with pytest.raises(OSError, match="no space"):
         save_model(model, tokenizer, tmp_path / "in" / "out")

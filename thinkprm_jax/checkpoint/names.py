@@ -64,6 +64,11 @@ def stored_tensors(config: ModelConfig) -> list[StoredTensor]:
     return [tensor for _, tensor in sorted(tensors, key=lambda item: item[0])]
 
 
+def adapter_name(kernel: StoredTensor, matrix: str) -> str:
+    """The name that peft gives ``lora_a`` (kept as [r, in]) or ``lora_b`` ([out, r]) of a linear map."""
+    return f"base_model.model.{kernel.name.removesuffix('weight')}{matrix[:-1]}{matrix[-1].upper()}.weight"
+
+
 def ignorable(name: str, config: ModelConfig) -> bool:
     """True for a tensor that a checkpoint may hold although the decoder has no parameter for it."""
     return bool(_FREQUENCIES.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")

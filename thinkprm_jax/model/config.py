@@ -39,6 +39,9 @@ _MUST_BE = {
     "add_cross_attention": (False, None),
 }
 
+# Carried from folder to folder; `thinkprm` says what a verifier of ours was trained for.
+_KEPT = ("thinkprm", "pad_token_id")
+
 
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
@@ -73,6 +76,8 @@ class ModelConfig:
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
+    # Keys of config.json that change no arithmetic of the decoder and are kept: _KEPT. Not to be modified.
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -128,6 +133,7 @@ class ModelConfig:
                 initializer_range=float(config.get("initializer_range", 0.02)),
                 bos_token_id=config.get("bos_token_id"),
                 eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
+                extra={key: config[key] for key in _KEPT if config.get(key) is not None},
             )
         except KeyError as error:
             raise UserError(f"{source}: {error.args[0]} is missing") from None
@@ -167,7 +173,7 @@ class ModelConfig:
         if self.eos_token_id is not None:
             eos = self.eos_token_id
             config["eos_token_id"] = list(eos) if isinstance(eos, tuple) else eos
-        return config
+        return config | dict(self.extra)
 
 
 def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
