@@ -33,6 +33,7 @@ def arrays(seed: int) -> dict[str, jax.Array]:
     [
         (OptimizerConfig(schedule="constant"), {0: 2.0, 50: 2.0, 99: 2.0}),
         (OptimizerConfig(schedule="constant", warmup_steps=4), {0: 0.5, 1: 1.0, 3: 2.0, 4: 2.0, 99: 2.0}),
+        (OptimizerConfig(schedule="constant", warmup_ratio=0.1), {0: 0.2, 8: 1.8, 9: 2.0, 10: 2.0, 99: 2.0}),
         (OptimizerConfig(schedule="linear"), {0: 2.0, 50: 1.0, 75: 0.5, 99: 0.02, 100: 0.0, 200: 0.0}),
         (OptimizerConfig(schedule="linear", warmup_steps=20), {0: 0.1, 9: 1.0, 20: 2.0, 60: 1.0, 100: 0.0}),
         (

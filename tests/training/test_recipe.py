@@ -99,6 +99,10 @@ def test_overrides(tmp_path: Path) -> None:
          "r.yaml, line 3: model: give one of pretrained and scratch"),
         ("1e-4", "1e-4\n  adam_learning_rate: 1e-3",
          "r.yaml, line 10: optimizer: adam_learning_rate is for muon only"),
+        ("1e-4", "1e-4\n  warmup_steps: 2\n  warmup_ratio: 0.1",
+         "r.yaml, line 10: optimizer: give one of warmup_steps and warmup_ratio"),
+        ("1e-4", "1e-4\n  warmup_ratio: 1",
+         "r.yaml, line 10: optimizer: warmup_ratio must be at least 0 and below 1"),
         ("steps: 10", "steps: 10\nevaluate_every: 5", "r.yaml, line 1: evaluate_every needs data.evaluation"),
         ("steps: 10", "steps: 10\nmicro_batches: 3",
          "r.yaml, line 1: micro_batches 3 does not divide the 4 rows of bucket 8"),
@@ -123,7 +127,7 @@ def test_refusals_of_overrides_and_files(tmp_path: Path) -> None:
     assert refusal(tmp_path, GOOD, "optimizer.lr=1") == (
         "recipe override optimizer.lr=1: unknown field optimizer.lr; there are: "
         "name, learning_rate, adam_learning_rate, b1, b2, eps, momentum, weight_decay, clip_norm, schedule, "
-        "warmup_steps, decay_from, final_factor"
+        "warmup_steps, warmup_ratio, decay_from, final_factor"
     )
     assert refusal(tmp_path, GOOD, "steps=x") == "recipe override steps=x: steps must be a whole number, not 'x'"
     assert "write field=value" in refusal(tmp_path, GOOD, "steps")

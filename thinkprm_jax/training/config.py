@@ -160,15 +160,19 @@ class OptimizerConfig:
     weight_decay: float = 0.0  # of matrices only, times the learning rate
     clip_norm: float | None = 1.0  # of the global gradient norm
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # or:
+    warmup_ratio: float = 0.0  # the share of the run's steps
     decay_from: float = 0.0  # the share of the steps after which a linear or cosine schedule starts to fall
     final_factor: float = 0.0  # the learning rate at the last step, as a share of the peak
 
     def __post_init__(self) -> None:
         if self.name != "muon" and self.adam_learning_rate is not None:
             raise ValueError("adam_learning_rate is for muon only")
-        if not 0 <= self.decay_from < 1:
-            raise ValueError("decay_from must be at least 0 and below 1")
+        for name in ("decay_from", "warmup_ratio"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1")
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("give one of warmup_steps and warmup_ratio")
         rates = ("learning_rate", "adam_learning_rate", "weight_decay", "eps", "final_factor", "warmup_steps")
         _at_least(0, self, *rates, "clip_norm", "b1", "b2", "momentum")
         for name in ("b1", "b2", "momentum"):

@@ -17,7 +17,7 @@ Params = Mapping[str, jax.Array]
 
 def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Schedule:
     """Step (from 0) -> learning rate: a linear warm-up, a constant part, then the fall to ``final_factor``."""
-    warmup = config.warmup_steps
+    warmup = config.warmup_steps or round(config.warmup_ratio * steps)
     decay_start = max(round(config.decay_from * steps), warmup)
     decay_steps = max(steps - decay_start, 1)
 
