@@ -213,8 +213,10 @@ def _dataset_rows(place: str, name: str, split: str, revision: str | None = None
     except UserError:
         raise
     except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
-        reason = " ".join(str(error).split()) or type(error).__name__
-        kind = "" if Path(name).exists() else "no such file, and not available from the Hugging Face Hub: "
+        local = Path(name).exists()
+        # Of a local file `datasets` says only that it failed; what was wrong stands in the cause.
+        reason = " ".join(str((local and error.__cause__) or error).split()) or type(error).__name__
+        kind = "" if local else "no such file, and not available from the Hugging Face Hub: "
         raise UserError(f"{place}: {kind}{reason}") from error
     yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
 
