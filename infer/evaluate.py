@@ -1,6 +1,6 @@
 """`thinkprm evaluate TASK`: how good a verifier is, on solutions whose errors are known.
 
-All figures come from chains that this very run generated (or, with --details, the run that it continues).
+All figures come from verdicts that this very run made (or, with --details, the run that it continues).
 """
 
 from __future__ import annotations
@@ -10,16 +10,25 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.verifier.options import add_verifier_options, load_verifier, settle, verifier_settings
+from thinkprm_jax.verifier.options import (
+    add_verifier_options,
+    discriminative_settings,
+    load_discriminative,
+    load_verifier,
+    settle,
+    settle_discriminative,
+    verifier_settings,
+)
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.judging import Case, Outcome
+    from thinkprm_jax.verifier.discriminative import StepVerdict
     from thinkprm_jax.verifier.thinkprm import Verdict
 
 ABOUT = """\
@@ -58,12 +67,9 @@ def evaluate_arithmetic(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace, task: dict[str, Any], title: str, cases: Sequence[Case]) -> int:
     """Judges the cases, reports, and returns the exit status. ``task`` says in the JSON what was judged."""
-    settle(options)
-    if options.n > 1 and options.temperature == 0:
-        raise UserError(f"--n {options.n} needs --temperature above 0: greedy chains are all the same")
     check_writable(options.output)
-    settings = verifier_settings(options)
-    outcomes, speed = judge_all(options, settings, cases)
+    settings, load = choose_verifier(options)
+    outcomes, speed = judge_all(options, settings, cases, load)
 
     from thinkprm_jax.evaluation.judging import break_down, summarise
     from thinkprm_jax.evaluation.report import breakdown_json, reliability_json, summary_json
@@ -86,8 +92,24 @@ def evaluate(options: argparse.Namespace, task: dict[str, Any], title: str, case
     return int(summary.failed > 0)
 
 
+def choose_verifier(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[argparse.Namespace], Any]]:
+    """(settings, loader) of the kind of verifier that config.json of --model names."""
+    from thinkprm_jax.verifier.kind import is_discriminative
+
+    if is_discriminative(options.model):
+        settle_discriminative(options)
+        return discriminative_settings(options), load_discriminative
+    settle(options)
+    if options.n > 1 and options.temperature == 0:
+        raise UserError(f"--n {options.n} needs --temperature above 0: greedy chains are all the same")
+    return verifier_settings(options), load_verifier
+
+
 def judge_all(
-    options: argparse.Namespace, settings: dict[str, Any], cases: Sequence[Case]
+    options: argparse.Namespace,
+    settings: dict[str, Any],
+    cases: Sequence[Case],
+    load: Callable[[argparse.Namespace], Any],
 ) -> tuple[list[Outcome], dict[str, Any]]:
     """(outcomes in the order of the cases, speed of what was judged now, compilation included)."""
     from thinkprm_jax.data.jsonl import OrderedOutput
@@ -98,13 +120,15 @@ def judge_all(
     with OrderedOutput(options.details, rows, {"verifier": settings}) as details:
         outcomes = {row["index"]: Outcome(**row["outcome"]) for row in details.resumed}
         missing = details.missing
-        verifier = load_verifier(options) if missing else None
+        verifier = load(options) if missing else None
+        tokens = 0
         with VerdictProgress(len(cases), done=len(outcomes)) as progress:
             for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
                 index = missing[place]
                 outcomes[index] = outcome
                 details.add(index, {"outcome": dataclasses.asdict(outcome), "verdict": verdict_row(verdict)})
-                progress.advance(verifier.sampler.stats.sampled_tokens)
+                tokens += outcome.tokens
+                progress.advance(tokens)
                 if outcome.error is not None:
                     progress.say(f"solution {index} got no verdict: {outcome.error}")
             seconds = progress.seconds
@@ -135,16 +159,18 @@ def case_row(index: int, case: Case) -> dict[str, Any]:
     }
 
 
-def verdict_row(verdict: Verdict) -> dict[str, Any]:
+def verdict_row(verdict: Verdict | StepVerdict) -> dict[str, Any]:
     """A verdict as in the output of `thinkprm score`."""
     if verdict.error is not None:
         return {"error": str(verdict.error)}
-    return {
+    row = {
         "prefix_score": verdict.prefix_score,
         "step_scores": verdict.step_scores,
         "step_labels": verdict.step_labels,
-        "chains": [dataclasses.asdict(chain) for chain in verdict.chains],
     }
+    if hasattr(verdict, "chains"):
+        row["chains"] = [dataclasses.asdict(chain) for chain in verdict.chains]
+    return row
 
 
 def print_tables(title: str, figures: dict[str, Any], summary: Any, groups: Any) -> None:
@@ -155,18 +181,27 @@ def print_tables(title: str, figures: dict[str, Any], summary: Any, groups: Any)
 
     fancy = sys.stdout.isatty()
     console = Console(highlight=False, markup=False, **({} if fancy else {"width": 200}))
-    verifier = figures["verifier"]
-    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']}"
-    console.print(
-        f"{title}\nn {verifier['n']}, rounds {verifier['rounds']}, {chains}, {verifier['dtype']} "
-        f"on {figures['device']}: {figures['judged_now']:,} verdicts in {figures['seconds']:.1f} s, "
-        f"{figures['verdicts_per_second']:.1f} verdicts/s, {figures['tokens_per_second']:,.0f} tokens/s\n"
+    pace = (
+        f"{figures['judged_now']:,} verdicts in {figures['seconds']:.1f} s, "
+        f"{figures['verdicts_per_second']:.1f} verdicts/s"
     )
+    if figures["tokens_per_second"]:
+        pace += f", {figures['tokens_per_second']:,.0f} tokens/s"
+    verifier = figures["verifier"]
+    console.print(f"{title}\n{how(verifier)}, {verifier['dtype']} on {figures['device']}: {pace}\n")
     if summary.failed:
         console.print(f"{summary.failed} solutions got no verdict and count as wrong\n")
     console.print(figures_table(summary, fancy))
     console.print()
     console.print(breakdown_table(groups, fancy))
+
+
+def how(verifier: dict[str, Any]) -> str:
+    """The settings in words."""
+    if "temperature" not in verifier:
+        return "discriminative: no chains, a score a step in one pass"
+    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']}"
+    return f"n {verifier['n']}, rounds {verifier['rounds']}, {chains}"
 
 
 def check_writable(path: str | None) -> None:

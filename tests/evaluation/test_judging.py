@@ -10,7 +10,8 @@ from scripted_sampler import ScriptedSampler
 from thinkprm_jax.data.arithmetic import make_example
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.evaluation.arithmetic import arithmetic_case
-from thinkprm_jax.evaluation.judging import Case, Outcome, break_down, compare, judge, summarise
+from thinkprm_jax.evaluation.judging import Case, Outcome, break_down, compare, compare_steps, judge, summarise
+from thinkprm_jax.verifier.discriminative import StepVerdict
 from thinkprm_jax.verifier.forcing import ChainVerdict
 from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
@@ -72,6 +73,28 @@ def test_a_failed_case_is_wrong_and_has_no_score():
     found = compare(Case("", ("a", "b"), 0), verdict, 2)
     assert (found.predicted, found.score, found.error) == (None, None, "the prompt has 9 tokens")
     assert (found.readable, found.chains, found.steps_right, found.steps_counted) == (0, 2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("first_error", "scores", "predicted", "right", "counted"),
+    [
+        (-1, (0.9, 0.6), -1, 2, 2),
+        (1, (0.9, 0.5, 0.9), 1, 2, 2),  # one half is no "correct"
+        (1, (0.9, 0.8, 0.1), 2, 1, 2),
+        (-1, (0.9, 0.2, 0.9), 1, 1, 3),  # behind its own error a step has no verdict, as in a chain
+        (2, (0.1, 0.9, 0.1), 0, 0, 3),
+    ],
+)
+def test_a_discriminative_verdict_counts_like_a_chain(first_error, scores, predicted, right, counted):
+    found = compare_steps(Case("1 + 1?", ("a step",) * len(scores), first_error), StepVerdict("", scores))
+    assert (found.predicted, found.steps_right, found.steps_counted) == (predicted, right, counted)
+    assert (found.score, found.readable, found.chains, found.tokens) == (scores[-1], 1, 1, 0)
+
+
+def test_a_failed_discriminative_case_is_wrong_and_has_no_score():
+    found = compare_steps(Case("", ("a", "b"), 0), StepVerdict(error=RequestError("the text has 9 tokens")))
+    assert (found.predicted, found.score, found.error) == (None, None, "the text has 9 tokens")
+    assert (found.readable, found.steps_right, found.steps_counted) == (0, 0, 1)
 
 
 def outcome(truth: int, predicted: int | None, score: float | None, **more) -> Outcome:

@@ -29,6 +29,7 @@ from thinkprm_jax.text.prompts import THINK_CLOSE
 from thinkprm_jax.text.verdicts import read_chain
 
 if TYPE_CHECKING:
+    from thinkprm_jax.verifier.discriminative import DiscriminativePRM, StepVerdict
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 
@@ -115,10 +116,17 @@ class Summary:
     tokens: Estimate
 
 
-def judge(verifier: ThinkPRM, cases: Sequence[Case]) -> Iterator[tuple[int, Verdict, Outcome]]:
+def judge(
+    verifier: ThinkPRM | DiscriminativePRM, cases: Sequence[Case]
+) -> Iterator[tuple[int, Verdict | StepVerdict, Outcome]]:
     """(index of the case, verdict, outcome) as they finish, in any order."""
+    from thinkprm_jax.verifier.discriminative import StepVerdict
+
     for index, verdict in verifier.verify((case.problem, case.steps) for case in cases):
-        yield index, verdict, compare(cases[index], verdict, verifier.n)
+        if isinstance(verdict, StepVerdict):
+            yield index, verdict, compare_steps(cases[index], verdict)
+        else:
+            yield index, verdict, compare(cases[index], verdict, verifier.n)
 
 
 def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
@@ -129,18 +137,7 @@ def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
     """
     labels = case.labels
     if verdict.error is not None:
-        counted = steps_right([None] * len(labels), labels)[1]
-        return Outcome(
-            first_error=case.first_error,
-            predicted=None,
-            score=None,
-            readable=0,
-            chains=chains,
-            steps_right=0,
-            steps_counted=chains * counted,
-            groups=case.groups,
-            error=str(verdict.error),
-        )
+        return _no_verdict(case, chains, verdict.error)
     reads = [read_chain(chain.output.rpartition(THINK_CLOSE)[0], len(labels)) for chain in verdict.chains]
     readable = tuple(chain for chain, read in zip(verdict.chains, reads, strict=True) if read.complete)
     steps = [steps_right(read.labels, labels) for read in reads]
@@ -154,6 +151,44 @@ def compare(case: Case, verdict: Verdict, chains: int) -> Outcome:
         steps_counted=sum(counted for _, counted in steps),
         tokens=sum(chain.output_tokens for chain in verdict.chains),
         groups=case.groups,
+    )
+
+
+def compare_steps(case: Case, verdict: StepVerdict) -> Outcome:
+    """What a discriminative verdict says of the case: one readable "chain" without a token.
+
+    Steps behind the first one that it calls incorrect count as without a verdict, as they are in a chain, although
+    it scores each step by itself: so the figures of both kinds of verifier mean the same.
+    """
+    if verdict.error is not None:
+        return _no_verdict(case, 1, verdict.error)
+    found = verdict.first_error
+    read = [label if found < 0 or step <= found else None for step, label in enumerate(verdict.step_labels)]
+    right, counted = steps_right(read, case.labels)
+    return Outcome(
+        first_error=case.first_error,
+        predicted=found,
+        score=verdict.prefix_score,
+        readable=1,
+        chains=1,
+        steps_right=right,
+        steps_counted=counted,
+        groups=case.groups,
+    )
+
+
+def _no_verdict(case: Case, chains: int, error: Exception) -> Outcome:
+    counted = steps_right([None] * len(case.steps), case.labels)[1]
+    return Outcome(
+        first_error=case.first_error,
+        predicted=None,
+        score=None,
+        readable=0,
+        chains=chains,
+        steps_right=0,
+        steps_counted=chains * counted,
+        groups=case.groups,
+        error=str(error),
     )
 
 

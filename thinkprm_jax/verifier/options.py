@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.errors import UserError
+
 if TYPE_CHECKING:
+    from thinkprm_jax.verifier.discriminative import DiscriminativePRM
     from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 
@@ -62,3 +65,39 @@ def verifier_settings(options: argparse.Namespace) -> dict[str, Any]:
     """All that a verdict depends on, apart from the solution."""
     names = ("model", "n", "rounds", "temperature", "seed", "max_length", "max_gen_tokens", "decision_temperature")
     return {name: getattr(options, name) for name in (*names, "dtype")}
+
+
+# Options of verifiers that write chains, and what they are where the user says nothing.
+_OF_CHAINS = {"n": 1, "rounds": 1, "temperature": None, "max_gen_tokens": None, "decision_temperature": 1.0}
+
+
+def settle_discriminative(options: argparse.Namespace) -> None:
+    """:func:`settle` for a verifier that writes no chains.
+
+    Raises:
+      UserError: an option that is for chains was given.
+    """
+    for name, default in _OF_CHAINS.items():
+        if getattr(options, name) != default:
+            raise UserError(
+                f"--{name.replace('_', '-')} is of chains; {options.model} is discriminative, it writes none"
+            )
+    settle(options)
+
+
+def load_discriminative(options: argparse.Namespace) -> DiscriminativePRM:
+    from thinkprm_jax.compilation import enable_compilation_cache
+    from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+
+    enable_compilation_cache()
+    return DiscriminativePRM(options.model, max_length=options.max_length, dtype=options.dtype)
+
+
+def discriminative_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """All that its verdict depends on, apart from the solution."""
+    return {
+        "model": options.model,
+        "task": "discriminative",
+        "max_length": options.max_length,
+        "dtype": options.dtype,
+    }

@@ -23,6 +23,7 @@ from thinkprm_jax.text.prompts import TRIGGERS, VERIFICATION_PROMPT, encode_prom
 from thinkprm_jax.text.steps import split_solution
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.verifier.forcing import ChainVerdict, VerificationScript
+from thinkprm_jax.verifier.kind import require_generative
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -201,7 +202,7 @@ class ThinkPRM:
         Raises:
           RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
         """
-        _check_lengths("outputs", questions, outputs)
+        check_lengths("outputs", questions, outputs)
         places = [(i, j) for i, texts in enumerate(outputs) for j in range(len(texts))]
         scores: list[list[list[float]]] = [[[] for _ in texts] for texts in outputs]
         items = ((questions[i], split_solution(outputs[i][j])) for i, j in places)
@@ -232,7 +233,7 @@ class ThinkPRM:
             asked = 0
             for index, (problem, steps) in enumerate(items):
                 try:
-                    steps = _check_item(problem, steps)
+                    steps = check_item(problem, steps)
                     ids = self._encode(problem, steps, script)
                 except RequestError as error:
                     failed.append((index, Verdict(error=error)))
@@ -245,7 +246,7 @@ class ThinkPRM:
                         ids,
                         functools.partial(script, len(steps)),
                         temperature=self.temperature,
-                        seed=_chain_seed(self.seed, chain, ids),
+                        seed=chain_seed(self.seed, chain, ids),
                     )
 
         for number, result in self.sampler.run(requests()):
@@ -263,7 +264,7 @@ class ThinkPRM:
     def _results(
         self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]], rounds: int | None
     ) -> list[dict[str, Any]]:
-        _check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
+        check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
         results: list[dict[str, Any]] = [{} for _ in questions]
         for index, verdict in self.verify(zip(questions, prefix_steps_batch, strict=True), rounds):
             results[index] = verdict.as_dict()
@@ -302,7 +303,7 @@ class _OpenItem:
         return Verdict(self.prompt, tuple(chain for chain in self.chains if chain is not None) * copies)
 
 
-def _check_item(problem: str, steps: Sequence[str]) -> list[str]:
+def check_item(problem: str, steps: Sequence[str]) -> list[str]:
     """The steps; RequestError where there is nothing to judge."""
     if not isinstance(problem, str):
         raise RequestError(f"the problem is {type(problem).__name__}, not text")
@@ -319,13 +320,13 @@ def _check_item(problem: str, steps: Sequence[str]) -> list[str]:
     return steps
 
 
-def _chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
+def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
     """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
     text = f"{seed} {chain} {' '.join(map(str, prompt))}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-def _check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) -> None:
+def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) -> None:
     for what, value in (("questions", questions), (name, others)):
         if isinstance(value, str):
             raise UserError(f"{what} is one text: give a list")
@@ -359,6 +360,7 @@ def _make_sampler(
     if (model is None) != (tokenizer is None):
         raise UserError("model and tokenizer go together: give both or neither")
     if model is None:
+        require_generative(path)
         model, tokenizer = load_model(path, dtype=dtype or default_dtype(), mesh=mesh)
     return Sampler(model, tokenizer, slots=slots, max_length=max_length, mesh=mesh)
 
