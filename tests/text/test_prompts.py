@@ -139,3 +139,33 @@ def test_templates_that_stop_at_the_assistant_mark(tokenizer, r1_tokenizer_folde
 def test_the_rebuilt_tokenizer(r1_tokenizer_folder):
     assert r1_tokenizer_folder.joinpath("tokenizer.json").exists()
     assert len(r1_tokenizer.read_ranks()) == 151643
+
+
+def test_the_papers_collection_prompt():
+    message = prompts.verification_message("p {x}", ["one", "two"], prompts.COLLECTION_PROMPT)
+    assert message == (
+        "You are given a math problem and a proposed multiple-step solution (with a step on each line):\n\n"
+        "[Math Problem]\n\np {x}\n\n[Solution]\n\nStep 1: one\nStep 2: two\n\n"
+        "Review and critique the proposed solution steps and determine whether each step is correct. If the "
+        "solution is incomplete, only critique the steps that are provided. Your output must be in the following "
+        "format:\n\nLet's verify step by step:\n"
+        "Step 1: <critique>...The step is \\boxed{correct/incorrect}\n"
+        "Step 2: <critique>...The step is \\boxed{correct/incorrect}\n"
+        "...\n"
+        "Step n: <critique>...The step is \\boxed{correct/incorrect}\n\n"
+        "Once you find an incorrect step, you should stop since you don't need to analyze the remaining steps."
+    )
+
+
+def test_the_strict_collection_prompt_is_that_of_published_runs():
+    message = prompts.verification_message("P", ["a", "b"], prompts.STRICT_COLLECTION_PROMPT, labelled=False)
+    assert message == (
+        "You are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\nP\n\n"
+        "[Solution]\n\na\nb\n\nReview and critique each step in the proposed solution.\n\n"
+        "**CRITICAL FORMAT REQUIREMENT:**\nFor EVERY step, you MUST conclude your analysis with EXACTLY ONE of "
+        "these:\n- \\boxed{correct} if the step is correct\n- \\boxed{incorrect} if the step is wrong\n\n"
+        "**Example Format:**\nStep 1: [Your analysis of step 1]\n\\boxed{correct}\n\n"
+        "Step 2: [Your analysis of step 2]\n\\boxed{incorrect}\n\n"
+        "If the solution is incomplete, only verify the provided steps.\n\n"
+        "IMPORTANT: Do NOT provide a summary conclusion. Judge EACH step individually."
+    )

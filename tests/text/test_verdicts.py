@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkprm_jax.text.verdicts import read_chain
+from thinkprm_jax.text.verdicts import find_verdicts, read_chain
 
 GOOD, BAD = "The step is \\boxed{correct}", "The step is \\boxed{incorrect}"
 
@@ -222,3 +222,23 @@ def test_time_is_linear(piece):
     start = time.perf_counter()
     read_chain(chain, 1000)
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [
+        ("\\boxed{correct}", 1),
+        ("\\boxed{\\text{incorrect}}", 0),
+        ("\\boxed{ \\textbf{ Correct } }", 1),
+        ("\\boxed{\\bf incorrect}", 0),
+    ],
+)
+def test_verdicts_are_found_with_the_braces_that_close_them(box, label):
+    text = f"{{a {box}}} b {box}"
+    assert [(text[start:end], found) for start, end, found in find_verdicts(text)] == [(box, label)] * 2
+
+
+def test_a_box_that_the_chain_does_not_close():
+    assert find_verdicts("a \\boxed{correct") == [(2, 16, 1)]
+    assert find_verdicts("a \\boxed{\\text{correct}") == [(2, 23, 1)]
+    assert find_verdicts("\\boxed{12} \\boxed{correct/incorrect}") == []

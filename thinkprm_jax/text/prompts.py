@@ -28,6 +28,62 @@ You are given a math problem and a proposed step-by-step solution:
 Review and critique each step in the proposed solution to determine whether each step is correct. \
 If the solution is incomplete, only verify the provided steps."""
 
+# What a teacher is asked when chains are collected: the paper's figure "Prompt used to generate synthetic
+# verification chains". Its words are the figure's; where the figure's blank lines are lost they are those of
+# VERIFICATION_PROMPT.
+COLLECTION_PROMPT = """\
+You are given a math problem and a proposed multiple-step solution (with a step on each line):
+
+[Math Problem]
+
+{problem}
+
+[Solution]
+
+{solution}
+
+Review and critique the proposed solution steps and determine whether each step is correct. \
+If the solution is incomplete, only critique the steps that are provided. \
+Your output must be in the following format:
+
+Let's verify step by step:
+Step 1: <critique>...The step is \\boxed{correct/incorrect}
+Step 2: <critique>...The step is \\boxed{correct/incorrect}
+...
+Step n: <critique>...The step is \\boxed{correct/incorrect}
+
+Once you find an incorrect step, you should stop since you don't need to analyze the remaining steps."""
+
+# The prompt of published runs of the same collection, byte for byte; their steps stand on lines without labels.
+STRICT_COLLECTION_PROMPT = """\
+You are given a math problem and a proposed step-by-step solution:
+
+[Math Problem]
+
+{problem}
+
+[Solution]
+
+{solution}
+
+Review and critique each step in the proposed solution.
+
+**CRITICAL FORMAT REQUIREMENT:**
+For EVERY step, you MUST conclude your analysis with EXACTLY ONE of these:
+- \\boxed{correct} if the step is correct
+- \\boxed{incorrect} if the step is wrong
+
+**Example Format:**
+Step 1: [Your analysis of step 1]
+\\boxed{correct}
+
+Step 2: [Your analysis of step 2]
+\\boxed{incorrect}
+
+If the solution is incomplete, only verify the provided steps.
+
+IMPORTANT: Do NOT provide a summary conclusion. Judge EACH step individually."""
+
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 LEAD_IN = "Let's verify step by step:"
@@ -62,10 +118,13 @@ def format_steps(steps: Sequence[str]) -> str:
     return "\n".join(f"Step {i}: {strip_step_label(step)}" for i, step in enumerate(steps, start=1))
 
 
-def verification_message(problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT) -> str:
+def verification_message(
+    problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT, labelled: bool = True
+) -> str:
     """The user turn. Only the fields {problem} and {solution} of `prompt` are filled: other braces
-    stay (LaTeX)."""
-    values = {"problem": problem, "solution": format_steps(steps)}
+    stay (LaTeX). labelled: whether the steps' lines begin with `Step i:`."""
+    solution = format_steps(steps) if labelled else "\n".join(strip_step_label(step) for step in steps)
+    values = {"problem": problem, "solution": solution}
     missing = sorted(set(values) - set(_FIELD.findall(prompt)))
     if missing:
         raise UserError(f"the prompt lacks the field {{{missing[0]}}}")
@@ -84,6 +143,22 @@ def encode_prompt(
     if not tokenizer.render_chat([{"role": "user", "content": "x"}]).endswith(opening):
         ids = ids + _encode_pieces(tokenizer, [THINK_OPEN, "\n"])
     return ids
+
+
+def encode_collection_prompt(
+    tokenizer: Tokenizer,
+    problem: str,
+    steps: Sequence[str],
+    prompt: str = COLLECTION_PROMPT,
+    system: str | None = None,
+) -> list[int]:
+    """ids [T] of what a teacher is asked, in its own chat template, up to where its answer begins.
+
+    system: the system turn; None leaves it to the template (QwQ's has one of its own).
+    """
+    message = verification_message(problem, steps, prompt, labelled=prompt != STRICT_COLLECTION_PROMPT)
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    return tokenizer.encode_chat([*turns, {"role": "user", "content": message}])
 
 
 def encode_training_text(

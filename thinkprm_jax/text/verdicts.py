@@ -81,6 +81,16 @@ def read_chain(chain: str, num_steps: int) -> ChainVerdicts:
     return _result(found, max(num_steps, 0))
 
 
+def find_verdicts(chain: str) -> list[tuple[int, int, int]]:
+    """(start, end, label) of every verdict in the text, in order; from `\\boxed` through its closing brace."""
+    found = []
+    for match in _VERDICT.finditer(chain):
+        closers = re.compile(rf"(?:{_BLANKS}\}}){{0,{match[0].count('{')}}}").match(chain, match.end())
+        assert closers is not None  # it may be empty: a chain can end inside the box
+        found.append((match.start(), closers.end(), int(match[1].lower() == "correct")))
+    return found
+
+
 def _sections(chain: str) -> tuple[list[_Verdict], list[_Section]]:
     """(verdicts before the first heading, sections)."""
     before: list[_Verdict] = []
