@@ -1,0 +1,109 @@
+"""Attention kernels against the plain one, and which one is chosen where."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_training
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.kernels import Execution, choose_attention
+
+LARGE = ModelConfig(
+    vocab_size=64, hidden_size=1536, intermediate_size=64, num_layers=1, num_heads=12, num_kv_heads=2, head_dim=128
+)
+SMALL = ModelConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=64, num_layers=1, num_heads=4, num_kv_heads=2, head_dim=8
+)
+
+
+@pytest.mark.parametrize(
+    ("platform", "config", "dtype", "length", "kernel"),
+    [
+        ("cpu", LARGE, "bfloat16", 4096, "xla"),
+        ("gpu", LARGE, "bfloat16", 4096, "cudnn"),
+        ("gpu", LARGE, "float32", 4096, "xla"),
+        ("tpu", LARGE, "bfloat16", 4096, "splash"),
+        ("tpu", LARGE, "bfloat16", 4000, "xla"),
+        ("tpu", SMALL, "bfloat16", 4096, "xla"),
+    ],
+)
+def test_auto_takes_the_fastest_kernel_that_can_run(platform, config, dtype, length, kernel) -> None:
+    assert choose_attention("auto", config, dtype, length, platform)[0] == kernel
+
+
+@pytest.mark.parametrize(
+    ("requested", "platform", "dtype", "said"),
+    [
+        ("cudnn", "cpu", "bfloat16", "attention cudnn cannot run: it needs an NVIDIA GPU, this is cpu"),
+        ("cudnn", "gpu", "float32", "attention cudnn cannot run: it needs bfloat16 products, not float32"),
+        ("splash", "gpu", "bfloat16", "attention splash cannot run: it needs a TPU, this is gpu"),
+    ],
+)
+def test_a_kernel_asked_for_by_name_runs_or_is_refused(requested, platform, dtype, said) -> None:
+    with pytest.raises(UserError, match=said):
+        choose_attention(requested, LARGE, dtype, 4096, platform)
+
+
+def inputs(batch: int, length: int, heads: int, kv_heads: int, head_dim: int) -> tuple[jax.Array, ...]:
+    keys = jax.random.split(jax.random.key(0), 4)
+    q = jax.random.normal(keys[0], (batch, length, heads, head_dim)) * head_dim**-0.5
+    k, v = (jax.random.normal(key, (batch, length, kv_heads, head_dim)) for key in keys[1:3])
+    return q, k, v, jax.random.normal(keys[3], q.shape)
+
+
+def test_splash_keeps_segments_apart_forward_and_backward() -> None:
+    """The TPU kernel, interpreted: outputs and gradients of packed rows equal the plain kernel's."""
+    q, k, v, cotangent = inputs(1, 256, 4, 2, 128)
+    segments = jnp.asarray(np.repeat([1, 2, 3], [100, 90, 66])[None])
+
+    def run(execution: Execution) -> tuple[jax.Array, ...]:
+        output, pull = jax.vjp(lambda q, k, v: execution.attend(q, k, v, segments, jnp.float32), q, k, v)
+        return output, *pull(cotangent)
+
+    ours, theirs = run(Execution("xla")), run(Execution("splash", interpret=True))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+SPREAD = """
+import json
+import jax, jax.numpy as jnp, numpy as np
+from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.model.kernels import Execution
+
+found = {}
+for heads, kv_heads, sizes in ((4, 2, (2, 1, 2)), (4, 2, (1, 1, 4))):
+    mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    keys = jax.random.split(jax.random.key(0), 3)
+    q = jax.random.normal(keys[0], (2, 128, heads, 128)) * 0.1
+    k, v = (jax.random.normal(key, (2, 128, kv_heads, 128)) for key in keys[1:])
+    segments = jnp.asarray(np.repeat([[1, 2]], [70, 58], axis=1).repeat(2, axis=0))
+    run = lambda execution: jax.jit(lambda *x: execution.attend(*x, segments, jnp.float32))(q, k, v)
+    alone = run(Execution("xla"))
+    spread = run(Execution("splash", mesh=mesh, interpret=True))
+    found["x".join(map(str, sizes))] = float(jnp.abs(alone - spread).max())
+print(json.dumps(found))
+"""
+
+
+def test_splash_over_a_mesh_runs_on_each_devices_rows_and_heads() -> None:
+    """Also with fewer KV heads than tensor devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(tiny_training.ROOT),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", SPREAD], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert all(difference < 2e-5 for difference in json.loads(run.stdout).values()), run.stdout

@@ -1,0 +1,100 @@
+"""Several examples in one row: the same loss and gradients as each in a row of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from tiny_training import ROOT
+
+from thinkprm_jax.data.batches import Batch, Example, make_batch, make_packed_batch
+from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.kernels import Execution
+from thinkprm_jax.training.trainer import Trainer
+
+LENGTH = 256
+CONFIG = ModelConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
+    qkv_bias=True, initializer_range=0.3,
+)  # fmt: skip
+ROWS = [[40, 100, 113], [255], [9, 3]]  # tokens of the examples of each packed row
+
+
+def examples() -> list[list[Example]]:
+    rng = np.random.default_rng(0)
+
+    def example(size: int) -> Example:
+        weights = np.ones(size, np.float32)
+        weights[: size // 3] = 0.0
+        return Example(rng.integers(0, CONFIG.vocab_size, size).astype(np.int32), weights)
+
+    return [[example(size) for size in row] for row in ROWS]
+
+
+def packed(rows: list[list[Example]]) -> Batch:
+    return make_packed_batch(rows, len(rows), LENGTH)
+
+
+def trainer(config: ModelConfig = CONFIG, **options: object) -> Trainer:
+    mesh = make_mesh(devices=jax.devices()[:1])
+    return Trainer(config, optax.sgd(0.1), mesh, "float32", **options)
+
+
+def test_packed_and_unpacked_loss_and_gradients_are_equal() -> None:
+    rows = examples()
+    flat = [example for row in rows for example in row]
+    train = trainer()
+    params = train.init(0).params
+    step = jax.jit(train.loss_and_gradients)
+    alone, gradients = step(params, train.place(make_batch(flat, len(flat), LENGTH)))
+    together, packed_gradients = step(params, train.place(packed(rows)))
+    assert float(together.loss) == pytest.approx(float(alone.loss), rel=1e-6)
+    assert float(together.tokens) == float(alone.tokens)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(packed_gradients[name], gradient, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("remat", ["products", "layer"])
+def test_rematerialisation_changes_no_gradient(remat: str) -> None:
+    batch = packed(examples())
+    plain, saving = trainer(), trainer(execution=Execution(remat=remat))
+    params = plain.init(0).params
+    expected = jax.jit(plain.loss_and_gradients)(params, plain.place(batch))
+    found = jax.jit(saving.loss_and_gradients)(params, saving.place(batch))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+MEMORY = """
+import dataclasses, json
+import optax
+from test_packed import CONFIG, trainer
+from thinkprm_jax.model.kernels import Execution
+
+def temporaries(remat):
+    train = trainer(dataclasses.replace(CONFIG, num_layers=4), execution=Execution(remat=remat))
+    return train.lower(4, 512, packed=True).compile().memory_analysis().temp_size_in_bytes
+
+print(json.dumps({remat: temporaries(remat) for remat in ("none", "products", "layer")}))
+"""
+
+
+def test_rematerialisation_saves_memory() -> None:
+    """In a process of its own: XLA's usual CPU scheduler runs the repeated work early, which keeps everything."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_cpu_enable_concurrency_optimized_scheduler=false --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "training"))),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    memory = json.loads(run.stdout.splitlines()[-1])
+    assert memory["layer"] < memory["products"] < 0.7 * memory["none"]
