@@ -1,7 +1,8 @@
-"""`thinkprm export RUN OUT`: the last checkpoint of a training run as a Hugging Face folder.
+"""`thinkprm export RUN OUT`: a checkpoint of a training run as a Hugging Face folder.
 
 transformers, vLLM, SGLang and :func:`thinkprm_jax.load_model` read it. A run may be exported while it trains, and
-on another number of devices than it trains on.
+on another machine than it trains on: weights go from the checkpoint to the new files one tensor at a time, through
+the host alone. A LoRA run is merged into its base on the way, or written as an adapter in peft's layout.
 """
 
 from __future__ import annotations
@@ -25,40 +26,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights (float32)"
     )
+    parser.add_argument(
+        "--adapter", action="store_true", help="the LoRA adapter alone, for peft and vLLM; default: merged weights"
+    )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="then upload the folder to this Hugging Face repository (new: private)",
+    )
     arguments = parser.parse_args(argv)
-    step = export(arguments.run, arguments.out, arguments.step, arguments.dtype)
+    step = export(arguments.run, arguments.out, arguments.step, arguments.dtype, arguments.adapter, arguments.push)
     print(f"step {step} of {arguments.run} is in {arguments.out}")
+    if arguments.push:
+        print(f"and at https://huggingface.co/{arguments.push}")
     return 0
 
 
-def export(run: Path, out: Path, step: int | None = None, dtype: str = "float32") -> int:
-    from thinkprm_jax.checkpoint.huggingface import read_config, save_model
-    from thinkprm_jax.checkpoint.training_state import CheckpointStore
-    from thinkprm_jax.mesh import make_mesh
-    from thinkprm_jax.recipe import load_recipe
-    from thinkprm_jax.text.tokenizer import Tokenizer
-    from thinkprm_jax.training.config import TrainRecipe
-    from thinkprm_jax.training.optimizer import make_optimizer
-    from thinkprm_jax.training.trainer import Trainer
+def export(
+    run: Path,
+    out: Path,
+    step: int | None = None,
+    dtype: str = "float32",
+    adapter: bool = False,
+    push: str | None = None,
+) -> int:
+    """Returns the exported step. Raises `UserError` for whatever is in the way; then nothing is left behind."""
+    import numpy as np
 
+    from thinkprm_jax.checkpoint.export import Run, write_run
+    from thinkprm_jax.checkpoint.files import check_target
+    from thinkprm_jax.checkpoint.hub import check_access, upload
+    from thinkprm_jax.checkpoint.huggingface import float_dtype
+    from thinkprm_jax.data.discriminative import PUBLISHED
+    from thinkprm_jax.model.lora import LoraSpec
+    from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
+    from thinkprm_jax.training.config import TrainRecipe
+
+    # The run
     if not (run / "recipe.yaml").exists() or not (run / "checkpoints").exists():
         raise UserError(f"{run} is no training run: it lacks recipe.yaml or checkpoints")
     recipe = load_recipe(TrainRecipe, run / "recipe.yaml")
-    config, tokenizer = read_config(run / "model"), Tokenizer.load(run / "model")
-    optimizer = make_optimizer(recipe.optimizer, steps=1)  # the number of steps shapes no array
-    trainer = Trainer(config, optimizer, make_mesh(fsdp=-1))  # what does not divide is copied
-    with CheckpointStore(run / "checkpoints", recipe.checkpoint.keep, read_only=True) as store:
-        step = store.latest_step if step is None else step
-        if step is None:
-            raise UserError(f"{run} has no checkpoint yet")
-        if step not in store.steps:
-            listed = ", ".join(map(str, store.steps)) or "none"
-            raise UserError(f"{run} has no checkpoint of step {step}; it has: {listed}")
-        state, _ = store.restore(trainer.abstract_state(), step)
+    if adapter and recipe.lora is None:
+        raise UserError(f"--adapter: {run} has no LoRA adapter, all of its weights were trained")
+    lora = recipe.lora
+    found = Run(
+        folder=run,
+        recipe=dump_recipe(recipe),
+        settings=to_dict(recipe),
+        base=recipe.model.pretrained,
+        lora=None if lora is None else LoraSpec(lora.rank, lora.alpha, lora.targets, lora.dropout),
+        kind=PUBLISHED.to_config() if recipe.task == "discriminative" else None,
+    )
+
+    # The folder
+    out = out.expanduser()
+    check_target(out)
+    if push is not None:
+        check_access(push)
     try:
-        save_model(trainer.model(state.params), tokenizer, out, dtype=dtype)
+        step = write_run(found, out, step, np.dtype(float_dtype(dtype)), adapter, name=push)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror or error}") from None
+    if push is not None:
+        upload(out, push, f"step {step}")
     return step
 
 

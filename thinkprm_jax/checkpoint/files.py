@@ -25,7 +25,9 @@ MAX_SHARD_BYTES = 5 * 10**9
 
 # Without these a folder does not load; they go first when a model is replaced, and their successors come last.
 _KEYS = (CONFIG, ADAPTER_CONFIG)
-_OWN = (*_KEYS, INDEX_FILE, ADAPTER_WEIGHTS, GENERATION_CONFIG, "model*.safetensors", *TOKENIZER_FILES)
+# Everything that a model or adapter folder of ours can hold beside its card.
+MODEL_FILES = (*_KEYS, INDEX_FILE, ADAPTER_WEIGHTS, GENERATION_CONFIG, "model*.safetensors", *TOKENIZER_FILES)
+CARD = "README.md"
 _LISTED = 20  # names in an error message before "and n more"
 
 
@@ -72,7 +74,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         if not folder.exists():
             written.rename(folder)
             return
-        for pattern in _OWN:
+        for pattern in MODEL_FILES:
             for old in sorted(folder.glob(pattern)):
                 old.unlink()
         for file in sorted(written.iterdir(), key=lambda path: path.name in _KEYS):

@@ -16,11 +16,11 @@ import numpy as np
 
 from thinkprm_jax.checkpoint.adapter import Adapter, AdapterConfig, is_adapter, read_adapter, read_adapter_config
 from thinkprm_jax.checkpoint.files import (
-    ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    CARD,
     CONFIG,
-    GENERATION_CONFIG,
     INDEX_FILE,
+    MODEL_FILES,
     SINGLE_FILE,
     listed,
     read_json,
@@ -30,19 +30,9 @@ from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.text import tokenizer_files
-from thinkprm_jax.text.tokenizer_files import TOKENIZER_FILES
 
 BUNDLED = {"mini": Path(__file__).resolve().parents[1] / "bundled" / "mini"}
-_MODEL_FILES = [
-    CONFIG,
-    GENERATION_CONFIG,
-    "model*.safetensors",
-    INDEX_FILE,
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    "README.md",  # its header names the licence
-    *TOKENIZER_FILES,
-]
+_WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
 _FINGERPRINT_BYTES = 4096  # of every tensor
 
 
@@ -50,7 +40,7 @@ def resolve_folder(path_or_id: str | Path) -> Path:
     """The local folder of a model or adapter: bundled, given, or downloaded."""
     if str(path_or_id) in BUNDLED:
         return BUNDLED[str(path_or_id)]
-    return tokenizer_files.resolve_folder(path_or_id, _MODEL_FILES)
+    return tokenizer_files.resolve_folder(path_or_id, _WANTED)
 
 
 @dataclass(frozen=True)

@@ -168,11 +168,10 @@ class ModelConfig:
             config["mlp_bias"] = self.mlp_bias
         if self.rope_scaling is not None:
             config["rope_scaling"] = {"rope_type": "llama3", **dataclasses.asdict(self.rope_scaling)}
-        if self.bos_token_id is not None:
-            config["bos_token_id"] = self.bos_token_id
-        if self.eos_token_id is not None:
-            eos = self.eos_token_id
-            config["eos_token_id"] = list(eos) if isinstance(eos, tuple) else eos
+        eos = self.eos_token_id
+        # null where there is none: a key that is absent gets the default of the family, such as Llama's 1 and 2.
+        config["bos_token_id"] = self.bos_token_id
+        config["eos_token_id"] = list(eos) if isinstance(eos, tuple) else eos
         return config | dict(self.extra)
 
 

@@ -1,0 +1,69 @@
+"""What a run keeps of the model that it began with: ``model/base.json``.
+
+Enough to export the run without that model, to say where it came from, and to notice that the weights under its
+name are no longer the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thinkprm_jax.checkpoint.files import CARD, read_json, write_json
+from thinkprm_jax.checkpoint.huggingface import read_generation_config
+from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model, fingerprint
+from thinkprm_jax.errors import UserError
+
+BASE_FILE = "base.json"
+
+
+def portable_name(path_or_id: str | Path) -> str:
+    """A name that means the same from another working directory: a hub id as it is, a folder in full."""
+    folder = Path(path_or_id).expanduser()
+    named = str(path_or_id) not in BUNDLED and folder.is_dir()
+    return str(folder.resolve()) if named else str(path_or_id)
+
+
+def keep_base(folder: Path, path_or_id: str | Path) -> None:
+    """Writes base.json into the ``model`` folder of a run that has no checkpoint yet; later it stays as it is."""
+    if (folder / BASE_FILE).is_file() and any((folder.parent / "checkpoints").glob("[0-9]*")):
+        return
+    found = find_model(path_or_id)
+    content = {
+        "model": portable_name(path_or_id),
+        "fingerprint": fingerprint(found),
+        "license": _license(found.base),
+        "generation_config": read_generation_config(found.base),
+    }
+    write_json(folder / BASE_FILE, content)
+
+
+def read_base(folder: Path) -> Mapping[str, Any]:
+    """The content of base.json; {} where there is none."""
+    return read_json(folder / BASE_FILE) if (folder / BASE_FILE).is_file() else {}
+
+
+def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
+    """Raises `UserError` where ``found`` has other weights than base.json of ``folder`` says."""
+    expected = read_base(folder).get("fingerprint")
+    if expected is not None and expected != fingerprint(found):
+        raise UserError(f"{name}: its weights are not those that the run in {folder.parent} began with")
+
+
+def _license(folder: Path) -> str | None:
+    """As the header of the model card says."""
+    path = folder / CARD
+    if not path.is_file():
+        return None
+    parts = path.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return None
+    try:
+        header = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return None
+    found = header.get("license") if isinstance(header, dict) else None
+    return found if isinstance(found, str) else None
