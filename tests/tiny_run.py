@@ -46,7 +46,7 @@ def make_run(
     (folder / "recipe.yaml").write_text(dump_recipe(parsed))
     (folder / "model" / "config.json").write_text(json.dumps(config.to_hf()))
     tokenizer.save(folder / "model")
-    keep_base(folder / "model", pretrained or base)
+    keep_base(folder, pretrained or base)
     lines = [{"step": 2, "loss": 0.75, "tokens_per_second": 10.0}, {"step": 2, "held_out_loss": 0.5}]
     lines += [{"step": 4, "loss": 0.25, "tokens_per_second": 10.0}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "lo')

@@ -1,4 +1,4 @@
-"""What a run keeps of the model that it began with: ``model/base.json``.
+"""What a run keeps of the model that it began with: ``base.json``.
 
 Enough to export the run without that model, to say where it came from, and to notice that the weights under its
 name are no longer the same.
@@ -28,8 +28,8 @@ def portable_name(path_or_id: str | Path) -> str:
 
 
 def keep_base(folder: Path, path_or_id: str | Path) -> None:
-    """Writes base.json into the ``model`` folder of a run that has no checkpoint yet; later it stays as it is."""
-    if (folder / BASE_FILE).is_file() and any((folder.parent / "checkpoints").glob("[0-9]*")):
+    """Writes base.json into the folder of a run that has no checkpoint yet; later it stays as it is."""
+    if (folder / BASE_FILE).is_file() and any((folder / "checkpoints").glob("[0-9]*")):
         return
     found = find_model(path_or_id)
     content = {
@@ -38,19 +38,21 @@ def keep_base(folder: Path, path_or_id: str | Path) -> None:
         "license": _license(found.base),
         "generation_config": read_generation_config(found.base),
     }
-    write_json(folder / BASE_FILE, content)
+    temporary = folder / f"{BASE_FILE}.tmp"  # a kill must not leave half of it
+    write_json(temporary, content)
+    temporary.replace(folder / BASE_FILE)
 
 
 def read_base(folder: Path) -> Mapping[str, Any]:
-    """The content of base.json; {} where there is none."""
+    """The content of a run's base.json; {} where there is none."""
     return read_json(folder / BASE_FILE) if (folder / BASE_FILE).is_file() else {}
 
 
 def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
-    """Raises `UserError` where ``found`` has other weights than base.json of ``folder`` says."""
+    """Raises `UserError` where ``found`` has other weights than base.json of the run says."""
     expected = read_base(folder).get("fingerprint")
     if expected is not None and expected != fingerprint(found):
-        raise UserError(f"{name}: its weights are not those that the run in {folder.parent} began with")
+        raise UserError(f"{name}: its weights are not those that the run in {folder} began with")
 
 
 def _license(folder: Path) -> str | None:

@@ -40,7 +40,7 @@ class Run:
     """What an export needs to know of a run.
 
     Attributes:
-      folder: with model/, checkpoints/ and metrics.jsonl.
+      folder: with model/, checkpoints/, metrics.jsonl and base.json.
       recipe: as YAML text. settings: the same as a dictionary.
       base: folder or id of the model that training began with. lora: its adapter, where only that was trained.
       kind: config.json's key ``thinkprm``, for a discriminative verifier.
@@ -116,7 +116,7 @@ def _whole(saved: SavedWeights) -> Fetch:
 def _merged(run: Run, saved: SavedWeights, config: ModelConfig, pool: ThreadPoolExecutor) -> Fetch:
     assert run.lora is not None
     files = find_model(run.base)
-    check_base(run.folder / "model", files, run.base)
+    check_base(run.folder, files, run.base)
     weights = Weights(files, config, parameter_shapes(config))
     weights.add(adapter_of({name: saved.read(name) for name in saved.shapes}, run.lora.scale))
     return functools.partial(weights.read_stored, pool=pool)
@@ -142,7 +142,7 @@ def _adapter_writer(run: Run, saved: SavedWeights, config: ModelConfig, dtype: n
 
 def _generation_config(run: Run, config: ModelConfig) -> dict[str, Any]:
     """What the base says, and ours where it says nothing. Greedy bases stay greedy."""
-    theirs = dict(read_base(run.folder / "model").get("generation_config") or {})
+    theirs = dict(read_base(run.folder).get("generation_config") or {})
     for key in ("transformers_version", "_from_model_config"):
         theirs.pop(key, None)
     return {**(_SAMPLING if theirs.get("do_sample", True) else {}), **theirs}
@@ -151,7 +151,7 @@ def _generation_config(run: Run, config: ModelConfig) -> dict[str, Any]:
 def _facts(
     run: Run, saved: SavedWeights, config: ModelConfig, dtype: np.dtype, adapter_only: bool, name: str
 ) -> CardFacts:
-    base, position = read_base(run.folder / "model"), saved.record.get("data") or {}
+    base, position = read_base(run.folder), saved.record.get("data") or {}
     on_hub = run.base is not None and run.base not in BUNDLED and not Path(run.base).expanduser().is_dir()
     return CardFacts(
         name=name,

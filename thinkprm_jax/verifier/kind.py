@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.checkpoint.huggingface import resolve_folder
+from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
 from thinkprm_jax.errors import UserError
 
@@ -16,12 +16,13 @@ KEY = "thinkprm"
 
 
 def read_kind(path_or_id: str | Path) -> Mapping[str, Any]:
-    """The content of the key; {} where there is none, as in every folder that others wrote.
+    """The content of the key; {} where there is none, as in every folder that others wrote. An adapter without a
+    config.json is of its base's kind.
 
     Raises:
       UserError: no such folder; config.json is not as described.
     """
-    folder = resolve_folder(path_or_id)
+    folder = find_model(path_or_id).config_folder
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: holds no config.json")
