@@ -14,7 +14,9 @@ import numpy as np
 import oracle
 import pytest
 
-from thinkprm_jax.checkpoint.huggingface import load_model
+from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
+from thinkprm_jax.model.lora import LoraSpec, lora_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +85,44 @@ def test_meshes_of_eight_devices(folder: Path, tmp_path: Path) -> None:
     for number in range(4):
         np.testing.assert_allclose(np.load(tmp_path / f"{number}.npy"), expected, atol=1e-4)
     jax.tree.map(np.testing.assert_array_equal, load_model(tmp_path / "saved")[0], model)
+
+
+DTYPES = """
+import sys, numpy as np, jax
+from thinkprm_jax.checkpoint.huggingface import load_model
+from thinkprm_jax.mesh import make_mesh
+folder, out = sys.argv[1:]
+for dtype in ("bfloat16", "float32"):
+    model, _ = load_model(folder, dtype, make_mesh(fsdp=4, tensor=2))
+    kernel = model.layers[0].mlp.gate.kernel[...]
+    assert (kernel.dtype, kernel.sharding.shard_shape(kernel.shape)) == (dtype, (64 // 4, 72 // 2))
+    leaves = jax.tree.leaves(model)
+    np.savez(f"{out}/{dtype}.npz", *[np.asarray(leaf, np.float32) for leaf in leaves])
+"""
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_bfloat16_files_on_eight_devices(folder: Path, tmp_path: Path, adapter: bool) -> None:
+    """Frozen bases stay bfloat16, what trains becomes float32; an adapter is added piece by piece."""
+    half = tmp_path / "half"
+    save_model(*load_model(folder), half, dtype="bfloat16")
+    loaded = half
+    if adapter:
+        loaded, spec, rng = tmp_path / "adapter", LoraSpec(4, 8.0), np.random.default_rng(0)
+        shapes = lora_shapes(read_config(half), spec)
+        matrices = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        loaded.mkdir()
+        write_adapter(
+            loaded, adapter_of(matrices, spec.scale), spec, read_config(half), str(half), np.dtype(np.float32)
+        )
+    finish([start(DTYPES, loaded, tmp_path, devices=8)])
+    for dtype in ("bfloat16", "float32"):
+        expected = jax.tree.leaves(load_model(loaded, dtype)[0])
+        found = np.load(tmp_path / f"{dtype}.npz")
+        # A product of other pieces may be summed in another order.
+        tolerance = {"bfloat16": 2**-7, "float32": 1e-6}[dtype] if adapter else 0
+        for name, array in zip(found.files, expected, strict=True):
+            np.testing.assert_allclose(found[name], np.asarray(array, np.float32), rtol=tolerance, atol=tolerance)
 
 
 POD = """

@@ -239,8 +239,8 @@ def write_configs(
     """
     content = config.to_hf()
     content["torch_dtype"] = dtype.name  # the key of transformers 4, which version 5 and vLLM also read
-    write_json(folder / CONFIG, content)
     ids = {key: content[key] for key in ("bos_token_id", "eos_token_id") if content[key] is not None}
     generation = {**ids, **(generation or {})}
     if generation:
         write_json(folder / GENERATION_CONFIG, generation)
+    write_json(folder / CONFIG, content)  # the last file: without it the folder does not load
