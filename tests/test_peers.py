@@ -7,19 +7,14 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tiny_training
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.peers import Launch, Peers, find_launch, gather
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def launches(*numbers: int, of: int) -> list[Launch]:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{tiny_training.free_port()}"
     return [Launch(address, of, number, "test") for number in numbers]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ RECIPE = {
     "log_every": 1,
     "checkpoint": {"every_steps": SAVE_EVERY, "every_seconds": None},
 }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def write_recipe(folder: Path, **changes: object) -> Path:

@@ -53,7 +53,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> None:
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.metrics import ProgressReport
-    from thinkprm_jax.training.trackers import check_packages, open_trackers
+    from thinkprm_jax.training.trackers import check_packages
 
     check_packages(recipe.tracking)
     enable_compilation_cache()
@@ -61,7 +61,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> None:
 
     # Model and data
     config, tokenizer = setup.read_model(recipe.model)
-    setup.save_model_files(folder, config, tokenizer)
+    setup.save_model_files(folder, config, tokenizer, recipe.model.pretrained)
     dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data")
     steps = setup.count_steps(recipe, dataset)
     mesh = setup.make_run_mesh(recipe)
@@ -74,7 +74,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> None:
     with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep, recipe.checkpoint.keep_every) as store:
         state, position, record = setup.start_or_resume(recipe, trainer, dataset, store)
         done = int(state.step)
-        log = open_trackers(folder, recipe.tracking, record["recipe"], done, processes.first)
+        log = setup.open_log(folder, recipe, record, done)
         report = ProgressReport(steps, done, quiet=not processes.first)
         report.say(
             f"{folder}: {setup.parameter_count(config):,} parameters, {steps} steps"

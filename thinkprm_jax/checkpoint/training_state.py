@@ -7,9 +7,12 @@ a step's name is always whole; what a killed run left half-written is never read
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,8 @@ class CheckpointStore:
           keep: the last so many stay. keep_every: so do those of a step that is a multiple of this.
           read_only: leaves what a run may be writing there at this moment alone.
         """
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it touches
+        # Orbax reports every file it touches, and errors with a stack trace that it then raises, too.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._folder = Path(folder).absolute()
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep), *([] if keep_every is None else [policies.EveryNSteps(keep_every)])]
@@ -61,8 +65,8 @@ class CheckpointStore:
         """
         try:
             self._checkpointer.save_checkpointables_async(step, {"state": state, "record": record}, force=True)
-        except OSError as error:
-            raise UserError(f"checkpoint {self._folder / str(step)}: {error.strerror or error}") from error
+        except Exception as error:  # of this save, or of the one before, which ran until now
+            raise self._not_written(error) from error
 
     def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """The state and record of ``step`` (default: the latest), on the shardings of ``abstract_state``.
@@ -82,11 +86,24 @@ class CheckpointStore:
         return loaded["state"], loaded["record"]
 
     def wait(self) -> None:
-        """Until the save under way is on disk; raises what went wrong with it."""
+        """Until the save under way is on disk. Raises :class:`UserError` where it cannot be written."""
         try:
             self._checkpointer.wait()
-        except OSError as error:
-            raise UserError(f"checkpoint in {self._folder}: {error.strerror or error}") from error
+        except Exception as error:
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: BaseException) -> UserError:
+        """One line for what Orbax and TensorStore raise: OSError, or ValueError with an error number in it."""
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if number is not None:
+            reason = os.strerror(int(number[1]))
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        else:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        step = self.latest_step
+        left = "there is none before it" if step is None else f"the one of step {step} is whole"
+        return UserError(f"a checkpoint in {self._folder} cannot be written: {reason}; {left}")
 
     def close(self) -> None:
         self._checkpointer.close()
@@ -94,8 +111,10 @@ class CheckpointStore:
     def __enter__(self) -> CheckpointStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A failure under way has been told; closing would tell of a failed save once more.
+        with contextlib.suppress(*([] if kind is None else [Exception])):
+            self.close()
 
 
 def weights_fingerprint(weights: Mapping[str, jax.Array], mesh: Mesh) -> str:

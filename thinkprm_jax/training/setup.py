@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from thinkprm_jax.checkpoint.base import keep_base
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
+from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
@@ -34,6 +37,7 @@ from thinkprm_jax.training.loop import Placed
 from thinkprm_jax.training.loss import Objective
 from thinkprm_jax.training.metrics import Rates
 from thinkprm_jax.training.optimizer import make_optimizer, make_schedule
+from thinkprm_jax.training.trackers import Trackers, open_trackers
 from thinkprm_jax.training.trainer import Params, Trainer, TrainState, abstract_parameters, parameters_of
 
 # Folder
@@ -88,17 +92,30 @@ def _check_same_recipe(recipe: TrainRecipe) -> None:
         raise UserError(f"process {', '.join(map(str, others))} was given another recipe than process 0")
 
 
-def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """config.json and the tokenizer, so that the run can be exported without its sources. Process 0 writes."""
+def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer, pretrained: str | None) -> None:
+    """config.json, the tokenizer and what is to be known of the base, for export. Process 0 writes."""
     if jax.process_index():
         return
-    model = folder / "model"
+    model, written = folder / "model", folder / "model.tmp"
     try:
-        model.mkdir(exist_ok=True)
-        (model / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
-        tokenizer.save(model)
+        written.mkdir(exist_ok=True)
+        (written / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
+        tokenizer.save(written)
+        if model.exists():
+            shutil.rmtree(model)
+        os.replace(written, model)
+        if pretrained is not None:
+            keep_base(folder, pretrained)
+    except Exception as error:  # a full disk, for one; the tokenizers package raises nothing more special
+        raise UserError(f"{model}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def open_log(folder: Path, recipe: TrainRecipe, record: dict[str, Any], done: int) -> Trackers:
+    """The run's trackers; those of process 0, the others' do nothing."""
+    try:
+        return open_trackers(folder, recipe.tracking, record["recipe"], done, first=jax.process_index() == 0)
     except OSError as error:
-        raise UserError(f"{model}: {error.strerror or error}") from None
+        raise UserError(f"{folder}: {error.strerror or error}") from error
 
 
 # Model
@@ -107,9 +124,10 @@ def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) ->
 def read_model(source: ModelSource) -> tuple[ModelConfig, Tokenizer]:
     """The model's shapes and its tokenizer; no weights."""
     if source.pretrained is not None:
-        folder = resolve_folder(source.pretrained)
-        config = read_config(folder)
-        tokenizer = Tokenizer.load(folder if source.tokenizer is None else resolve_folder(source.tokenizer))
+        files = find_model(source.pretrained)  # it may be an adapter on a base
+        config = read_config(files.config_folder)
+        folder = files.tokenizer_folder if source.tokenizer is None else resolve_folder(source.tokenizer)
+        tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > config.vocab_size:
             raise UserError(
                 f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model of {source.pretrained} "
@@ -329,7 +347,11 @@ def start_or_resume(
     Raises:
       UserError: the last checkpoint cannot be read, or was made on other data or another base model.
     """
-    record = {"recipe": to_dict(recipe), "data_fingerprint": dataset.fingerprint}
+    record = {
+        "recipe": to_dict(recipe),
+        "data_fingerprint": dataset.fingerprint,
+        "training_examples": len(dataset),
+    }
     if store.latest_step is None:
         if recipe.model.pretrained is None:
             state = trainer.init(recipe.seed)
