@@ -15,7 +15,7 @@ from thinkprm_jax.checkpoint.base import keep_base
 from thinkprm_jax.checkpoint.huggingface import parameter_shapes, read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec, lora_shapes
-from thinkprm_jax.recipe import dump_recipe, load_recipe
+from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.trainer import TrainState
@@ -61,6 +61,7 @@ def make_run(
             }
             params = {name: jnp.asarray(value) for name, value in trained[step].items()}
             state = TrainState(params, optax.adam(0.1).init(params), jnp.int32(step))
-            store.save(step, state, {"data": {"epoch": 1, "left_out": 2}, "training_examples": 60})
+            record = {"recipe": to_dict(parsed), "training_examples": 60}
+            store.save(step, state, {**record, "data": {"epoch": 1, "left_out": 2}})
         store.wait()
     return trained

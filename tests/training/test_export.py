@@ -133,6 +133,14 @@ def test_the_adapter_alone(tmp_path: Path) -> None:
 # What else is in the folder
 
 
+def test_it_says_one_line(tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_run.make_run(tmp_path / "run", make_base(tmp_path / "base"))
+    capfd.readouterr()
+    export(tmp_path / "run", tmp_path / "out")
+    assert capfd.readouterr() == (f"step 4 of {tmp_path / 'run'} is in {tmp_path / 'out'}\n", "")
+    assert not caplog.records
+
+
 def test_generation_config_keeps_what_the_base_says(tmp_path: Path) -> None:
     tiny_run.make_run(tmp_path / "run", make_base(tmp_path / "base"))
     export(tmp_path / "run", tmp_path / "out")
@@ -201,7 +209,7 @@ def test_the_card_tells_the_run(tmp_path: Path) -> None:
     for part in (
         "# verifier",
         f"fine-tuned from `{base}` with LoRA (rank 4, alpha 12); the adapter is merged",
-        "step 4 of its training",
+        "step 4 of a training run",
         "| loss | 0.25 | 4 |",
         "| held_out_loss | 0.5 | 2 |",
         "60 examples; left out",

@@ -107,8 +107,8 @@ def _introduction(facts: CardFacts) -> str:
 
 {what}
 
-{facts.parameters:,} parameters{" with its base" if facts.adapter else ""}, weights in {facts.dtype}, {origin}, \
-step {facts.step:,} of its training, by thinkprm-jax.
+{facts.parameters:,} parameters{" with its base" if facts.adapter else ""}, weights in {facts.dtype}, {origin}. \
+From step {facts.step:,} of a training run of thinkprm-jax.
 
 ## Intended use
 
@@ -133,7 +133,6 @@ The prompt is one user turn in the tokenizer's chat template, which ends with `<
 its own begin-of-sentence token. The score is P(`{YES}`) against P(`{NO}`) after the closed chain and the question.
 
 ```python
-from transformers import PreTrainedTokenizerFast
 {_transformers_loader(facts)}
 PROMPT = \"\"\"{VERIFICATION_PROMPT}\"\"\"
 
@@ -155,6 +154,8 @@ score = model(ids).logits[0, -1, [yes, no]].float().softmax(-1)[0].item()
 The same prompt as ids, so that no second begin-of-sentence token is added; then the question, and one more token.
 
 ```python
+import math
+
 from vllm import LLM, SamplingParams
 {_vllm_loader(facts)}
 thinking = SamplingParams(temperature=0.6, top_p=0.95, max_tokens=4096, stop=["{THINK_CLOSE}"])
@@ -163,6 +164,8 @@ chain = llm.generate([{{"prompt_token_ids": ids}}], thinking{_vllm_request(facts
 ids = tokenizer.encode(prompt + chain + "{THINK_CLOSE}{_escaped(DECISION)}", add_special_tokens=False)
 decision = SamplingParams(temperature=0, max_tokens=1, logprobs=20)
 out = llm.generate([{{"prompt_token_ids": ids}}], decision{_vllm_request(facts)})[0].outputs[0].logprobs[0]
+odds = [math.exp(out[token].logprob) if token in out else 0.0 for token in (yes, no)]
+score = odds[0] / sum(odds)
 ```"""
 
 
@@ -171,10 +174,11 @@ def _transformers_loader(facts: CardFacts) -> str:
     tokenizer = f'tokenizer = PreTrainedTokenizerFast.from_pretrained("{facts.name}")'
     if facts.adapter:
         return f"""from peft import AutoPeftModelForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 model = AutoPeftModelForCausalLM.from_pretrained("{facts.name}")
 {tokenizer}"""
-    return f"""from transformers import AutoModelForCausalLM
+    return f"""from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 model = AutoModelForCausalLM.from_pretrained("{facts.name}")
 {tokenizer}"""

@@ -27,7 +27,7 @@ class SavedWeights:
 
     def __init__(self, folder: Path, step: int | None = None) -> None:
         """``step``: default the last one. Raises `UserError`: there is none, or it cannot be read."""
-        logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax reports every file it touches
+        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that the record is no tree of arrays
         self._folder = folder.absolute()
         partly = ocp.Context()
         partly.pytree.loading.partial_load = True  # one parameter without the others
@@ -38,7 +38,7 @@ class SavedWeights:
             self.step = self._choose(step)
             self.path = self._folder / str(self.step)
             state = self._read(lambda: self._checkpointer.checkpointables_metadata(self.step)).metadata["state"]
-            if state is None:  # Orbax logs why
+            if state is None:
                 raise UserError(f"checkpoint {self.path} cannot be read: the index of its arrays is damaged")
             self.shapes = {name: tuple(found.shape) for name, found in state["params"].items()}
             self.record: dict[str, Any] = self._load({"record": None})["record"]
