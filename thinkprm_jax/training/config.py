@@ -183,7 +183,7 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class LossConfig:
     verdict_weight: float = 1.0  # of the tokens `correct`, `incorrect`, ` Yes`, ` No` of a chain; others weigh 1
-    chunk: int = 1024  # tokens of a device whose logits exist at once
+    chunk: int | None = None  # tokens of a device whose logits exist at once; default: 512 MB of them
 
     def __post_init__(self) -> None:
         _at_least(0, self, "verdict_weight")

@@ -36,11 +36,18 @@ class Objective:
     """What the loss is taken over.
 
     choices: None: the vocabulary; else the logits of these token ids only, and every target is one of them (a
-    discriminative verifier's `+` and `-`). chunk: tokens of a device whose logits exist at once.
+    discriminative verifier's `+` and `-`). chunk: tokens of a device whose logits exist at once; None: as many as
+    make 512 MB of float32 logits, so that a small vocabulary is not cut at all.
     """
 
     choices: tuple[int, ...] | None = None
-    chunk: int = 1024
+    chunk: int | None = None
+
+    def chunk_of(self, vocabulary: int) -> int:
+        return self.chunk if self.chunk is not None else max(_CHUNK_BYTES // (4 * vocabulary), 1)
+
+
+_CHUNK_BYTES = 2**29
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -69,7 +76,7 @@ class Head:
 
     tied: bool
     dtype: DTypeLike
-    chunk: int = 1024
+    chunk: int
     trains: bool = True
     mesh: Mesh | None = None
 

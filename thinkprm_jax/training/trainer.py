@@ -87,7 +87,7 @@ class Trainer:
         self._head = Head(
             config.tie_embeddings,
             jnp.dtype(dtype).name,
-            self.objective.chunk,
+            self.objective.chunk_of(config.vocab_size),
             trains=self._head_name in self._trains,
             mesh=mesh if mesh.size > 1 else None,
         )
