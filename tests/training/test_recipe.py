@@ -111,6 +111,21 @@ def test_overrides(tmp_path: Path) -> None:
         ("  rows: 4", "  rows: 0", "r.yaml, line 5: data: rows must be at least 1, not 0"),
         ("1e-4", ".nan", "r.yaml, line 10: optimizer: learning_rate must be at least 0, not nan"),
         ("1e-4", "1e-4\n  b2: 1.0", "r.yaml, line 10: optimizer: b2 must be below 1"),
+        ("1e-4", "1e-4\n  clip_norm: 0",
+         "r.yaml, line 10: optimizer: clip_norm must be positive, or null for no clipping, not 0.0"),
+        ("  rows: 4", "  rows: 4\n  packing: true", "r.yaml, line 5: data: packing needs a single bucket: "
+         "the length of every row"),
+        ("  rows: 4", "  rows: 4\n  examples: 2", "r.yaml, line 5: data: examples is for packing only"),
+        ("chains: a.jsonl", "prm800k: a.jsonl",
+         "r.yaml, line 1: prm800k holds no chains; it needs task: discriminative"),
+        ("steps: 10", "steps: 10\nlora: {targets: [q_poj]}",
+         "r.yaml, line 3: lora: targets: q_poj is none of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+         "down_proj"),
+        ("steps: 10", "steps: 10\nlora: {dropout: 1.0}", "r.yaml, line 3: lora: dropout must be below 1, not 1.0"),
+        ("  learning_rate: 1e-4", "  name: muon\n  learning_rate: 1e-4\nlora: {rank: 8}",
+         "r.yaml, line 1: lora needs optimizer.name: adamw"),
+        ("steps: 10", "steps: 10\nverdicts: {every: 5}",
+         "r.yaml, line 1: verdicts needs the generative task and data.evaluation"),
         ("steps: 10", "steps: 10\nmesh: {fsdp: 0}",
          "r.yaml, line 3: mesh: fsdp must be at least 1, or -1 for whatever is left"),
         ("steps: 10", "steps: 10\ncheckpoint: {keep: 0}",
@@ -176,4 +191,4 @@ def test_a_run_keeps_its_recipe_once_it_has_a_checkpoint(tmp_path: Path) -> None
 def test_a_mesh_that_does_not_fit_the_devices(tmp_path: Path) -> None:
     recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path, mesh={"data": 3, "fsdp": 2}))
     with pytest.raises(UserError, match=r"mesh: data=3 x fsdp=2 x tensor=1 needs 6 devices, there are \d+"):
-        setup.make_trainer(recipe, None, 1)
+        setup.make_run_mesh(recipe)

@@ -174,7 +174,9 @@ class OptimizerConfig:
         if self.warmup_steps and self.warmup_ratio:
             raise ValueError("give one of warmup_steps and warmup_ratio")
         rates = ("learning_rate", "adam_learning_rate", "weight_decay", "eps", "final_factor", "warmup_steps")
-        _at_least(0, self, *rates, "clip_norm", "b1", "b2", "momentum")
+        _at_least(0, self, *rates, "b1", "b2", "momentum")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
         for name in ("b1", "b2", "momentum"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1")
