@@ -25,7 +25,7 @@ BELOW: dict[str, set[str]] = {
     "data": {"text", "mesh", "recipe"},
     "checkpoint": {"text", "mesh", "recipe", "model", "data"},
     "sampler": {"text", "mesh", "recipe", "model", "data"},
-    "training": {"text", "mesh", "recipe", "model", "data", "checkpoint"},
+    "training": {"text", "mesh", "recipe", "model", "data", "checkpoint", "progress"},
     "verifier": {"text", "mesh", "recipe", "model", "data", "checkpoint", "sampler", "progress", "compilation"},
 }
 BELOW["search"] = BELOW["evaluation"] = BELOW["verifier"] | {"verifier"}

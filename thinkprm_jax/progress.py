@@ -1,9 +1,10 @@
-"""How far a run of verdicts is, on stderr: a bar on a terminal, elsewhere a plain line now and then."""
+"""How far a long run is, on stderr: a bar on a terminal, elsewhere a plain line now and then."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -16,36 +17,47 @@ from rich.progress import (
 )
 
 
-class VerdictProgress:
-    """A context manager; call :meth:`advance` for every finished item.
+class ProgressBar:
+    """A context manager around a run of ``total`` items; call :meth:`show` as they are done.
 
     Args:
-      total: items there are. done: of those, finished by an earlier run.
-      unit: what an item is called.
-      plain_seconds: between two lines where stderr is no terminal.
+      done: items finished by an earlier run. name: stands before the bar.
+      prefix: begins a plain line. plain_seconds: between two plain lines.
+      stays: the last state is left to be seen: the bar on a terminal, elsewhere a line at the end.
+      quiet: says nothing at all.
     """
 
-    def __init__(self, total: int, done: int = 0, unit: str = "verdicts", plain_seconds: float = 20.0) -> None:
-        self._console = Console(stderr=True)
-        self._total, self._first, self._done, self._unit = total, done, done, unit
-        self._plain_seconds = plain_seconds
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        *,
+        name: str = "",
+        prefix: str = "",
+        plain_seconds: float = 20.0,
+        stays: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._total, self._first, self._done = total, done, done
+        self._prefix, self._plain_seconds, self._stays = prefix, plain_seconds, stays
         self._started = self._last_line = time.monotonic()
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rates]}"),
+                TextColumn("{task.fields[text]}"),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
                 TimeRemainingColumn(elapsed_when_finished=False, compact=True),
                 console=self._console,
-                transient=True,
+                transient=not stays,
             )
-            self._task = self._bar.add_task(unit, total=total, completed=done, rates="")
+            self._task = self._bar.add_task(name, total=total, completed=done, text="")
 
-    def __enter__(self) -> VerdictProgress:
+    def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
         return self
@@ -66,24 +78,36 @@ class VerdictProgress:
         """Since the start."""
         return time.monotonic() - self._started
 
-    def advance(self, tokens: int) -> None:
-        """One item more; ``tokens``: all tokens sampled since the start."""
-        self._done += 1
-        seconds = max(self.seconds, 1e-9)
-        rate = (self._done - self._first) / seconds
-        rates = f"{rate:,.1f} {self._unit}/s  {tokens / seconds:,.0f} tokens/s"
+    def show(self, done: int, text: str) -> None:
+        """So many items are finished; ``text`` stands beside the count."""
+        self._done = done
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rates=rates)
+            self._bar.update(self._task, completed=done, text=text)
             return
         now = time.monotonic()
-        if now - self._last_line >= self._plain_seconds:
+        if now - self._last_line >= self._plain_seconds or (self._stays and done == self._total):
             self._last_line = now
-            left = _duration((self._total - self._done) / rate)
-            self.say(f"{self._done}/{self._total}  {rates}  ETA {left}")
+            left = (self._total - done) * self.seconds / max(done - self._first, 1)
+            self.say(f"{self._prefix}{done}/{self._total}  {text}  ETA {_duration(left)}")
 
     def say(self, text: str) -> None:
         """A line on stderr, above the bar where there is one."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class VerdictProgress(ProgressBar):
+    """Of items that cost sampled tokens; ``unit``: what an item is called."""
+
+    def __init__(self, total: int, done: int = 0, unit: str = "verdicts", plain_seconds: float = 20.0) -> None:
+        super().__init__(total, done, name=unit, plain_seconds=plain_seconds)
+        self._unit = unit
+
+    def advance(self, tokens: int) -> None:
+        """One item more; ``tokens``: all tokens sampled since the start."""
+        seconds = max(self.seconds, 1e-9)
+        done = self._done + 1
+        rate = (done - self._first) / seconds
+        self.show(done, f"{rate:,.1f} {self._unit}/s  {tokens / seconds:,.0f} tokens/s")
 
 
 def _duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ TERA = 1e12
 
 @dataclass(frozen=True)
 class StepFlops:
-    """Operations of a training step: ``token`` for every real token, ``pair`` for every pair of a token and one that
+    """Operations of a training step: ``token`` for each real token, ``pair`` for each pair of a token and one that
     it sees."""
 
     token: float
@@ -98,9 +98,9 @@ def _device(tera: float, gigabytes: float) -> Device:
     return Device(tera * TERA, gigabytes * 1e9)
 
 
-# jax.Device.device_kind in lower case (of a GPU: its beginning) -> what its maker publishes. TPUs: the page of each
-# version under docs.cloud.google.com/tpu/docs; v2, v3 and 7x show two devices a chip. NVIDIA: the data sheet of each
-# board, bfloat16 Tensor Core without sparsity (half of the figure with sparsity where only that is printed).
+# jax.Device.device_kind in lower case (of a GPU: its beginning) -> what its maker publishes. TPUs: the page of
+# each version under docs.cloud.google.com/tpu/docs; v2, v3 and 7x show two devices a chip. NVIDIA: data sheets,
+# bfloat16 Tensor Core without sparsity (half of the figure with sparsity where only that is printed).
 DEVICES: dict[str, Device] = {
     "tpu v2": _device(22.5, 8),
     "tpu v3": _device(61.5, 16),

@@ -1,26 +1,24 @@
-"""What a run says while it trains: metrics.jsonl, and a progress bar or plain lines."""
+"""What a run says while it trains: metrics.jsonl, the rates in it, and a progress bar or plain lines."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from thinkprm_jax.data.batches import Batch
+from thinkprm_jax.progress import ProgressBar
+from thinkprm_jax.training.flops import StepFlops
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line, flushed. A run that goes on drops lines after ``resumed_step``."""
+    """metrics.jsonl: one JSON object a line, flushed; null for what is no finite number.
+
+    A run that goes on drops the lines after ``resumed_step``.
+    """
 
     def __init__(self, path: str | Path, resumed_step: int = 0) -> None:
         path = Path(path)
@@ -31,15 +29,19 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({name: _rounded(value) for name, value in values.items()}) + "\n")
+        self._file.write(json.dumps({name: _written(value) for name, value in values.items()}) + "\n")
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.7g}") if isinstance(value, float) and value < 1e7 else value
+def _written(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    return float(f"{value:.7g}") if abs(value) < 1e7 else value
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -49,78 +51,61 @@ def _whole_lines(path: Path) -> list[str]:
     return [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
 
 
-class ProgressReport:
-    """A rich progress bar with tokens/s, loss and ETA on a terminal; else a plain line now and then."""
+class ProgressReport(ProgressBar):
+    """Training steps with tokens/s, loss and the time left; it is shown until it is closed."""
 
-    def __init__(self, total: int, done: int, plain_seconds: float = 20.0) -> None:
-        self._console = Console(stderr=True)
-        self._total, self._first, self._plain_seconds = total, done, plain_seconds
-        self._started = self._last_line = time.monotonic()
-        self._progress: Progress | None = None
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("train"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(elapsed_when_finished=False, compact=True),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("train", total=total, completed=done, text="")
-            self._progress.start()
+    def __init__(self, total: int, done: int, plain_seconds: float = 20.0, quiet: bool = False) -> None:
+        super().__init__(
+            total, done, name="train", prefix="step ", plain_seconds=plain_seconds, stays=True, quiet=quiet
+        )
+        self.__enter__()
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        text = f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, text=text)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= self._plain_seconds or step == self._total:
-            self._last_line = now
-            eta = (self._total - step) * (now - self._started) / max(step - self._first, 1)
-            self._console.print(f"step {step}/{self._total}  {text}  ETA {_duration(eta)}", highlight=False)
-
-    def say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self.show(step, f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s")
 
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+        self.__exit__(None, None, None)
 
 
 class Rates:
-    """Tokens and seconds since the last line of metrics, by what the time went into."""
+    """Tokens and seconds since the last line of metrics.
 
-    def __init__(self) -> None:
+    Args:
+      flops: of a step; peak: FLOP/s of all devices together. Both or no MFU.
+    Attributes:
+      seconds: what the time went into; the loop adds to it. ``data``: waiting for a batch; ``compute``: for a
+        step; ``save``: starting a checkpoint; ``evaluate``: held-out loss and verdicts, no part of any rate.
+    """
+
+    def __init__(self, flops: StepFlops | None = None, peak: float | None = None) -> None:
+        self._flops, self._peak = flops, peak
         self.reset()
 
     def reset(self) -> None:
         self._start = time.perf_counter()
-        self.steps = self.tokens = self.targets = self.places = 0
-        self.seconds = {"data": 0.0, "save": 0.0, "evaluate": 0.0}
+        self._steps = self._tokens = self._targets = self._places = 0
+        self._operations = 0.0
+        self.seconds = {"data": 0.0, "compute": 0.0, "save": 0.0, "evaluate": 0.0}
 
-    def add(self, tokens: int, targets: int, places: int) -> None:
-        self.steps += 1
-        self.tokens += tokens
-        self.targets += targets
-        self.places += places
+    def add(self, batch: Batch) -> None:
+        """A step on ``batch``."""
+        self._steps += 1
+        self._tokens += batch.real_tokens
+        self._targets += batch.target_tokens
+        self._places += batch.places
+        if self._flops is not None:
+            self._operations += self._flops.of(batch)
 
     def summary(self) -> dict[str, float]:
-        """Rates over all the time but evaluation's; data and save are shares of it."""
+        """Rates over all the time but evaluation's; the shares are of that time, too."""
         seconds = max(time.perf_counter() - self._start - self.seconds["evaluate"], 1e-9)
-        return {
-            "tokens_per_second": self.tokens / seconds,
-            "target_tokens_per_second": self.targets / seconds,
-            "step_seconds": seconds / max(self.steps, 1),
-            "data_share": self.seconds["data"] / seconds,
-            "save_share": self.seconds["save"] / seconds,
-            "padding_share": 1 - self.tokens / max(self.places, 1),
+        rates = {
+            "tokens_per_second": self._tokens / seconds,
+            "target_tokens_per_second": self._targets / seconds,
+            "step_seconds": seconds / max(self._steps, 1),
+            **{f"{part}_share": self.seconds[part] / seconds for part in ("data", "compute", "save")},
+            "padding_share": 1 - self._tokens / max(self._places, 1),
         }
+        if self._flops is not None and self._peak is not None:
+            rates["mfu"] = self._operations / (seconds * self._peak)
+        return rates
