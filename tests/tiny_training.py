@@ -88,3 +88,25 @@ def random_batch(lengths: list[int], prompts: list[int], length: int, vocabulary
         weights[:prompt] = 0.0
         examples.append(Example(rng.integers(0, vocabulary, size).astype(np.int32), weights))
     return make_batch(examples, len(lengths) + 1, length)
+
+
+class RandomExamples:
+    """A dataset of random ids, one example for each of `lengths`; the first token is no target."""
+
+    fingerprint = "random"
+
+    def __init__(self, lengths: list[int], vocabulary: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self._ids = [rng.integers(0, vocabulary, length).astype(np.int32) for length in lengths]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def length(self, index: int) -> int:
+        return len(self._ids[index]) - 1
+
+    def targets(self, index: int) -> int:
+        return len(self._ids[index]) - 1
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(self._ids[index], np.ones(len(self._ids[index]), np.float32))

@@ -41,7 +41,7 @@ class Run:
             self._status = self._server.ask(poll=self.pid)["status"]
         return self._status
 
-    def wait(self, timeout: float = 120.0) -> int:
+    def wait(self, timeout: float = 300.0) -> int:
         deadline = time.monotonic() + timeout
         while (status := self.poll()) is None:
             assert time.monotonic() < deadline, f"still running after {timeout} s: {self.said()}"

@@ -8,6 +8,7 @@ it had never stopped. `thinkprm export` makes a Hugging Face folder of it.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> None:
     from thinkprm_jax.training.metrics import ProgressReport
     from thinkprm_jax.training.trackers import check_packages
 
+    if not processes.first:
+        logging.getLogger("thinkprm_jax").setLevel(logging.ERROR)
     check_packages(recipe.tracking)
     enable_compilation_cache()
     folder = setup.open_run(recipe)

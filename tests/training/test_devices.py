@@ -1,4 +1,5 @@
-"""Training over a mesh: the same loss and weights on one and on eight devices; a checkpoint moves between them."""
+"""Training over meshes: the same loss and weights on one device, on eight, and in two processes of four; a
+checkpoint moves between them, and weights go from their files to the mesh."""
 
 from __future__ import annotations
 
@@ -6,16 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import pytest
 import tiny_training
 
 PROGRAM = """
 import json, sys
+from pathlib import Path
 import jax
 import numpy as np
 import tiny_training
+from jax.experimental import multihost_utils
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.data.batches import batches
+from thinkprm_jax.mesh import make_mesh, start_processes
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer
@@ -26,68 +33,126 @@ config = ModelConfig(
     qkv_bias=True, tie_embeddings=False, initializer_range=0.2,
 )
 optimizer = make_optimizer(OptimizerConfig(name="muon", learning_rate=0.02, adam_learning_rate=0.01), 10)
-lengths = [17, 3, 9, 12, 5, 16, 8, 2, 17, 4, 6, 11, 13, 7, 10]
-batches = [tiny_training.random_batch(lengths, [1] * 15, 16, 64, seed) for seed in range(2)]
+dataset = tiny_training.RandomExamples([17, 3, 9, 12, 5, 16, 8, 2, 17, 4, 6, 11, 13, 7, 10] * 3, 64)
 
-def run(sizes, micro_batches):
-    devices = jax.devices()[: int(np.prod(sizes))]
+def run(sizes, devices=None, micro_batches=1):
     trainer = Trainer(config, optimizer, make_mesh(*sizes, devices=devices), "float32", micro_batches)
+    stream = batches(dataset, [16], lambda bucket: 16, local_rows=trainer.rows_wanted)
     state, losses = trainer.init(0), []
-    for batch in batches:
-        state, metrics = trainer.train_step(state, trainer.place(batch))
+    for _ in range(2):
+        state, metrics = trainer.train_step(state, trainer.place(next(stream)[0]))
         losses.append(float(metrics["loss"]))
     return trainer, state, losses
 
-alone, state, losses = run((1, 1, 1), 1)
-assert len(jax.devices()) == 8
-found = {"losses": losses, "meshes": {}}
-for sizes, micro_batches in (((8, 1, 1), 1), ((2, 2, 2), 2)):
-    trainer, spread, losses = run(sizes, micro_batches)
-    kernel = spread.params["layers.0.attention.query.kernel"]
-    pairs = [(np.asarray(spread.params[name]), np.asarray(value)) for name, value in state.params.items()]
-    found["meshes"]["x".join(map(str, sizes))] = {
-        "losses": losses,
-        "difference": max(float(np.abs(theirs - ours).max()) for theirs, ours in pairs),
-        "piece": kernel.addressable_shards[0].data.shape,
-        "compiles": trainer.compiles(),
-    }
-with CheckpointStore(sys.argv[1]) as store:
-    store.save(2, state, {"data": [1]})
-    store.wait()
-    moved, record = store.restore(trainer.abstract_state())
-found["restored"] = record == {"data": [1]} and all(
-    jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), state, moved))
-)
-found["restored_piece"] = moved.params["layers.0.attention.query.kernel"].addressable_shards[0].data.shape
-trainer.train_step(moved, trainer.place(batches[0]))
-found["compiles"] = trainer.compiles()
-print(json.dumps(found))
+def main():
+    folder, found = Path(sys.argv[1]), {}
+    cases = {"1x1x1": ((1, 1, 1), jax.devices()[:1])} if jax.process_count() == 1 else {}
+    for mesh in sys.argv[2:]:
+        cases[mesh] = (tuple(map(int, mesh.split("x"))), None)
+    for name, (sizes, devices) in cases.items():
+        trainer, state, losses = run(sizes, devices, micro_batches=2 if name == "2x2x2" else 1)
+        kernel, key = (state.params[f"layers.0.attention.{part}.kernel"] for part in ("query", "key"))
+        pieces = [part.addressable_shards[0].data.shape for part in (kernel, key)]
+        found[name] = {"losses": losses, "pieces": pieces, "compiles": trainer.compiles()}
+        whole = multihost_utils.process_allgather(state.params, tiled=True)
+        if jax.process_index() == 0:
+            np.savez(folder / f"{jax.process_count()}_{name}.npz", **whole)
+    with CheckpointStore(folder / f"checkpoints_{jax.process_count()}") as store:
+        store.save(2, state, {"data": [1]})
+    if jax.process_count() == 1:
+        trainer, state, _ = run((1, 1, 1), jax.devices()[:1])
+        trainer, there, _ = run((2, 2, 2))
+        with CheckpointStore(folder / "checkpoints_alone") as store:
+            store.save(2, state, {"data": [1]})
+            store.wait()
+            moved, record = store.restore(trainer.abstract_state())
+        found["restored"] = record == {"data": [1]} and all(
+            jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(a, b), state, moved))
+        )
+        found["restored_piece"] = moved.params["layers.0.attention.query.kernel"].addressable_shards[0].data.shape
+        stream = batches(dataset, [16], lambda bucket: 16)
+        trainer.train_step(moved, trainer.place(next(stream)[0]))
+        found["compiles"] = trainer.compiles()
+    print(json.dumps(found))
+
+with start_processes():
+    main()
 """
+MESHES = ["8x1x1", "1x8x1", "1x2x4", "2x2x2"]
+SPREAD_MESHES = ["8x1x1", "2x2x2"]
+PIECES = {  # of the query's and the key's kernel, [32, 32] and [32, 16]
+    "8x1x1": [[32, 32], [32, 16]],  # copied
+    "1x8x1": [[4, 32], [4, 16]],  # split by fsdp
+    "1x2x4": [[16, 8], [16, 16]],  # and by query heads; two KV heads for four tensor devices are copied
+    "2x2x2": [[16, 16], [16, 8]],
+}
 
 
-def test_the_same_training_on_eight_devices(tmp_path):
-    environment = os.environ | {
-        # Level 0: half the time to compile.
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(tiny_training.ROOT), str(tiny_training.ROOT / "tests")]),
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "checkpoints")],
-        env=environment,
+def start(folder: Path, devices: int, meshes: list[str], **environment: str) -> subprocess.Popen[str]:
+    # Level 0: half the time to compile.
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    paths = os.pathsep.join([str(tiny_training.ROOT), str(tiny_training.ROOT / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(folder), *meshes],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths} | environment,
         cwd=tiny_training.ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
-    for mesh in found["meshes"].values():
-        assert max(abs(a - b) for a, b in zip(found["losses"], mesh["losses"], strict=True)) < 1e-5
-        assert mesh["difference"] < 1e-5
-        assert mesh["compiles"] == 1
-    assert found["meshes"]["8x1x1"]["piece"] == [32, 32]  # copied
-    assert found["meshes"]["2x2x2"]["piece"] == [16, 16]  # split by fsdp and by heads
-    assert found["restored"]
-    assert found["restored_piece"] == [16, 16]
-    assert found["compiles"] == 1  # a restored state is laid out as a fresh one
+
+
+def answer(process: subprocess.Popen[str]) -> dict:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("devices")
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict:
+    return answer(start(folder, 8, MESHES))
+
+
+@pytest.fixture(scope="module")
+def together(folder: Path) -> dict:
+    """What two processes of four devices say; the same."""
+    common = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{tiny_training.free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+    }
+    processes = [start(folder, 4, SPREAD_MESHES, **common, JAX_PROCESS_ID=str(number)) for number in range(2)]
+    first, second = map(answer, processes)
+    assert first == second
+    return first
+
+
+def assert_equal_training(folder: Path, alone: dict, found: dict, processes: int, mesh: str) -> None:
+    expected = alone["1x1x1"]["losses"]
+    assert np.abs(np.subtract(found[mesh]["losses"], expected)).max() < 1e-5
+    ours, theirs = np.load(folder / f"{processes}_{mesh}.npz"), np.load(folder / "1_1x1x1.npz")
+    difference = max(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs)
+    print(f"{processes} processes, {mesh}: largest difference of a weight {difference:.1e}")
+    assert difference < 1e-5
+    assert found[mesh]["pieces"] == PIECES[mesh]
+    assert found[mesh]["compiles"] == 1
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_eight_devices_train_as_one(folder: Path, alone: dict, mesh: str) -> None:
+    assert_equal_training(folder, alone, alone, 1, mesh)
+
+
+@pytest.mark.parametrize("mesh", SPREAD_MESHES)
+def test_two_processes_of_four_train_as_one_device(folder: Path, alone: dict, together: dict, mesh: str) -> None:
+    assert_equal_training(folder, alone, together, 2, mesh)
+
+
+def test_a_checkpoint_moves_to_another_mesh(alone: dict) -> None:
+    assert alone["restored"]
+    assert alone["restored_piece"] == [16, 16]
+    assert alone["compiles"] == 1  # a restored state is laid out as a fresh one

@@ -47,6 +47,7 @@ class CheckpointStore:
             preservation_policy=policies.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=not read_only,
         )
+        self._under_way: Any = None
 
     @property
     def latest_step(self) -> int | None:
@@ -64,7 +65,9 @@ class CheckpointStore:
           state: a pytree of arrays. record: JSON values.
         """
         try:
-            self._checkpointer.save_checkpointables_async(step, {"state": state, "record": record}, force=True)
+            self._settle()
+            content = {"state": state, "record": record}
+            self._under_way = self._checkpointer.save_checkpointables_async(step, content, force=True)
         except Exception as error:  # of this save, or of the one before, which ran until now
             raise self._not_written(error) from error
 
@@ -88,9 +91,16 @@ class CheckpointStore:
     def wait(self) -> None:
         """Until the save under way is on disk. Raises :class:`UserError` where it cannot be written."""
         try:
+            self._settle()
             self._checkpointer.wait()
         except Exception as error:
             raise self._not_written(error) from error
+
+    def _settle(self) -> None:
+        """Waits for the save under way. Of one that is never asked Orbax keeps a thread and three open files."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def _not_written(self, error: BaseException) -> UserError:
         """One line for what Orbax and TensorStore raise: OSError, or ValueError with an error number in it."""
