@@ -132,8 +132,9 @@ def load(recipe: CollectRecipe, teacher: Teacher) -> Sampler:
     from thinkprm_jax.verifier.teacher import load_teacher
 
     enable_compilation_cache()
-    mesh = make_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor) if jax.device_count() > 1 else None
-    return load_teacher(teacher, mesh)
+    sizes = recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor
+    single = jax.device_count() == 1 and max(sizes) == 1
+    return load_teacher(teacher, None if single else make_mesh(*sizes))
 
 
 def show(recipe: CollectRecipe, folder: Path, report: dict[str, Any]) -> int:

@@ -225,3 +225,8 @@ def test_help_names_what_there_is(capsys):
     with pytest.raises(SystemExit):
         collect("--help")
     assert "configs/collect/arithmetic.yaml" in capsys.readouterr().out
+
+
+def test_a_mesh_that_the_devices_do_not_make_is_refused(tmp_path, capsys):
+    assert collect(write(tmp_path), "mesh.tensor=3") == 2
+    assert "needs 3 devices" in capsys.readouterr().err
