@@ -77,5 +77,5 @@ def test_adapters_go_on_with_their_base_only(recipe: TrainRecipe, tmp_path: Path
             np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other), err_msg=str(path))
 
         tiny_model.save_folder(tmp_path / "base", seed=1)
-        with pytest.raises(UserError, match="step 1 in .* holds adapters of another model than"):
+        with pytest.raises(UserError, match=r"step 1 in .* holds adapters of another model than"):
             setup.start_or_resume(recipe, trainer, dataset, store)

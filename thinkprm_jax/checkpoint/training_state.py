@@ -116,7 +116,11 @@ class CheckpointStore:
         return UserError(f"a checkpoint in {self._folder} cannot be written: {reason}; {left}")
 
     def close(self) -> None:
-        self._checkpointer.close()
+        """Raises as :meth:`wait` does."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
 
     def __enter__(self) -> CheckpointStore:
         return self

@@ -26,11 +26,13 @@ class MetricsLog:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
         os.replace(temporary, path)
-        self._file = path.open("a", encoding="utf-8")
+        # Without a buffer: what a full disk refused must not be tried once more when the file is closed.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({name: _written(value) for name, value in values.items()}) + "\n")
-        self._file.flush()
+        left = (json.dumps({name: _written(value) for name, value in values.items()}) + "\n").encode()
+        while left:
+            left = left[self._file.write(left) or 0 :]
 
     def close(self) -> None:
         self._file.close()
