@@ -29,12 +29,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm train", description=DESCRIPTION)
     parser.add_argument("recipe", help="a YAML file, such as configs/train/mini_verifier.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as optimizer.learning_rate=1e-4")
-    arguments = parser.parse_args(argv)
-    train(arguments.recipe, arguments.overrides)
-    return 0
+    parser.add_argument(
+        "--status-if-stopped",
+        type=int,
+        default=0,
+        metavar="N",
+        help="exit status where a signal ends the run before its last step, for launchers (default: 0)",
+    )
+    arguments = parser.parse_intermixed_args(argv)  # fields and options in any order
+    return 0 if train(arguments.recipe, arguments.overrides) else arguments.status_if_stopped
 
 
-def train(recipe_file: str, overrides: Sequence[str] = ()) -> None:
+def train(recipe_file: str, overrides: Sequence[str] = ()) -> bool:
+    """Whether the last step was reached; else a signal came, and the run can go on."""
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training.config import TrainRecipe
 
@@ -43,11 +50,11 @@ def train(recipe_file: str, overrides: Sequence[str] = ()) -> None:
     from thinkprm_jax.mesh import start_processes
 
     with start_processes() as processes:
-        train_together(recipe, processes)
+        return train_together(recipe, processes)
 
 
-def train_together(recipe: TrainRecipe, processes: Processes) -> None:
-    """The run, in each of its processes; the first one speaks and writes for all."""
+def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
+    """The run, in each of its processes; the first one speaks and writes for all. Whether it is complete."""
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.compilation import enable_compilation_cache
     from thinkprm_jax.data.batches import Prefetcher
@@ -90,11 +97,12 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> None:
         rates = setup.make_rates(recipe, trainer)
         stream = Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
         try:
-            fit(trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out)
+            _, complete = fit(trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out)
         finally:
             stream.close()
             report.close()
             log.close()
+    return complete
 
 
 if __name__ == "__main__":
