@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tiny_model
 import tiny_training
 from train_server import Run, TrainServer
 
@@ -87,7 +88,8 @@ def test_kills_and_signals_in_one_process_change_nothing(server: TrainServer, wh
         assert last_line.startswith(f"process {lost} on ")
         assert last_line.endswith("start all of them again to go on from the last checkpoint")
     # A preemption notice to process 1 only: both save the same step and end with success.
-    runs = server.start_together(2, recipe, "checkpoint.every_steps=1000", devices=4)
+    by_time = ["checkpoint.every_steps=null", "checkpoint.every_seconds=0.05"]  # of process 0's clock
+    runs = server.start_together(2, recipe, *by_time, devices=4)
     run_to(runs, folder, len(tiny_training.metrics(folder)) + 3)
     runs[1].kill(signal.SIGTERM)
     said = [run.finish() for run in runs]
@@ -115,6 +117,34 @@ def test_one_process_of_eight_devices_trains_the_same(server: TrainServer, whole
     difference = max(float(np.abs(np.asarray(ours[name]) - np.asarray(theirs[name])).max()) for name in ours)
     print(f"largest difference of a weight after {STEPS} steps: {difference:.1e}")
     assert difference < 1e-4
+
+
+def test_adapters_on_pretrained_weights(server: TrainServer, tmp_path: Path) -> None:
+    """Two processes read their pieces of the base from its files, lose each other, and read them again."""
+    base = tiny_model.save_folder(tmp_path / "base")
+    changes = {
+        **RECIPE,
+        "steps": 8,
+        "model": {"pretrained": str(base), "dtype": "float32"},
+        "lora": {"rank": 2, "alpha": 4.0},
+        "checkpoint": {"every_steps": 2, "every_seconds": None},
+        "evaluate_every": 8,
+    }
+    recipes = [tiny_training.write_recipe(make(tmp_path / name), **changes) for name in ("alone", "together")]
+    alone, together = tmp_path / "alone" / "run", tmp_path / "together" / "run"
+    server.start(recipes[0], devices=8).finish()
+    runs = server.start_together(2, recipes[1], devices=4)
+    run_to(runs, together, 5)
+    runs[0].kill()
+    assert runs[1].wait(timeout=30) == 1
+    said = [run.finish() for run in server.start_together(2, recipes[1], devices=4)]
+    assert "going on from step" in said[0]
+    np.testing.assert_allclose(losses(together), losses(alone), atol=1e-5)
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_processes_with_different_recipes_are_refused(server: TrainServer, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""`thinkprm train` and `thinkprm export` as processes: killed, stopped, continued, exported."""
+"""`thinkprm train` and `thinkprm export` as processes: stopped, continued, exported."""
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import signal
 import time
@@ -20,7 +19,6 @@ import transformers
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training.config import TrainRecipe
@@ -71,24 +69,6 @@ def assert_equal_runs(first: Path, second: Path) -> None:
     assert [step for step, _ in losses(first)] == list(range(1, STEPS + 1))
 
 
-def test_killed_twice_and_continued_it_ends_with_the_same_bits(whole: Path, cache: Path, tmp_path: Path) -> None:
-    recipe, run = tiny_training.write_recipe(tmp_path), tmp_path / "run"
-    for _ in range(2):
-        target = len(tiny_training.metrics(run)) + random.randint(1, STEPS // 2 - 4)
-        process = tiny_training.start(recipe, cache)
-        while process.poll() is None and len(tiny_training.metrics(run)) < target:
-            time.sleep(0.003)
-        time.sleep(random.random() * 0.05)
-        process.kill()
-        process.communicate()
-        folders = sorted(path.name for path in (run / "checkpoints").iterdir())
-        print(f"killed at about step {target}; checkpoints: {folders}")
-    said = tiny_training.finish(tiny_training.start(recipe, cache))
-    print(said)
-    assert_equal_runs(whole, run)
-    assert not list((run / "checkpoints").glob("*tmp*"))  # what a kill left half-written has gone
-
-
 def test_a_signal_saves_and_ends_with_success(whole: Path, cache: Path, tmp_path: Path) -> None:
     recipe, run = tiny_training.write_recipe(tmp_path), tmp_path / "run"
     never = "checkpoint.every_steps=1000000"
@@ -106,32 +86,6 @@ def test_a_signal_saves_and_ends_with_success(whole: Path, cache: Path, tmp_path
     said = tiny_training.finish(tiny_training.start(recipe, cache, never))
     assert f"going on from step {done}" in " ".join(said.split())
     assert_equal_runs(whole, run)
-
-
-def test_half_written_checkpoints_are_not_taken(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(whole / "checkpoints", folder)
-    half = folder / f"{STEPS + 4}.orbax-checkpoint-tmp"
-    shutil.copytree(folder / str(STEPS), half)
-    shutil.rmtree(half / "state" / "d")
-    abstract = make_trainer(whole).abstract_state()
-    with CheckpointStore(folder, read_only=True) as store:
-        assert (store.latest_step, store.steps) == (STEPS, [STEPS - 8, STEPS - 4, STEPS])
-    assert half.exists()  # another process may be writing it
-    with CheckpointStore(folder) as store:
-        state, record = store.restore(abstract)
-        assert int(state.step) == STEPS
-        assert record["recipe"]["steps"] == STEPS
-        store.save(STEPS + 4, state, record)
-    assert not half.exists()
-    # A checkpoint that was whole and is damaged is named, never skipped in silence.
-    for file in (folder / str(STEPS + 4) / "state").rglob("d/*"):
-        file.write_bytes(file.read_bytes()[:100])
-    with (
-        CheckpointStore(folder) as store,
-        pytest.raises(UserError, match=rf"checkpoint .*/{STEPS + 4} cannot be read: .*; remove that folder"),
-    ):
-        store.restore(abstract)
 
 
 def test_export(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
