@@ -297,7 +297,7 @@ class Decoder(nnx.Module):
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
         cos, sin = rope(self.config, np.arange(tokens.shape[1])[None] if positions is None else positions)
-        x = self.execution.constrain(self.embed(tokens), "batch", None, None)
+        x = self.execution.look_up(self.embed, self.config.hidden_size, tokens)
         keys, values = [], []
         for number, layer in enumerate(self.layers):
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)

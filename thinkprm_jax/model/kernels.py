@@ -7,7 +7,7 @@ packed rows apart; a kernel that cannot is not in this list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,6 +49,22 @@ class Execution:
         if self.mesh is None or self.mesh.size == 1:
             return x
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, self._spec(axes, x.shape)))
+
+    def look_up(self, table: Callable[[jax.Array], jax.Array], width: int, tokens: jax.Array) -> jax.Array:
+        """``table`` of tokens [B, T] -> [B, T, D], split by rows.
+
+        The table's width D is split over fsdp, as the rows are. Every device looks its columns up for the rows of
+        its whole fsdp group and then they exchange; left alone, the partitioner copies the output everywhere.
+        """
+        if self.mesh is None or self.mesh.size == 1:
+            return table(tokens)
+        columns = self._spec((None, None, "embed"), (*tokens.shape, width))[-1]
+        rows = "data" if tokens.shape[0] % self.mesh.shape["data"] == 0 else None
+        tokens = jax.lax.with_sharding_constraint(tokens, NamedSharding(self.mesh, PartitionSpec(rows, None)))
+        x = jax.lax.with_sharding_constraint(
+            table(tokens), NamedSharding(self.mesh, PartitionSpec(rows, None, columns))
+        )
+        return self.constrain(x, "batch", None, None)
 
     def _spec(self, axes: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
         assert self.mesh is not None
