@@ -1,0 +1,326 @@
+"""The launchers, run for real with programs in place of gcloud, srun and kubectl that write down their calls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+LAUNCH = Path(__file__).parents[2] / "train" / "launch"
+RECIPE = "configs/train/r1_distill_1.5b.yaml"
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
+
+# Two hosts are two home folders. `ssh` runs the command there, `scp` copies; the state of the slice is a file.
+GCLOUD = r"""#!/usr/bin/env bash
+echo "gcloud $*" >>"$WORLD/calls"
+verb=$4; name=$5; shift 5
+worker=all; command=; spot=; source=; target=
+for argument in "$@"; do
+    case $argument in
+        --worker=*) worker=${argument#*=} ;;
+        --command=*) command=${argument#*=} ;;
+        --*) ;;
+        *) target=$argument ;;
+    esac
+done
+[[ $worker == all ]] && workers="0 1" || workers=$worker
+status=0
+case $verb in
+    describe) cat "$WORLD/state" 2>/dev/null || { echo "ERROR: NOT_FOUND: no $name" >&2; exit 1; } ;;
+    create) rm -rf "$WORLD"/host*; mkdir "$WORLD/host0" "$WORLD/host1"; echo READY >"$WORLD/state" ;;
+    delete) rm "$WORLD/state" ;;
+    scp) for i in $workers; do cp "$name" "$WORLD/host$i/${target#*:}"; done ;;
+    ssh)
+        [[ $(cat "$WORLD/state") == READY ]] || exit 255
+        for i in $workers; do
+            (cd "$WORLD/host$i" && HOME=$PWD bash -c "$command") || { s=$?; ((status)) || status=$s; }
+        done
+        [[ $(cat "$WORLD/state") == READY ]] || exit 255
+        ;;
+esac
+exit $status
+"""
+# What a host has; `thinkprm` ends as the next line of `ends` says, or waits for a signal.
+THINKPRM = r"""#!/usr/bin/env bash
+echo "thinkprm $* in $PWD cache $THINKPRM_JAX_CACHE" >>"$WORLD/calls"
+echo "step 1/94 on $HOME"
+[[ $HOME == */host0 ]] || { sleep 1; exit 0; }
+end=$(head -n 1 "$WORLD/ends"); sed -i 1d "$WORLD/ends"
+case $end in
+    preempted) sleep 0.3; echo PREEMPTED >"$WORLD/state"; exit 75 ;;
+    wait) trap 'exit 75' TERM; while true; do sleep 0.05; done ;;
+    *) exit "$end" ;;
+esac
+"""
+UV = r"""#!/usr/bin/env bash
+[[ $1 == venv ]] || exit 0
+mkdir -p "$HOME/thinkprm/venv/bin" && cp "$WORLD/bin/thinkprm" "$HOME/thinkprm/venv/bin/"
+"""
+# A checkout whose HEAD is what is there.
+GIT = r"""#!/usr/bin/env bash
+for argument in "$@"; do
+    [[ $argument != --output=* ]] || tar -czf "${argument#*=}" -C "$2" train/launch configs
+done
+"""
+SUDO = """#!/usr/bin/env bash
+echo "sudo $*" >>"$WORLD/calls"
+case $1 in mount) touch "$WORLD/mounted" ;; mkdir) "$@" ;; esac
+"""
+MOUNTPOINT = """#!/usr/bin/env bash
+[[ -e $WORLD/mounted ]]
+"""
+
+
+class World:
+    """A folder with stand-ins on its PATH."""
+
+    def __init__(self, folder: Path, **programs: str) -> None:
+        self.folder = folder
+        (folder / "bin").mkdir()
+        for name, text in programs.items():
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
+        self.environment = {
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "WORLD": str(folder),
+        }
+
+    def start(self, script: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", str(LAUNCH / script), *arguments],
+            env=self.environment | variables,
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, script: str, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        """Exit status, stdout, stderr."""
+        process = self.start(script, *arguments, **variables)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    def calls(self, of: str) -> list[str]:
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.startswith(of)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_bash_can_read_it(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+# TPU VMs
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> World:
+    world = World(tmp_path, gcloud=GCLOUD, git=GIT, thinkprm=THINKPRM, uv=UV, sudo=SUDO, mountpoint=MOUNTPOINT)
+    (world.folder / "shared").mkdir()
+    world.environment |= {
+        "TPU_NAME": "prm",
+        "ZONE": "us-west4-a",
+        "NFS": "10.0.0.2:/share",
+        "SHARED": str(world.folder / "shared"),
+        "PAUSE": "0",
+    }
+    return world
+
+
+def ends(world: World, *how: str) -> None:
+    (world.folder / "ends").write_text("".join(f"{end}\n" for end in how))
+
+
+def test_keep_makes_a_slice_anew_after_a_preemption_and_ends_with_the_run(cloud: World) -> None:
+    ends(cloud, "preempted", "0")
+    status, out, err = cloud.run("tpu_vm.sh", "keep", RECIPE, "seed=1", "model.tokenizer=a b'c", SPOT="1")
+    assert status == 0, err
+    assert "step 1/94 on" in out
+    verbs = [line.split()[4] for line in cloud.calls("gcloud")]
+    assert verbs.count("create") == 2
+    assert verbs.count("delete") == 1
+    create = next(line for line in cloud.calls("gcloud") if " create " in line)
+    for option in (
+        "--accelerator-type=v5litepod-16",
+        "--version=v2-alpha-tpuv5-lite",
+        "--spot",
+        "--zone=us-west4-a",
+    ):
+        assert option in create
+    programs = cloud.calls("thinkprm")
+    assert len(programs) == 4  # two hosts, twice
+    for line in programs:
+        # Every argument arrives as it was given; relative paths are on the shared disk.
+        assert line.startswith("thinkprm train --status-if-stopped 75 ")
+        assert line.endswith(
+            f"thinkprm/code/{RECIPE} seed=1 model.tokenizer=a b'c in {cloud.folder}/shared "
+            f"cache {cloud.folder}/shared/compiled"
+        )
+
+
+def test_keep_does_not_repeat_what_was_refused(cloud: World) -> None:
+    ends(cloud, "2")
+    status, _, err = cloud.run("tpu_vm.sh", "keep", RECIPE)
+    assert status == 2
+    assert "the run was refused" in err
+
+
+def test_keep_gives_up_where_the_slice_is_well_and_the_run_is_not(cloud: World) -> None:
+    ends(cloud, "1", "1", "1", "1")
+    status, _, err = cloud.run("tpu_vm.sh", "keep", RECIPE)
+    assert status == 2
+    assert "three failures in a row (last exit status 1)" in err
+
+
+def test_run_says_the_runs_status_and_stop_saves(cloud: World) -> None:
+    ends(cloud, "wait")
+    assert cloud.run("tpu_vm.sh", "create")[0] == 0
+    assert cloud.run("tpu_vm.sh", "install")[0] == 0
+    run = cloud.start("tpu_vm.sh", "run", RECIPE)
+    while not (cloud.folder / "host0/thinkprm/pid").exists():
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.02)
+    status, _, err = cloud.run("tpu_vm.sh", "run", RECIPE)
+    assert status == 2
+    assert "a run is under way here" in err
+    assert cloud.run("tpu_vm.sh", "stop")[0] == 0
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 75, err
+    assert "exit status 75" in cloud.run("tpu_vm.sh", "logs")[1]
+
+
+@pytest.mark.parametrize("missing", ["TPU_NAME", "ZONE", "NFS"])
+def test_a_variable_that_is_missing_is_named(cloud: World, missing: str) -> None:
+    status, _, err = cloud.run("tpu_vm.sh", "run", RECIPE, **{missing: ""})
+    assert status
+    assert f"set {missing}" in err
+    assert not cloud.calls("gcloud")
+
+
+# SLURM
+
+# srun's process is the shell that would watch the tasks; scancel is what reaches them.
+SRUN = r"""#!/usr/bin/env bash
+echo "srun $*" >>"$WORLD/calls"
+while [[ ! -e $WORLD/end ]]; do sleep 0.02; done
+exit "$(cat "$WORLD/end")"
+"""
+SCANCEL = """#!/usr/bin/env bash
+echo "scancel $*" >>"$WORLD/calls"
+sleep 0.1
+echo 75 >"$WORLD/end.new" && mv "$WORLD/end.new" "$WORLD/end"
+"""
+SCONTROL = """#!/usr/bin/env bash
+echo "scontrol $*" >>"$WORLD/calls"
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> World:
+    world = World(tmp_path, srun=SRUN, scancel=SCANCEL, scontrol=SCONTROL)
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    (tmp_path / "venv/bin/thinkprm").touch(mode=0o755)
+    world.environment |= {"SLURM_JOB_ID": "7", "VENV": str(tmp_path / "venv")}
+    return world
+
+
+def wait_for_srun(world: World, job: subprocess.Popen[str]) -> None:
+    while not world.calls("srun"):
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.02)
+
+
+def test_a_job_that_ends_says_the_runs_status(slurm: World) -> None:
+    for end in ("0", "2", "1"):
+        (slurm.folder / "end").write_text(end)
+        assert slurm.run("slurm.sbatch", RECIPE, "seed=1")[0] == int(end)
+    assert slurm.calls("srun")[0].endswith(f"/venv/bin/thinkprm train --status-if-stopped 75 {RECIPE} seed=1")
+    assert not slurm.calls("scontrol")
+
+
+def test_before_the_time_limit_a_job_saves_and_is_queued_again(slurm: World) -> None:
+    job = slurm.start("slurm.sbatch", RECIPE)
+    wait_for_srun(slurm, job)
+    job.send_signal(signal.SIGUSR1)
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == 0, err
+    assert slurm.calls("scancel") == ["scancel --signal=TERM 7"]
+    assert slurm.calls("scontrol") == ["scontrol requeue 7"]
+
+
+def test_a_cancelled_job_waits_for_its_checkpoint_and_stays_away(slurm: World) -> None:
+    job = slurm.start("slurm.sbatch", RECIPE)
+    wait_for_srun(slurm, job)
+    job.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert job.poll() is None
+    (slurm.folder / "end").write_text("75")
+    assert job.wait(timeout=30) == 0
+    assert not slurm.calls("scontrol")
+
+
+def test_the_batch_script_names_what_is_missing(slurm: World) -> None:
+    assert "set VENV" in slurm.run("slurm.sbatch", RECIPE, VENV="")[2]
+    assert "give a RECIPE" in slurm.run("slurm.sbatch")[2]
+    status, _, err = slurm.run("slurm.sbatch", RECIPE, VENV="/nowhere")
+    assert status == 2
+    assert "no /nowhere/bin/thinkprm" in err
+
+
+# GKE
+
+KUBECTL = """#!/usr/bin/env bash
+echo "kubectl $*" >>"$WORLD/calls"
+cat >"$WORLD/applied.yaml"
+"""
+GKE = {"IMAGE": "europe-docker.pkg.dev/p/r/thinkprm:1", "CLAIM": "disk"}
+
+
+def test_the_jobset_of_a_v5e_16(tmp_path: Path) -> None:
+    world = World(tmp_path, kubectl=KUBECTL)
+    arguments = [
+        "/opt/thinkprm/configs/train/r1_distill_1.5b.yaml",
+        'data.train.chains="a&b.jsonl"',
+        "output=x\\y",
+    ]
+    status, _, err = world.run("gke.sh", "apply", *arguments, **GKE)
+    assert status == 0, err
+    assert world.calls("kubectl") == ["kubectl apply -f -"]
+    manifest = yaml.safe_load((tmp_path / "applied.yaml").read_text())
+    assert (manifest["kind"], manifest["metadata"]["name"]) == ("JobSet", "thinkprm")
+    (job,) = manifest["spec"]["replicatedJobs"]
+    job = job["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    # Sixteen chips: four hosts with four each, all of them in one slice.
+    assert job["completions"] == job["parallelism"] == 4
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+    assert container["command"] == ["thinkprm", "train", "--status-if-stopped", "75"]
+    assert container["args"] == arguments
+    assert container["image"] == GKE["IMAGE"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "disk"
+    assert pod["volumes"][0]["name"] == container["volumeMounts"][0]["name"]
+    # A refusal is final; Kubernetes allows these rules only where pods do not start again by themselves.
+    assert pod["restartPolicy"] == "Never"
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert rule["onExitCodes"]["values"] == [2]
+    assert "${" not in (tmp_path / "applied.yaml").read_text()[1000:]
+
+
+@pytest.mark.parametrize("missing", GKE)
+def test_the_jobset_names_what_is_missing(tmp_path: Path, missing: str) -> None:
+    status, out, err = World(tmp_path).run("gke.sh", "render", RECIPE, **(GKE | {missing: ""}))
+    assert status
+    assert f"set {missing}" in err
+    assert not out

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# A training run on a TPU v5e-16 slice of a GKE cluster: fills in gke_jobset.yaml and applies it.
+#
+#   git archive HEAD | docker build -t IMAGE -f train/launch/Dockerfile - && docker push IMAGE
+#   IMAGE=... CLAIM=... train/launch/gke.sh apply /opt/thinkprm/configs/train/r1_distill_1.5b.yaml [field=value ...]
+#
+#   render RECIPE [field=value ...]   prints the manifest
+#   apply RECIPE [field=value ...]    and applies it, with your current kubectl context
+#
+# Required: IMAGE (pushed), CLAIM (a ReadWriteMany volume claim). Optional: NAME (thinkprm).
+set -euo pipefail
+
+die() { echo "gke.sh: $*" >&2; exit 2; }
+
+: "${IMAGE:?gke.sh: set IMAGE, what you built from train/launch/Dockerfile and pushed}"
+: "${CLAIM:?gke.sh: set CLAIM, a ReadWriteMany persistent volume claim}"
+NAME=${NAME:-thinkprm}
+[[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "NAME '$NAME' is no name of Kubernetes (a-z, 0-9 and -)"
+[[ $# -ge 2 ]] || die "render or apply, then RECIPE [field=value ...]"
+
+verb=$1
+shift
+arguments=
+for argument in "$@"; do # as a list of JSON texts, which is YAML
+    argument=${argument//\\/\\\\}
+    argument=${argument//\"/\\\"}
+    arguments+="${arguments:+, }\"$argument\""
+done
+
+manifest=$(<"$(dirname "${BASH_SOURCE[0]}")/gke_jobset.yaml")
+# Quoted: since bash 5.2 an unquoted & in a replacement stands for what it replaces.
+manifest=${manifest//'${NAME}'/"$NAME"}
+manifest=${manifest//'${IMAGE}'/"$IMAGE"}
+manifest=${manifest//'${CLAIM}'/"$CLAIM"}
+manifest=${manifest//'${ARGUMENTS}'/"[$arguments]"}
+
+case $verb in
+    render) printf '%s\n' "$manifest" ;;
+    apply) printf '%s\n' "$manifest" | kubectl apply -f - ;;
+    *) die "no such command: $verb" ;;
+esac
