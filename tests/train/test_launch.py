@@ -186,7 +186,7 @@ def test_run_says_the_runs_status_and_stop_saves(cloud: World) -> None:
     assert cloud.run("tpu_vm.sh", "create")[0] == 0
     assert cloud.run("tpu_vm.sh", "install")[0] == 0
     run = cloud.start("tpu_vm.sh", "run", RECIPE)
-    while not (cloud.folder / "host0/thinkprm/pid").exists():
+    while not all((cloud.folder / host / "thinkprm/pid").exists() for host in ("host0", "host1")):
         assert run.poll() is None, run.communicate()
         time.sleep(0.02)
     status, _, err = cloud.run("tpu_vm.sh", "run", RECIPE)
