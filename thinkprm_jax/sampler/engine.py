@@ -97,8 +97,8 @@ class Sampler:
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
         self.stats = SamplerStats()
         self._config = model.config
-        graphdef, self._parameters = nnx.split(model)
-        self._steps: DeviceSteps = device_steps(graphdef, mesh, chunk)
+        self._graph, self._parameters = nnx.split(model)
+        self._steps: DeviceSteps = device_steps(self._graph, mesh, chunk)
         self._cache_dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
         # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
         self._cache_lengths = length_buckets(128, max_length + chunk + 128)
@@ -106,6 +106,27 @@ class Sampler:
         self._cache: KVCache | None = None
         self._rows = [Slot() for _ in range(slots)]
         self._running = False
+
+    def use(self, model: Decoder) -> None:
+        """Goes on with other weights of the same architecture, dtypes and shardings: nothing is compiled again.
+
+        What the slots still hold of earlier prompts is forgotten.
+        """
+        if self._running:
+            raise RuntimeError("this sampler is running")
+        graph, parameters = nnx.split(model)
+        if graph != self._graph:
+            raise ValueError(
+                "a model of another architecture, or one that computes otherwise, needs its own sampler"
+            )
+        self.release()
+        self._parameters = parameters
+
+    def release(self) -> None:
+        """Lets go of the weights and the cache, so that their memory is free; :meth:`use` brings weights back."""
+        self._parameters = None
+        self._cache = None
+        self._rows = [Slot() for _ in range(self.slots)]
 
     @property
     def compilations(self) -> int:
