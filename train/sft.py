@@ -36,11 +36,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="N",
         help="exit status where a signal ends the run before its last step, for launchers (default: 0)",
     )
+    launch = parser.add_argument_group(
+        "several processes",
+        "where neither JAX_* variables, SLURM nor a TPU slice say it: the same command in each",
+    )
+    launch.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    launch.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    launch.add_argument("--process", type=int, metavar="I", help="which this one is, from 0")
+    planning = parser.add_argument_group(
+        "forecast", "what each device would hold; nothing is allocated or trained"
+    )
+    planning.add_argument("--plan", action="store_true", help="print it; exit status 1 where it does not fit")
+    planning.add_argument("--mesh", metavar="fsdp=4,tensor=4", help="in place of the recipe's")
+    planning.add_argument("--device-memory", metavar="16GB", help="of one device (default: a known device's)")
+    planning.add_argument("--topology", metavar="v5e:4x4", help="compile for these TPUs; needs libtpu, no TPU")
+    planning.add_argument("--exact", action="store_true", help="compile all layers, not two shallow models")
     arguments = parser.parse_intermixed_args(argv)  # fields and options in any order
-    return 0 if train(arguments.recipe, arguments.overrides) else arguments.status_if_stopped
+    if arguments.plan:
+        return plan(arguments)
+    for name in ("mesh", "device_memory", "topology", "exact"):
+        if getattr(arguments, name):
+            parser.error(f"--{name.replace('_', '-')} belongs to --plan; a run takes its mesh from the recipe")
+    processes = (arguments.coordinator, arguments.processes, arguments.process)
+    return 0 if train(arguments.recipe, arguments.overrides, processes) else arguments.status_if_stopped
 
 
-def train(recipe_file: str, overrides: Sequence[str] = ()) -> bool:
+def plan(arguments: argparse.Namespace) -> int:
+    from thinkprm_jax.recipe import load_recipe
+    from thinkprm_jax.training import plan
+    from thinkprm_jax.training.config import TrainRecipe
+
+    return plan.main(
+        load_recipe(TrainRecipe, arguments.recipe, arguments.overrides),
+        plan.parse_mesh(arguments.mesh) if arguments.mesh else None,
+        plan.parse_memory(arguments.device_memory) if arguments.device_memory else None,
+        arguments.topology,
+        arguments.exact,
+    )
+
+
+def train(
+    recipe_file: str,
+    overrides: Sequence[str] = (),
+    launch: tuple[str | None, int | None, int | None] = (None, None, None),
+) -> bool:
     """Whether the last step was reached; else a signal came, and the run can go on."""
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training.config import TrainRecipe
@@ -49,7 +88,7 @@ def train(recipe_file: str, overrides: Sequence[str] = ()) -> bool:
 
     from thinkprm_jax.mesh import start_processes
 
-    with start_processes() as processes:
+    with start_processes(*launch) as processes:
         return train_together(recipe, processes)
 
 
@@ -58,6 +97,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.compilation import enable_compilation_cache
     from thinkprm_jax.data.batches import Prefetcher
+    from thinkprm_jax.evaluation.during_training import verdict_hook
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.metrics import ProgressReport
@@ -79,6 +119,17 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     choices = setup.label_choices(recipe, tokenizer)
     trainer = setup.make_trainer(recipe, config, steps, mesh, execution, choices)
     held_out = setup.evaluation_batches(recipe, tokenizer, trainer)
+    on_verdicts = None
+    if recipe.verdicts is not None:
+        on_verdicts = verdict_hook(
+            lambda state: trainer.model(state.params, state.frozen),
+            trainer.abstract_state(frozen=True),
+            tokenizer,
+            setup.held_out_chains(recipe),
+            max_length=recipe.verdicts.max_length,
+            slots=recipe.verdicts.slots,
+            mesh=mesh,
+        )
 
     # Where the run stands
     with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep, recipe.checkpoint.keep_every) as store:
@@ -97,7 +148,9 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
         rates = setup.make_rates(recipe, trainer)
         stream = Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
         try:
-            _, complete = fit(trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out)
+            _, complete = fit(
+                trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out, on_verdicts
+            )
         finally:
             stream.close()
             report.close()

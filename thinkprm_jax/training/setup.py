@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
+from thinkprm_jax.data.chains import Chain, ChainReport, read_chains
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
 from thinkprm_jax.errors import UserError
@@ -259,18 +260,29 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
     if source.prm800k is not None:
         solutions = prm800k_solutions(source.prm800k)
         return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name)
+    report = ChainReport(name)
+    chain, size = _chains(source, report)
+    if recipe.task == "discriminative":
+        return DiscriminativeDataset(size, chain, StepEncoder(tokenizer), longest, name, report)
+    return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name, report)
+
+
+def _chains(source: DataSource, report: ChainReport) -> tuple[Callable[[int], Chain], int]:
+    """Chains by index, and how many there are; ``report`` counts the rows of a file that are left out."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
-        chain, size = arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start), arithmetic.examples
-    else:
-        from thinkprm_jax.data.chains import read_chains
+        return arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start), arithmetic.examples
+    assert source.chains is not None
+    chains = read_chains(source.chains, report=report)
+    return listed_chains(chains), len(chains)
 
-        assert source.chains is not None
-        chains = read_chains(source.chains)
-        chain, size = listed_chains(chains), len(chains)
-    if recipe.task == "discriminative":
-        return DiscriminativeDataset(size, chain, StepEncoder(tokenizer), longest, name)
-    return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name)
+
+def held_out_chains(recipe: TrainRecipe) -> list[Chain]:
+    """The solutions that the model judges by itself while it trains: the first ones of data.evaluation."""
+    assert recipe.data.evaluation is not None
+    assert recipe.verdicts is not None
+    chain, size = _chains(recipe.data.evaluation, ChainReport("evaluation data"))
+    return [chain(index) for index in range(min(size, recipe.verdicts.examples))]
 
 
 def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
