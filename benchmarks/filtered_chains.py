@@ -13,30 +13,37 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
+RECIPE = "configs/results/collect_unseen.yaml"
 FILTERS = ("none", "outcome", "process")
 NAMES = {"none": "unfiltered", "outcome": "outcome filter", "process": "process filter"}
+T_QUANTILES = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}  # 97.5%, by the number of seeds
 FIGURES = {"first_error_f1": "first-error F1", "step_accuracy": "step verdicts right"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 14], help="of the problems collected on")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[11, 12, 15, 16, 18], help="of the problems collected on"
+    )
     parser.add_argument("--evaluation-seed", type=int, default=99)
     parser.add_argument("--problems", type=int, default=1000, help="of the evaluation (default: 1000)")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
+    check_apart(options)
     options.folder.mkdir(parents=True, exist_ok=True)
     results = {"start": evaluate(options, "mini", options.folder / "start.json"), "runs": []}
     for seed in options.seeds:
         collect(options, seed)
-        check_apart(options, seed)
         for labels in FILTERS:
             run = options.folder / f"trained_{seed}_{labels}"
             if not (run / "exported").exists():
@@ -46,6 +53,7 @@ def main() -> None:
             results["runs"].append({"seed": seed, "filter": labels, "report": report, **figures})
     (options.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     show(results)
+    differences(results)
     if options.picture is not None:
         draw(results, options)
 
@@ -63,25 +71,23 @@ def collect(options: argparse.Namespace, seed: int) -> None:
         chains = options.folder / f"chains_{seed}_{labels}.jsonl"
         if chains.exists():
             continue
-        recipe = "configs/results/collect_unseen.yaml"
         changes = f"output={run}", f"source.arithmetic.seed={seed}", f"filter.labels={labels}"
-        thinkprm("collect", recipe, *changes)
+        thinkprm("collect", RECIPE, *changes)
         shutil.copy(run / "report.json", options.folder / f"report_{seed}_{labels}.json")
         shutil.copy(run / "chains.jsonl", chains)
 
 
-def check_apart(options: argparse.Namespace, seed: int) -> None:
-    """No problem of the evaluation is among those of a training set."""
+def check_apart(options: argparse.Namespace) -> None:
+    """No problem of the evaluation may be among those collected on."""
     from thinkprm_jax.data.arithmetic import example
 
+    recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
+    drawn = range(recipe["source"]["arithmetic"]["examples"])
     judged = {example(options.evaluation_seed, index, "unseen").problem for index in range(options.problems)}
-    for labels in FILTERS:
-        lines = (options.folder / f"chains_{seed}_{labels}.jsonl").read_text(encoding="utf-8").splitlines()
-        shared = judged & {json.loads(line)["problem"] for line in lines}
+    for seed in options.seeds:
+        shared = sum(example(seed, index, "unseen").problem in judged for index in drawn)
         if shared:
-            sys.exit(
-                f"seed {seed}, {labels}: {len(shared)} problems are in the evaluation too; choose other seeds"
-            )
+            sys.exit(f"seed {seed}: {shared} of its problems are in the evaluation too; choose other seeds")
 
 
 def train(run: Path, chains: Path, seed: int) -> None:
@@ -106,6 +112,22 @@ def show(results: dict[str, Any]) -> None:
         print(
             f"{name:<16}{seed!s:>4}", *(f"{f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f})" for f in figures)
         )
+
+
+def differences(results: dict[str, Any]) -> None:
+    """What each filter gains over no filter: the mean over the seeds, with a 95% t interval over the seeds."""
+    values = {(run["filter"], run["seed"]): run["figures"]["first_error_f1"]["value"] for run in results["runs"]}
+    seeds = sorted({seed for _, seed in values})
+    for labels in FILTERS:
+        mean = statistics.mean(values[labels, seed] for seed in seeds)
+        gains = [values[labels, seed] - values["none", seed] for seed in seeds]
+        line = f"{NAMES[labels]:<16} mean first-error F1 {mean:.3f}"
+        if labels != "none" and len(seeds) in T_QUANTILES:
+            half = T_QUANTILES[len(seeds)] * statistics.stdev(gains) / len(seeds) ** 0.5
+            gain = statistics.mean(gains)
+            line += f", over unfiltered {gain:+.3f} ({gain - half:+.3f} to {gain + half:+.3f})"
+            line += f", seeds: {', '.join(f'{gain:+.3f}' for gain in gains)}"
+        print(line)
 
 
 def draw(results: dict[str, Any], options: argparse.Namespace) -> None:
