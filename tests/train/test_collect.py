@@ -82,8 +82,14 @@ def test_everything_is_there_and_can_be_trained_on(finished):
 
 
 def stored(run: Path) -> int:
-    files = (run / "generations.jsonl", run / "generations.jsonl.waiting")
-    return sum(path.read_bytes().count(b"\n") for path in files if path.exists())
+    """Chains on disk; one that waited for its turn stands in both files."""
+    found = set()
+    for path in (run / "generations.jsonl", run / "generations.jsonl.waiting"):
+        for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+            row = json.loads(line)
+            row = row.get("row", row)
+            found.add((row["prefix"], row["chain"]))
+    return len(found)
 
 
 def stop_when(process: subprocess.Popen[str], run: Path, lines: int, how: signal.Signals) -> None:
