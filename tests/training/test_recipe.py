@@ -11,7 +11,7 @@ from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, to_dict
 from thinkprm_jax.training import setup
-from thinkprm_jax.training.config import TrainRecipe
+from thinkprm_jax.training.config import LORA_TARGETS, TrainRecipe
 
 GOOD = """\
 output: runs/x
@@ -113,14 +113,13 @@ def test_overrides(tmp_path: Path) -> None:
         ("1e-4", "1e-4\n  b2: 1.0", "r.yaml, line 10: optimizer: b2 must be below 1"),
         ("1e-4", "1e-4\n  clip_norm: 0",
          "r.yaml, line 10: optimizer: clip_norm must be positive, or null for no clipping, not 0.0"),
-        ("  rows: 4", "  rows: 4\n  packing: true", "r.yaml, line 5: data: packing needs a single bucket: "
-         "the length of every row"),
+        ("  rows: 4", "  rows: 4\n  packing: true",
+         "r.yaml, line 5: data: packing needs a single bucket: the length of every row"),
         ("  rows: 4", "  rows: 4\n  examples: 2", "r.yaml, line 5: data: examples is for packing only"),
         ("chains: a.jsonl", "prm800k: a.jsonl",
          "r.yaml, line 1: prm800k holds no chains; it needs task: discriminative"),
         ("steps: 10", "steps: 10\nlora: {targets: [q_poj]}",
-         "r.yaml, line 3: lora: targets: q_poj is none of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-         "down_proj"),
+         "r.yaml, line 3: lora: targets: q_poj is none of " + ", ".join(LORA_TARGETS)),
         ("steps: 10", "steps: 10\nlora: {dropout: 1.0}", "r.yaml, line 3: lora: dropout must be below 1, not 1.0"),
         ("  learning_rate: 1e-4", "  name: muon\n  learning_rate: 1e-4\nlora: {rank: 8}",
          "r.yaml, line 1: lora needs optimizer.name: adamw"),

@@ -299,7 +299,9 @@ class Decoder(nnx.Module):
         cos, sin = rope(self.config, np.arange(tokens.shape[1])[None] if positions is None else positions)
         x = self.execution.look_up(self.embed, self.config.hidden_size, tokens)
         keys, values = [], []
+        behind = x
         for number, layer in enumerate(self.layers):
+            layer, behind = self.execution.hold_back(layer, behind), x
             key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
             run = functools.partial(
                 layer.sequence,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
@@ -22,6 +23,7 @@ from thinkprm_jax.model.attention import attend_sequence
 from thinkprm_jax.model.config import ModelConfig
 
 Kernel = Literal["xla", "cudnn", "splash"]
+Module = TypeVar("Module", bound=nnx.Module)
 Remat = Literal["none", "products", "layer"]
 SPLASH_BLOCK = 512
 _SPLASH_LANES = 128
@@ -76,6 +78,19 @@ class Execution:
                 split *= self.mesh.shape[name]
             entries.append(names if names and size % split == 0 else None)
         return PartitionSpec(*entries)
+
+    def hold_back(self, layer: Module, behind: jax.Array) -> Module:
+        """``layer`` with weights that are not there before ``behind`` is.
+
+        Weights that fsdp splits are gathered where they are used, and nothing else keeps the compiler from
+        gathering those of all layers at the start and holding them. ``behind`` is the input of the layer before,
+        so that one layer is gathered while another computes.
+        """
+        if self.mesh is None or self.mesh.shape["fsdp"] == 1:
+            return layer
+        graph, weights = nnx.split(layer)
+        weights, _ = jax.lax.optimization_barrier((weights, behind))
+        return nnx.merge(graph, weights)
 
     def checkpointed(self, function: Any) -> Any:
         """``function`` with this rematerialisation."""
