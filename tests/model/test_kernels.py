@@ -31,6 +31,7 @@ SMALL = ModelConfig(
         ("cpu", LARGE, "bfloat16", 4096, "xla"),
         ("gpu", LARGE, "bfloat16", 4096, "cudnn"),
         ("gpu", LARGE, "float32", 4096, "xla"),
+        ("gpu", LARGE, "bfloat16", 4095, "xla"),
         ("tpu", LARGE, "bfloat16", 4096, "splash"),
         ("tpu", LARGE, "bfloat16", 4000, "xla"),
         ("tpu", SMALL, "bfloat16", 4096, "xla"),
@@ -74,29 +75,59 @@ def test_splash_keeps_segments_apart_forward_and_backward() -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+def portable_attention(*arguments: object, implementation: str, **options: object) -> jax.Array:
+    """What cuDNN is asked for, computed by XLA, which needs no GPU."""
+    assert implementation == "cudnn"
+    return ATTENTION(*arguments, implementation="xla", **options)
+
+
+ATTENTION = jax.nn.dot_product_attention
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cudnn_is_asked_for_the_plain_kernels_attention(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax.nn, "dot_product_attention", portable_attention)
+    q, k, v, _ = inputs(2, 32, 4, 2, 8)
+    segments = jnp.asarray(np.repeat([[1, 2, 0]], [10, 12, 10], axis=1).repeat(2, axis=0)) if packed else None
+    ours, theirs = (Execution(kernel).attend(q, k, v, segments, jnp.float32) for kernel in ("cudnn", "xla"))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 SPREAD = """
 import json
 import jax, jax.numpy as jnp, numpy as np
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.kernels import Execution
 
+attention = jax.nn.dot_product_attention
+jax.nn.dot_product_attention = lambda *x, implementation, **options: attention(*x, implementation="xla", **options)
+keys = jax.random.split(jax.random.key(0), 4)
+q, cotangent = (jax.random.normal(key, (2, 128, 4, 128)) * 0.1 for key in keys[2:])
+k, v = (jax.random.normal(key, (2, 128, 2, 128)) for key in keys[:2])
+segments = jnp.asarray(np.repeat([[1, 2]], [70, 58], axis=1).repeat(2, axis=0))
+
+def run(execution, segments):
+    output, pull = jax.vjp(lambda *x: execution.attend(*x, segments, jnp.float32), q, k, v)
+    return output, *pull(cotangent)
+
+run = jax.jit(run, static_argnums=0)
 found = {}
-for heads, kv_heads, sizes in ((4, 2, (2, 1, 2)), (4, 2, (1, 1, 4))):
+for kernel, ids, sizes in (
+    ("splash", segments, (2, 1, 2)),
+    ("splash", segments, (1, 1, 4)),
+    ("cudnn", segments, (2, 1, 2)),
+    ("cudnn", segments, (1, 1, 4)),
+    ("cudnn", None, (1, 2, 2)),
+):
     mesh = make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
-    keys = jax.random.split(jax.random.key(0), 3)
-    q = jax.random.normal(keys[0], (2, 128, heads, 128)) * 0.1
-    k, v = (jax.random.normal(key, (2, 128, kv_heads, 128)) for key in keys[1:])
-    segments = jnp.asarray(np.repeat([[1, 2]], [70, 58], axis=1).repeat(2, axis=0))
-    run = lambda execution: jax.jit(lambda *x: execution.attend(*x, segments, jnp.float32))(q, k, v)
-    alone = run(Execution("xla"))
-    spread = run(Execution("splash", mesh=mesh, interpret=True))
-    found["x".join(map(str, sizes))] = float(jnp.abs(alone - spread).max())
+    pairs = zip(run(Execution("xla"), ids), run(Execution(kernel, mesh=mesh, interpret=True), ids), strict=True)
+    found[f"{kernel} {sizes}"] = max(float(jnp.abs(alone - spread).max()) for alone, spread in pairs)
 print(json.dumps(found))
 """
 
 
-def test_splash_over_a_mesh_runs_on_each_devices_rows_and_heads() -> None:
-    """Also with fewer KV heads than tensor devices."""
+def test_fused_kernels_over_a_mesh_run_on_each_devices_rows_and_heads() -> None:
+    """Forward and backward, also with fewer KV heads than tensor devices."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",

@@ -7,6 +7,7 @@ packed rows apart; a kernel that cannot is not in this list.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -23,6 +24,7 @@ from thinkprm_jax.model.attention import attend_sequence
 from thinkprm_jax.model.config import ModelConfig
 
 Kernel = Literal["xla", "cudnn", "splash"]
+Fused = Callable[[jax.Array, jax.Array, jax.Array, jax.Array | None], jax.Array]
 Module = TypeVar("Module", bound=nnx.Module)
 Remat = Literal["none", "products", "layer"]
 SPLASH_BLOCK = 512
@@ -110,33 +112,30 @@ class Execution:
         q = self.constrain(q, "batch", None, "heads", None)
         k = self.constrain(k, "batch", None, "kv_heads", None)
         v = self.constrain(v, "batch", None, "kv_heads", None)
-        if self.attention == "cudnn":
-            return _attend_cudnn(q, k, v, segment_ids, dtype)
-        if self.attention == "splash":
-            return self._attend_splash(q, k, v, segment_ids, dtype)
-        return attend_sequence(q, k, v, segment_ids, dtype)
+        if self.attention == "xla":
+            return attend_sequence(q, k, v, segment_ids, dtype)
+        q, k, v = (x.astype(dtype) for x in (q, k, v))
+        fused = _cudnn if self.attention == "cudnn" else functools.partial(_splash, interpret=self.interpret)
+        return self._on_each_device(fused, q, k, v, segment_ids)
 
-    def _attend_splash(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike
+    def _on_each_device(
+        self, fused: Fused, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None
     ) -> jax.Array:
-        """Each device runs the kernel on its own rows and heads: Pallas calls are not partitioned by XLA."""
-        q, k, v = (x.astype(dtype).transpose(0, 2, 1, 3) for x in (q, k, v))
-        ids = jnp.zeros((q.shape[0], q.shape[2]), jnp.int32) if segment_ids is None else segment_ids
+        """Each device runs the kernel on its own rows and heads: XLA does not partition Pallas calls, and cuDNN's
+        only where q and k are split alike, which they are not where KV heads are copied."""
         if self.mesh is None or self.mesh.size == 1:
-            return _splash(q, k, v, ids, self.interpret).transpose(0, 2, 1, 3)
-        if k.shape[1] % self.mesh.shape["tensor"]:  # every device needs the KV heads of its own query heads
-            k, v = (jnp.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
-        split = self._spec(("batch", "heads", None, None), q.shape)
-        kv_split = self._spec(("batch", "heads", None, None), k.shape)
-        rows = self._spec(("batch", None), ids.shape)
+            return fused(q, k, v, segment_ids)
+        split = self._spec(("batch", None, "heads", None), q.shape)
+        if split[2] and k.shape[2] % self.mesh.shape["tensor"]:  # every device needs its query heads' KV heads
+            k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
         run = jax.shard_map(
-            lambda q, k, v, ids: _splash(q, k, v, ids, self.interpret),
+            fused,
             mesh=self.mesh,
-            in_specs=(split, kv_split, kv_split, rows),
+            in_specs=(split, split, split, self._spec(("batch", None), q.shape[:2])),
             out_specs=split,
-            check_vma=False,  # Pallas calls carry no information about varying axes
+            check_vma=False,  # the kernels' calls carry no information about varying axes
         )
-        return run(q, k, v, ids).transpose(0, 2, 1, 3)
+        return run(q, k, v, segment_ids)
 
 
 def choose_attention(
@@ -153,7 +152,7 @@ def choose_attention(
     """
     obstacles = {
         "xla": None,
-        "cudnn": _cudnn_obstacle(config, dtype, platform),
+        "cudnn": _cudnn_obstacle(config, dtype, length, platform),
         "splash": _splash_obstacle(config, length, platform),
     }
     if requested != "auto":
@@ -169,13 +168,15 @@ def choose_attention(
     return kernel, f"the fused kernel of {platform}"
 
 
-def _cudnn_obstacle(config: ModelConfig, dtype: DTypeLike, platform: str) -> str | None:
+def _cudnn_obstacle(config: ModelConfig, dtype: DTypeLike, length: int, platform: str) -> str | None:
     if platform not in ("gpu", "cuda"):
         return f"it needs an NVIDIA GPU, this is {platform}"
     if jnp.dtype(dtype) != jnp.bfloat16:
         return f"it needs bfloat16 products, not {jnp.dtype(dtype).name}"
     if config.head_dim % 8 or config.head_dim > 128:
         return f"it needs heads of a multiple of 8 up to 128, not {config.head_dim}"
+    if length % 2:  # with segments, and backward
+        return f"it needs rows of an even number of tokens, not {length}"
     return None
 
 
@@ -189,17 +190,15 @@ def _splash_obstacle(config: ModelConfig, length: int, platform: str) -> str | N
     return None
 
 
-def _attend_cudnn(
-    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike
-) -> jax.Array:
-    mask = None if segment_ids is None else (segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
-    q, k, v = (x.astype(dtype) for x in (q, k, v))
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array | None) -> jax.Array:
+    """q [B, T, H, h], k, v [B, T, K, h], ids [B, T] or None -> float32 [B, T, H, h]."""
+    mask = None if ids is None else (ids[:, None, :, None] == ids[:, None, None, :])
     output = jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1.0, is_causal=True, implementation="cudnn")
     return output.astype(jnp.float32)
 
 
-def _splash(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array, interpret: bool) -> jax.Array:
-    """q [B, H, T, h], k, v [B, K, T, h], ids [B, T] -> float32 [B, H, T, h]."""
+def _splash(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array | None, interpret: bool) -> jax.Array:
+    """q [B, T, H, h], k, v [B, T, K, h], ids [B, T] or None -> float32 [B, T, H, h]."""
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as splash,
     )
@@ -207,7 +206,9 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array, interpret:
         splash_attention_mask as masks,
     )
 
-    heads, length = q.shape[1], q.shape[2]
+    length, heads = q.shape[1], q.shape[2]
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+    ids = jnp.zeros((q.shape[0], length), jnp.int32) if ids is None else ids
     size = next(size for size in (SPLASH_BLOCK, 256, _SPLASH_LANES) if length % size == 0)
     blocks = splash.BlockSizes(
         block_q=size, block_kv=size, block_kv_compute=size, block_q_dkv=size, block_kv_dkv=size,
@@ -220,4 +221,4 @@ def _splash(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array, interpret:
     output = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=splash.SegmentIds(q=ids, kv=ids)))(
         q, k, v, ids
     )
-    return output.astype(jnp.float32)
+    return output.transpose(0, 2, 1, 3).astype(jnp.float32)
