@@ -53,7 +53,7 @@ def test_counts(chunk: int) -> None:
     assert float(sums.weight) == float(np.sum(weights))
     assert float(sums.tokens) == counted.sum()
     assert float(sums.hits) == ((best == np.asarray(targets)) & counted).sum()
-    assert (float(sums.rows), float(sums.exact)) == (2, 1)
+    assert (float(sums.examples), float(sums.exact)) == (2, 1)
 
 
 def test_choices_are_a_binary_cross_entropy() -> None:

@@ -55,6 +55,24 @@ def test_packed_and_unpacked_loss_and_gradients_are_equal() -> None:
         np.testing.assert_allclose(packed_gradients[name], gradient, atol=2e-6, err_msg=name)
 
 
+def test_chains_that_are_right_are_counted_one_by_one_in_packed_rows() -> None:
+    rows = examples()
+    train = trainer()
+    state = train.init(0)
+    follows = jax.jit(lambda tokens: train.model(state.params)(tokens).argmax(-1))
+    # Two chains become what the model continues them with; one in a row with others, one last in its row.
+    for example in (rows[0][1], rows[2][1]):
+        example.weights[: max(len(example.ids) - 2, 1)] = 0.0
+        example.weights[-1] = 1.0
+        for place in np.flatnonzero(example.weights):
+            example.ids[place] = follows(example.ids[None])[0, place - 1]
+    flat = [example for row in rows for example in row]
+    alone = train.evaluate_step(state, train.place(make_batch(flat, len(flat), LENGTH)))
+    together = train.evaluate_step(state, train.place(packed(rows)))
+    assert (float(alone.examples), float(alone.exact)) == (6, 2)
+    assert (float(together.examples), float(together.exact)) == (6, 2)
+
+
 @pytest.mark.parametrize("remat", ["products", "layer"])
 def test_rematerialisation_changes_no_gradient(remat: str) -> None:
     batch = packed(examples())

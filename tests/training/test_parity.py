@@ -115,7 +115,7 @@ def test_loss_and_gradients(untied: Pair) -> None:
     sums, gradients = loss_and_gradients(untied, batch)
     assert float(sums.loss / sums.weight) == pytest.approx(loss, abs=1e-4)
     assert float(sums.tokens) == batch.target_tokens == sum(LENGTHS) - sum(PROMPTS)
-    assert float(sums.rows) == len(LENGTHS)
+    assert float(sums.examples) == len(LENGTHS)
     assert_close(gradients, expected, 1e-4)
 
     _, half = loss_and_gradients(untied, batch, "bfloat16")

@@ -167,7 +167,13 @@ class _Loop:
 
     def evaluate(self, held_out: Sequence[Batch], on_verdicts: OnVerdicts | None) -> None:
         """The evaluations that are due after this step; their time is nobody's rate."""
-        started, verdicts = time.perf_counter(), self._recipe.verdicts
+        verdicts = self._recipe.verdicts
+        if not any(map(self._is_time_for, (self._recipe.evaluate_every, verdicts and verdicts.every))):
+            return
+        begun = time.perf_counter()
+        jax.block_until_ready(self._pending)  # the step itself is no evaluation
+        started = time.perf_counter()
+        self._rates.seconds["compute"] += started - begun
         if self._is_time_for(self._recipe.evaluate_every):
             values = evaluate(self._trainer, self.state, held_out)
             self._write(values)
@@ -221,5 +227,5 @@ def evaluate(trainer: Trainer, state: TrainState, held_out: Sequence[Batch]) -> 
     return {
         "held_out_loss": total.loss / max(total.weight, 1e-6),
         "held_out_token_accuracy": total.hits / max(total.tokens, 1.0),
-        "held_out_chain_accuracy": total.exact / max(total.rows, 1.0),
+        "held_out_chain_accuracy": total.exact / max(total.examples, 1.0),
     }

@@ -20,14 +20,14 @@ class Sums(NamedTuple):
     """Sums over the target tokens of some rows; every field is a float32 scalar.
 
     loss: of weight * cross-entropy. weight: of the weights. tokens: target tokens. hits: those that are the
-    argmax. rows: rows that have targets. exact: those whose every target is the argmax.
+    argmax. examples: those that have targets. exact: those whose every target is the argmax.
     """
 
     loss: jax.Array
     weight: jax.Array
     tokens: jax.Array
     hits: jax.Array
-    rows: jax.Array
+    examples: jax.Array
     exact: jax.Array
 
 
@@ -90,37 +90,61 @@ class Head:
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
 
 
-def token_sums(head: Head, x: jax.Array, kernel: jax.Array, targets: jax.Array, weights: jax.Array) -> Sums:
+def token_sums(
+    head: Head,
+    x: jax.Array,
+    kernel: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    segment_ids: jax.Array | None = None,
+) -> Sums:
     """The sums of a batch over the whole vocabulary; only ``loss`` has a gradient, in ``x`` and ``kernel``.
 
     Args:
       x: float32 [B, T, D] after the final norm. targets: int [B, T]. weights: float32 [B, T], 0 off target.
+      segment_ids: int [B, T], the examples of packed rows; None: one in a row.
     """
     loss, hits = _loss_and_hits(head, x, kernel, targets, weights)
-    return _sums(loss, hits, weights)
+    return _sums(loss, hits, weights, segment_ids)
 
 
 def choice_sums(
-    choices: tuple[int, ...], x: jax.Array, kernels: jax.Array, targets: jax.Array, weights: jax.Array
+    choices: tuple[int, ...],
+    x: jax.Array,
+    kernels: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    segment_ids: jax.Array | None = None,
 ) -> Sums:
     """The same over the logits of ``choices`` only. kernels: float32 [C, D], their rows of the head."""
     logits = jnp.einsum("btd,cd->btc", x, kernels.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
     places = jnp.argmax(targets[..., None] == jnp.asarray(choices, targets.dtype), axis=-1)
     losses = cross_entropy(logits, places)
-    return _sums(jnp.sum(losses * weights), jnp.argmax(logits, axis=-1) == places, weights)
+    return _sums(jnp.sum(losses * weights), jnp.argmax(logits, axis=-1) == places, weights, segment_ids)
 
 
-def _sums(loss: jax.Array, hits: jax.Array, weights: jax.Array) -> Sums:
+def _sums(loss: jax.Array, hits: jax.Array, weights: jax.Array, segment_ids: jax.Array | None) -> Sums:
     counted = weights > 0
-    rows = jnp.any(counted, axis=-1)
+    targets, misses = _of_examples(counted, segment_ids), _of_examples(counted & ~hits, segment_ids)
     return Sums(
         loss=loss,
         weight=jnp.sum(weights),
         tokens=jnp.sum(counted, dtype=jnp.float32),
         hits=jnp.sum(hits & counted, dtype=jnp.float32),
-        rows=jnp.sum(rows, dtype=jnp.float32),
-        exact=jnp.sum(rows & jnp.all(hits | ~counted, axis=-1), dtype=jnp.float32),
+        examples=jnp.sum(targets > 0, dtype=jnp.float32),
+        exact=jnp.sum((targets > 0) & (misses == 0), dtype=jnp.float32),
     )
+
+
+def _of_examples(flags: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """How many flags, bool [B, T], each example has: at its last place, and 0 elsewhere; int [B, T]."""
+    so_far = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
+    if segment_ids is None:
+        segment_ids = jnp.zeros_like(so_far)
+    is_last = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (0, 1)), constant_values=True)
+    at_ends = jax.lax.cummax(jnp.where(is_last, so_far, 0), axis=1)
+    before = jnp.pad(at_ends[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(is_last, so_far - before, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -237,11 +237,12 @@ class Trainer:
         model = self.model(params, frozen)
         x = model.hidden(batch["tokens"], batch.get("positions"), batch.get("segment_ids"), dropout_key)
         kernel = {**frozen, **params}[self._head_name]
+        rows = batch["targets"], batch["weights"], batch.get("segment_ids")
         if self.objective.choices is None:
-            return token_sums(self._head, x, kernel, batch["targets"], batch["weights"])
+            return token_sums(self._head, x, kernel, *rows)
         chosen = jnp.asarray(self.objective.choices)
         kernels = kernel[chosen] if self.config.tie_embeddings else kernel[:, chosen].T
-        return choice_sums(self.objective.choices, x, kernels, batch["targets"], batch["weights"])
+        return choice_sums(self.objective.choices, x, kernels, *rows)
 
     # Shapes and shardings
 
