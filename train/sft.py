@@ -143,9 +143,13 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
         )
         sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
         report.say(f"{processes.description}, mesh {sizes} ({mesh.devices.flat[0].device_kind}), {attention}")
+        rates = setup.make_rates(recipe, trainer)
+        if rates.peak is None:
+            report.say(
+                "no mfu in the metrics: the peak of these devices is unknown; tracking.peak_tflops gives it"
+            )
 
         # The loop
-        rates = setup.make_rates(recipe, trainer)
         stream = Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
         try:
             _, complete = fit(

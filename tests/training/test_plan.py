@@ -35,7 +35,7 @@ def run(program: str, recipe: Path, *arguments: str) -> dict:
     environment = os.environ | {"PYTHONPATH": f"{tiny_training.ROOT}/tests:{tiny_training.ROOT}"}
     environment.pop("XLA_FLAGS", None)
     command = [sys.executable, "-c", f"{PREPARE}{program}", str(recipe), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -73,24 +73,25 @@ print(json.dumps({"plan": made.to_json(), "nothing": nothing, "weights": held(st
 """
 
 COMPARED = """
-sizes = {"data": 1, "fsdp": 4, "tensor": 2}
+sizes, few = {"data": 1, "fsdp": 4, "tensor": 2}, "model.scratch.num_layers=4"
 print(json.dumps({
     "by depth": temporaries(load("model.remat=layer"), sizes),
     "exact": temporaries(load("model.remat=layer"), sizes, exact=True),
-    "none": temporaries(load("model.remat=none"), sizes),
-    "products": temporaries(load("model.remat=products"), sizes),
-    "parts": temporaries(load("model.remat=layer", "micro_batches=4"), sizes),
+    "layer": temporaries(load("model.remat=layer", few), sizes),
+    "none": temporaries(load("model.remat=none", few), sizes),
+    "products": temporaries(load("model.remat=products", few), sizes),
+    "parts": temporaries(load("model.remat=layer", "micro_batches=4", few), sizes),
 }))
 """
 
 TOO_MUCH = """
 import contextlib, io
-plan.DEPTHS = (1, 2)
-said = io.StringIO()
+said, recipe = io.StringIO(), load("model.scratch.num_layers=2")
+made = plan.make_plan(recipe, {"data": 2, "fsdp": 1, "tensor": 1}, plan.parse_memory("40MB"))
+plan.make_plan = lambda *_: made
 with contextlib.redirect_stdout(said):
-    status = plan.main(load(), {"data": 2, "fsdp": 1, "tensor": 1}, plan.parse_memory("40MB"))
-made = plan.make_plan(load(), {"data": 2, "fsdp": 1, "tensor": 1}, plan.parse_memory("40MB"))
-enough = plan.make_plan(load(), {"data": 2, "fsdp": 1, "tensor": 1}, plan.parse_memory("4GB"))
+    status = plan.main(recipe)
+enough = dataclasses.replace(made, device_memory=plan.parse_memory("4GB"))
 print(json.dumps({"status": status, "said": said.getvalue(), "plan": made.to_json(), "fits": enough.fits}))
 """
 
@@ -122,8 +123,8 @@ def test_temporaries(recipe: Path) -> None:
     found = run(COMPARED, recipe)
     assert found["by depth"] == pytest.approx(found["exact"], rel=0.05)
     # Rematerialisation and micro-batches count, which XLA for CPUs by its own choice would undo.
-    assert found["by depth"] < 0.6 * found["products"] < 0.6 * found["none"]
-    assert found["parts"] < 0.6 * found["by depth"]
+    assert found["layer"] < 0.8 * found["products"] < 0.8 * found["none"]
+    assert found["parts"] < 0.8 * found["layer"]
 
 
 def test_what_does_not_fit_is_said_with_what_would_help(recipe: Path) -> None:

@@ -80,7 +80,7 @@ class Rates:
     """
 
     def __init__(self, flops: StepFlops | None = None, peak: float | None = None) -> None:
-        self._flops, self._peak = flops, peak
+        self._flops, self.peak = flops, peak
         self.reset()
 
     def reset(self) -> None:
@@ -108,6 +108,6 @@ class Rates:
             **{f"{part}_share": self.seconds[part] / seconds for part in ("data", "compute", "save")},
             "padding_share": 1 - self._tokens / max(self._places, 1),
         }
-        if self._flops is not None and self._peak is not None:
-            rates["mfu"] = self._operations / (seconds * self._peak)
+        if self._flops is not None and self.peak is not None:
+            rates["mfu"] = self._operations / (seconds * self.peak)
         return rates

@@ -21,6 +21,7 @@ import difflib
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,7 @@ def main(
     exact: bool = False,
 ) -> int:
     """Prints the plan. Returns the exit status: 0, or 1 where it is known not to fit."""
+    print("compiling for the plan: a minute or more", file=sys.stderr, flush=True)
     plan = make_plan(recipe, mesh_sizes, device_memory, topology, exact)
     print(plan.table())
     return int(plan.fits is False)
@@ -284,7 +286,7 @@ def _find_target(sizes: Mapping[str, int], topology: str | None) -> _Target:
     mesh = make_mesh(**sizes, devices=devices)
     if on_gpus:
         return _Target(mesh, devices[0].platform, devices[0].device_kind, f"compiled for {devices[0].device_kind}")
-    description = "compiled for CPUs (an accelerator's compiler needs less)"
+    description = "compiled for CPUs, an estimate for other devices"
     return _Target(mesh, "cpu", None, description, _CPU_OPTIONS)
 
 
