@@ -86,9 +86,10 @@ class Execution:
 
         Weights that fsdp splits are gathered where they are used, and nothing else keeps the compiler from
         gathering those of all layers at the start and holding them. ``behind`` is the input of the layer before,
-        so that one layer is gathered while another computes.
+        so that one layer is gathered while another computes. Not on TPUs: their compiler orders gathers by what
+        memory there is, and by its own account holds more with this in its way.
         """
-        if self.mesh is None or self.mesh.shape["fsdp"] == 1:
+        if self.mesh is None or self.mesh.shape["fsdp"] == 1 or self.mesh.devices.flat[0].platform == "tpu":
             return layer
         graph, weights = nnx.split(layer)
         weights, _ = jax.lax.optimization_barrier((weights, behind))

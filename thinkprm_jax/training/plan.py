@@ -410,7 +410,8 @@ def _try_changes(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> l
         (f"both, remat=layer micro_batches={finest}", frugal),
     ]
     if recipe.lora is None and recipe.model.pretrained is not None and recipe.optimizer.name == "adamw":
-        candidates.append(("these and lora.rank=32", dataclasses.replace(frugal, lora=LoraConfig())))
+        name = "lora.rank=32" if frugal == recipe else "these and lora.rank=32"
+        candidates.append((name, dataclasses.replace(frugal, lora=LoraConfig())))
     spread = _Target(_all_fsdp(target.mesh), target.platform, target.kind, target.description, target.options)
     depths = None if config.num_layers <= DEPTHS[1] else DEPTHS
     found = []
