@@ -22,7 +22,7 @@ MODEL = {
     "scratch": {
         "hidden_size": 128,
         "intermediate_size": 512,
-        "num_layers": 9,
+        "num_layers": 6,
         "num_heads": 4,
         "num_kv_heads": 2,
     },
@@ -47,7 +47,7 @@ from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import plan, setup
 from thinkprm_jax.training.config import TrainRecipe
 
-plan.DEPTHS = (2, 4)
+plan.DEPTHS = (1, 3)
 
 def load(*overrides):
     return load_recipe(TrainRecipe, sys.argv[1], [*sys.argv[2:], *overrides])
@@ -73,7 +73,7 @@ print(json.dumps({"plan": made.to_json(), "nothing": nothing, "weights": held(st
 """
 
 COMPARED = """
-sizes, few = {"data": 1, "fsdp": 4, "tensor": 2}, "model.scratch.num_layers=4"
+sizes, few = {"data": 1, "fsdp": 4, "tensor": 2}, "model.scratch.num_layers=3"
 print(json.dumps({
     "by depth": temporaries(load("model.remat=layer"), sizes),
     "exact": temporaries(load("model.remat=layer"), sizes, exact=True),
