@@ -227,7 +227,8 @@ def _join(launch: Launch, timeout: float) -> _Link:
 
 
 def _leave_at_once(text: str) -> NoReturn:
-    print(f"thinkprm: error: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"thinkprm: error: {text}\n")  # one write: the runtime's threads write there too
+    sys.stderr.flush()
     os._exit(1)  # a device may wait for the lost process for ever, so no clean-up can be waited for
 
 

@@ -86,7 +86,8 @@ def test_kills_and_signals_in_one_process_change_nothing(server: TrainServer, wh
         print(f"the other ended {time.monotonic() - killed:.2f} s later: {runs[1 - lost].said()}")
         last_line = runs[1 - lost].said().rpartition("thinkprm: error: ")[2]
         assert last_line.startswith(f"process {lost} on ")
-        assert last_line.endswith("start all of them again to go on from the last checkpoint")
+        # JAX's runtime may write behind it, also on the same line.
+        assert "start all of them again to go on from the last checkpoint" in last_line
     # A preemption notice to process 1 only: both save the same step and end with success.
     by_time = ["checkpoint.every_steps=null", "checkpoint.every_seconds=0.05"]  # of process 0's clock
     runs = server.start_together(2, recipe, *by_time, devices=4)
