@@ -77,7 +77,7 @@ class Plan:
 
     model, shapes: its name and where its shapes come from. parameters, trained: how many there are, and how many
     of them train. rows, length, parts: of the batch, of a row, and into how many parts the rows are cut.
-    compiler: who reported the temporaries; depths: for models of so many layers, None: for the whole one.
+    compiler: who reported the temporaries, on_tpu: whether a TPU's; depths: for models of so many layers, None: for the whole one.
     changes: what would make the total smaller, and the total then.
     """
 
@@ -92,6 +92,7 @@ class Plan:
     remat: str
     attention: str
     compiler: str
+    on_tpu: bool
     depths: tuple[int, ...] | None
     memory: Memory
     device_memory: int | None = None
@@ -144,7 +145,9 @@ class Plan:
     def _depths(self) -> str:
         if self.depths is None:
             return "of the whole step"
-        return f"of {' and '.join(map(str, self.depths))} layers, extended by the difference"
+        said = f"of {' and '.join(map(str, self.depths))} layers, extended by the difference"
+        # Measured: 15.4 GB for 12.2 (7B, v5e:4x4); with XLA for CPUs 5.81 for 5.83.
+        return f"{said}, which TPUs' compiler does not keep to: see --exact" if self.on_tpu else said
 
 
 def main(
@@ -202,6 +205,7 @@ def make_plan(
         remat=recipe.model.remat,
         attention=attention,
         compiler=target.description,
+        on_tpu=target.platform == "tpu",
         depths=depths,
         memory=memory,
         device_memory=device_memory,
