@@ -77,8 +77,8 @@ class Plan:
 
     model, shapes: its name and where its shapes come from. parameters, trained: how many there are, and how many
     of them train. rows, length, parts: of the batch, of a row, and into how many parts the rows are cut.
-    compiler: who reported the temporaries, on_tpu: whether a TPU's; depths: for models of so many layers, None: for the whole one.
-    changes: what would make the total smaller, and the total then.
+    compiler: who reported the temporaries, on_tpu: whether a TPU's; depths: for models of so many layers, None:
+    for the whole one. changes: what would make the total smaller, and the total then.
     """
 
     model: str
