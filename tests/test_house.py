@@ -28,7 +28,9 @@ BELOW: dict[str, set[str]] = {
     "training": {"text", "mesh", "recipe", "model", "data", "checkpoint", "progress"},
     "verifier": {"text", "mesh", "recipe", "model", "data", "checkpoint", "sampler", "progress", "compilation"},
 }
-BELOW["search"] = BELOW["evaluation"] = BELOW["verifier"] | {"verifier"}
+BELOW["search"] = BELOW["verifier"] | {"verifier"}
+BELOW["evaluation"] = BELOW["search"] | {"search"}  # it measures what search selects
+BELOW["report"] = BELOW["evaluation"] | {"evaluation"}
 BELOW["__init__"] = BELOW["verifier"] | {"verifier", "search"}  # the public names, loaded at first use
 BELOW["train"] = BELOW["infer"] = {*BELOW, "__init__"} - {"train", "infer"}
 BELOW["cli"] = {"program", "train", "infer", "__init__"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from collections.abc import Sequence
@@ -79,6 +80,52 @@ def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
 
     a, b = flatten(to_dict(first)), flatten(to_dict(second))
     return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
+
+
+def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) -> None:
+    """Writes the resolved recipe into the folder of a run; before the run has ``begun`` it may replace another.
+
+    Args:
+      free: beginnings of dotted fields that may change between the parts of one run.
+    Raises:
+      UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
+    """
+    saved = folder / "recipe.yaml"
+    if begun and saved.exists():
+        changed = differences(load_recipe(type(recipe), saved), recipe)
+        changed = {name: pair for name, pair in changed.items() if not name.startswith(free)}
+        if changed:
+            listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
+            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = saved.with_suffix(".tmp")  # a kill must not leave half a recipe
+        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+        os.replace(temporary, saved)
+    except OSError as error:
+        raise UserError(f"output {folder}: {error.strerror}") from None
+
+
+def at_least(least: float, section: Any, *names: str) -> None:
+    """For ``__post_init__``: raises ValueError for a field of ``section`` that is given and below ``least``."""
+    for name in names:
+        value = getattr(section, name)
+        if value is not None and not value >= least:  # also false for nan
+            raise ValueError(f"{name} must be at least {least:g}, not {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes, in every recipe that runs a model; one may be -1, whatever is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "tensor"):
+            if getattr(self, name) < 1 and getattr(self, name) != -1:
+                raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
 
 def _parse(text: str, place: str) -> _Value:

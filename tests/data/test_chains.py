@@ -57,14 +57,14 @@ def without(name: str) -> dict[str, object]:
     ("row", "message"),
     [
         ([1], "a row is an object, not a list"),
-        (without("cot"), "the field cot is missing"),
-        ({**ROW, "problem": 3}, "problem must be a text, not a number"),
-        ({**ROW, "cot": None}, "cot must be a text, not null"),
-        ({**ROW, "prefix_steps": "Step 1: x"}, "prefix_steps must be a list, not a text"),
-        ({**ROW, "prefix_steps": []}, "prefix_steps is empty"),
-        ({**ROW, "prefix_steps": ["a", 2, "c"]}, "prefix_steps[1] must be a text, not a number"),
+        (without("cot"), "the field `cot` is missing"),
+        ({**ROW, "problem": 3}, "the field `problem` must be a text, it is a number"),
+        ({**ROW, "cot": None}, "the field `cot` must be a text, it is null"),
+        ({**ROW, "prefix_steps": "Step 1: x"}, "the field `prefix_steps` must be a list of texts, it is a text"),
+        ({**ROW, "prefix_steps": []}, "the field `prefix_steps` is empty"),
+        ({**ROW, "prefix_steps": ["a", 2, "c"]}, "the field `prefix_steps[1]` must be a text, it is a number"),
         ({**ROW, "gt_step_labels": ["+", "wrong", "-"]}, 'gt_step_labels[1] is "wrong"; it must be "+" or "-"'),
-        ({**ROW, "prefix_label": "no"}, "prefix_label must be true or false, not a text"),
+        ({**ROW, "prefix_label": "no"}, "the field `prefix_label` must be true or false, it is a text"),
     ],
 )
 def test_bad_rows_are_named_by_file_line_and_field(tmp_path: Path, row: object, message: str):
@@ -201,7 +201,7 @@ def test_bad_rows_of_a_parquet_file_are_named(tmp_path: Path):
     table.remove_columns("cot").to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError) as caught:
         read_chains(tmp_path / "a.parquet")
-    assert str(caught.value) == f"{tmp_path / 'a.parquet'}: row 1: the field cot is missing"
+    assert str(caught.value) == f"{tmp_path / 'a.parquet'}: row 1: the field `cot` is missing"
     (tmp_path / "b.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"b\.parquet: cannot be read: \S.*") as caught:
         read_chains(tmp_path / "b.parquet")

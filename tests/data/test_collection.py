@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from thinkprm_jax.data.collection import (
-    ArithmeticPrefixes,
+    ArithmeticSource,
     CollectionSource,
     CollectRecipe,
     GenerationFiles,
@@ -105,7 +105,7 @@ def test_texts_are_kept_apart_when_duplicates_are_sought(tmp_path):
 def test_arithmetic_prefixes_have_the_labels_of_the_task():
     from thinkprm_jax.data.arithmetic import example
 
-    source = CollectionSource(arithmetic=ArithmeticPrefixes(5, seed=3, split="unseen", start=2))
+    source = CollectionSource(arithmetic=ArithmeticSource(5, seed=3, split="unseen", start=2))
     prefixes, _ = select_prefixes(source, 0)
     expected = {chain.problem: chain.labels for chain in (example(3, index, "unseen") for index in range(2, 7))}
     assert {prefix.problem: prefix.labels for prefix in prefixes} == expected
@@ -161,10 +161,10 @@ def test_steps_and_labels_that_do_not_match_are_counted(tmp_path, labels):
         ({"traj_gt_labels": [1, 2]}, 'traj_gt_labels[1] is 2; it must be "+", "-", 1 or -1'),
         ({"traj_gt_labels": [1, None]}, "traj_gt_labels[1] is null"),
         ({"traj_gt_labels": [1, [1]]}, "traj_gt_labels[1] is [1]"),
-        ({"generations": "x"}, "`generations` must be a list, it is a text"),
-        ({"generations": ["x", 1]}, "generations must be a list of texts"),
+        ({"generations": "x"}, "`generations` must be a list of texts, it is a text"),
+        ({"generations": ["x", 1]}, "`generations[1]` must be a text, it is a number"),
         ({"prefix": ...}, "the field `prefix` is missing"),
-        ({"prefix_steps": [1, 2]}, "prefix_steps must be a list of texts"),
+        ({"prefix_steps": [1, 2]}, "`prefix_steps[0]` must be a text, it is a number"),
         ({"problem": None}, "`problem` must be a text, it is null"),
     ],
 )

@@ -8,7 +8,7 @@ import struct
 import pytest
 from rich.console import Console
 
-from thinkprm_jax.data.collection import ArithmeticPrefixes, CollectionSource, CollectRecipe, SourceCounts, Teacher
+from thinkprm_jax.data.collection import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
 from thinkprm_jax.data.collection_filters import KEPT, Candidate, Decision, chain_row
 from thinkprm_jax.data.collection_report import (
     CHAINS,
@@ -77,7 +77,7 @@ def test_nothing_kept_is_reported_too(tmp_path):
 
 
 def recipe(folder, **teacher) -> CollectRecipe:
-    source = CollectionSource(arithmetic=ArithmeticPrefixes(2))
+    source = CollectionSource(arithmetic=ArithmeticSource(2))
     return CollectRecipe(str(folder), source, Teacher(**{"model": "mini", **teacher}))
 
 

@@ -109,8 +109,8 @@ def _changed(change: Any) -> dict:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (_changed(lambda r: r.pop("label")), "rows.jsonl:2: the field label is missing"),
-        (_changed(lambda r: r["question"].update(problem=7)), "question.problem must be a text, it is a number"),
+        (_changed(lambda r: r.pop("label")), "rows.jsonl:2: the field `label` is missing"),
+        (_changed(lambda r: r["question"].update(problem=7)), "`question.problem` must be a text, it is a number"),
         (
             _changed(lambda r: r["label"]["steps"][0].update(chosen_completion=1)),
             "chosen_completion is 1, there are 1",
@@ -124,9 +124,9 @@ def _changed(change: Any) -> dict:
         (_changed(lambda r: r["label"]["steps"][0]["completions"][0].update(rating=True)), "rating is true"),
         (
             _changed(lambda r: r["label"]["steps"][0]["completions"][0].pop("text")),
-            "completions[0].text is missing",
+            "completions[0].text` is missing",
         ),
-        (_changed(lambda r: r["label"].update(steps={})), "label.steps must be a list, it is an object"),
+        (_changed(lambda r: r["label"].update(steps={})), "`label.steps` must be a list, it is an object"),
         (_changed(lambda r: r["label"].update(finish_reason="found_eror")), 'label.finish_reason is "found_eror"'),
         ([1], "rows.jsonl:2: a line must be a JSON object, this is a list"),
     ],

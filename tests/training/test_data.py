@@ -235,5 +235,5 @@ def test_chains_from_a_file(mini_tokenizer: Tokenizer, tmp_path: Path) -> None:
     listed = first_batches({"chains": str(file)})
     assert listed == first_batches({"arithmetic": {"examples": 10, "seed": 1}})
     file.write_text(json.dumps({**rows[0], "problem": 3}) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"chains\.jsonl:1: problem must be a text"):
+    with pytest.raises(UserError, match=r"chains\.jsonl:1: the field `problem` must be a text"):
         first_batches({"chains": str(file)})

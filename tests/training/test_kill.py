@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -34,12 +33,6 @@ RECIPE = {
     "checkpoint": {"every_steps": 3, "every_seconds": None, "keep": 2, "keep_every": 40},
 }
 ROOM = 150_000  # bytes of a file on the full disk: more than the tokenizer's, less than a checkpoint's
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainServer]:
-    with TrainServer(tmp_path_factory.mktemp("server")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

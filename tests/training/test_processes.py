@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -36,12 +35,6 @@ RECIPE = {
     "optimizer": {"learning_rate": 0.003},
     "checkpoint": {"every_steps": 4, "every_seconds": None},
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainServer]:
-    with TrainServer(tmp_path_factory.mktemp("server")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, reading_threads
 from thinkprm_jax.checkpoint.saved_weights import SavedWeights
 from thinkprm_jax.checkpoint.weights import BUNDLED, Weights, find_model
+from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
@@ -73,7 +74,7 @@ def write_run(
     """
     config, tokenizer = read_config(run.folder / "model"), Tokenizer.load(run.folder / "model")
     if run.kind is not None:
-        config = dataclasses.replace(config, extra={**config.extra, "thinkprm": dict(run.kind)})
+        config = dataclasses.replace(config, extra={**config.extra, KEY: dict(run.kind)})
     with SavedWeights(run.folder / "checkpoints", step) as saved, reading_threads() as pool:
         _check_shapes(saved, config, run.lora)
         if adapter_only:

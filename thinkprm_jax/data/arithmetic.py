@@ -12,17 +12,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Literal
 
 from thinkprm_jax.data.arithmetic_chains import StatedStep, write_chain
 from thinkprm_jax.data.arithmetic_problems import Draw, Problem, random_problem
 from thinkprm_jax.data.arithmetic_solutions import break_solution, correct_step, step_texts
 from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.recipe import at_least
 
 SPLITS = ("train", "test", "unseen")
 ERROR_SHARE = {"train": 0.62, "test": 0.5, "unseen": 0.5}
 PREFIX_SHARE = 0.25  # of examples that show only the first steps of a solution
 ROUNDS_SHARE = 0.07  # of training chains that check the steps more than once
 _TEST_BUCKETS = 10  # one in this many problem texts is a test problem
+
+
+@dataclass(frozen=True)
+class ArithmeticSource:
+    """In recipes: indexes ``start`` .. ``start + examples - 1`` of one stream of the task."""
+
+    examples: int
+    seed: int = 0
+    split: Literal["train", "test", "unseen"] = "train"
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, self, "examples")
+        at_least(0, self, "seed", "start")
 
 
 @dataclass(frozen=True)

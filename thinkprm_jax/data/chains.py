@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from thinkprm_jax.data.jsonl import get_field, get_texts, type_name
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text.prompts import QUESTION, training_chain
 from thinkprm_jax.text.verdicts import read_chain
@@ -135,12 +136,12 @@ def parse_chain(row: Any, place: str) -> Chain:
       UserError: a column is missing or of a wrong type. LeftOut: the row cannot be trained on.
     """
     if not isinstance(row, dict):
-        raise UserError(f"{place}: a row is an object, not {_type_name(row)}")
-    problem = _field(row, "problem", str, place)
-    cot = _field(row, "cot", str, place)
-    steps = _texts(row, "prefix_steps", place)
-    marks = _texts(row, "gt_step_labels", place)
-    correct = _field(row, "prefix_label", bool, place)
+        raise UserError(f"{place}: a row is an object, not {type_name(row)}")
+    problem = get_field(row, "problem", str, place)
+    cot = get_field(row, "cot", str, place)
+    steps = _some_texts(row, "prefix_steps", place)
+    marks = _some_texts(row, "gt_step_labels", place)
+    correct = get_field(row, "prefix_label", bool, place)
     for index, mark in enumerate(marks):
         if mark not in ("+", "-"):
             raise UserError(f'{place}: gt_step_labels[{index}] is {json.dumps(mark)}; it must be "+" or "-"')
@@ -256,28 +257,8 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"{path}:{number}", row
 
 
-def _field(row: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
-    if name not in row:
-        raise UserError(f"{place}: the field {name} is missing")
-    value = row[name]
-    if not isinstance(value, kind):
-        expected = {str: "a text", bool: "true or false", list: "a list"}[kind]
-        raise UserError(f"{place}: {name} must be {expected}, not {_type_name(value)}")
-    return value
-
-
-def _texts(row: Mapping[str, Any], name: str, place: str) -> list[str]:
-    values = _field(row, name, list, place)
+def _some_texts(row: Mapping[str, Any], name: str, place: str) -> list[str]:
+    values = get_texts(row, name, place)
     if not values:
-        raise UserError(f"{place}: {name} is empty")
-    for index, value in enumerate(values):
-        if not isinstance(value, str):
-            raise UserError(f"{place}: {name}[{index}] must be a text, not {_type_name(value)}")
+        raise UserError(f"{place}: the field `{name}` is empty")
     return values
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
-    return names.get(type(value), "an object")

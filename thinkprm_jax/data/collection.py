@@ -16,18 +16,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal
 
-from thinkprm_jax.data.jsonl import read_rows, type_name
+from thinkprm_jax.data.arithmetic import ArithmeticSource, example
+from thinkprm_jax.data.jsonl import get_field, get_texts, read_rows
 from thinkprm_jax.data.prm800k import Prefix, Prm800kCounts, read_prm800k
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.recipe import MeshConfig, at_least
 from thinkprm_jax.text.steps import split_solution
-
-
-def _at_least(least: float, section: Any, *names: str) -> None:
-    """Raises ValueError for a field of ``section`` that is given and below ``least``."""
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and not value >= least:  # also false for nan
-            raise ValueError(f"{name} must be at least {least:g}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -42,23 +36,9 @@ class Prm800kPrefixes:
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("files must name at least one file")
-        _at_least(0, self, "cuts")
+        at_least(0, self, "cuts")
         if not self.whole and not self.cuts:
             raise ValueError("whole: false and cuts: 0 leave no prefix")
-
-
-@dataclass(frozen=True)
-class ArithmeticPrefixes:
-    """Solutions ``start`` .. ``start + examples - 1`` of one stream of the synthetic task."""
-
-    examples: int
-    seed: int = 0
-    split: Literal["train", "test", "unseen"] = "train"
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        _at_least(1, self, "examples")
-        _at_least(0, self, "seed", "start")
 
 
 @dataclass(frozen=True)
@@ -81,14 +61,14 @@ class CollectionSource:
     """Exactly one of ``prm800k``, ``arithmetic`` and ``generations``."""
 
     prm800k: Prm800kPrefixes | None = None
-    arithmetic: ArithmeticPrefixes | None = None
+    arithmetic: ArithmeticSource | None = None
     generations: GenerationFiles | None = None
     limit: int | None = None  # so many prefixes at most, drawn by the recipe's seed
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.prm800k, self.arithmetic, self.generations)) != 1:
             raise ValueError("give one of prm800k, arithmetic and generations")
-        _at_least(1, self, "limit")
+        at_least(1, self, "limit")
 
 
 @dataclass(frozen=True)
@@ -110,8 +90,8 @@ class Teacher:
     slots: int = 16  # chains decoded together
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "chains", "max_tokens", "max_length", "slots")
-        _at_least(0, self, "temperature", "top_k")
+        at_least(1, self, "chains", "max_tokens", "max_length", "slots")
+        at_least(0, self, "temperature", "top_k")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.chains > 1 and self.temperature == 0:
@@ -135,23 +115,9 @@ class Filters:
     target: int | None = 1000  # stop once so many are kept; null: go through all prefixes
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "max_tokens", "per_prefix", "target")
+        at_least(1, self, "max_tokens", "per_prefix", "target")
         if self.balance and self.target == 1:
             raise ValueError("target 1 cannot be balanced")
-
-
-@dataclass(frozen=True)
-class CollectionMesh:
-    """Sizes of the mesh axes for the teacher; one may be -1, whatever is left."""
-
-    data: int = 1
-    fsdp: int = 1
-    tensor: int = -1
-
-    def __post_init__(self) -> None:
-        for name in ("data", "fsdp", "tensor"):
-            if getattr(self, name) < 1 and getattr(self, name) != -1:
-                raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
 
 @dataclass(frozen=True)
@@ -163,15 +129,16 @@ class CollectRecipe:
     filter: Filters = field(default_factory=Filters)
     wave: int = 256  # prefixes between two looks at whether filter.target is reached
     seed: int = 0  # of the order of the prefixes, the cuts, the sampling and the balance
-    mesh: CollectionMesh = field(default_factory=CollectionMesh)
+    # Of the teacher: by default every matrix is split over all devices.
+    mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))
 
     def __post_init__(self) -> None:
         if (self.teacher is None) == (self.source.generations is None):
             raise ValueError("teacher is needed, except with source.generations, which has its own chains")
         if self.teacher is None and self.tokenizer is None:
             raise ValueError("tokenizer is needed with source.generations: chains are measured in tokens")
-        _at_least(1, self, "wave")
-        _at_least(0, self, "seed")
+        at_least(1, self, "wave")
+        at_least(0, self, "seed")
 
 
 # Fields that may change between the parts of one run: no generation depends on them.
@@ -217,8 +184,6 @@ def select_prefixes(source: CollectionSource, seed: int) -> tuple[list[Prefix], 
 
 def _prefixes(source: CollectionSource, seed: int, counts: SourceCounts) -> Iterator[Prefix]:
     if source.arithmetic is not None:
-        from thinkprm_jax.data.arithmetic import example
-
         stream = source.arithmetic
         for index in range(stream.start, stream.start + stream.examples):
             chain = example(stream.seed, index, stream.split)
@@ -272,11 +237,9 @@ def read_generations(source: GenerationFiles, counts: SourceCounts) -> Iterator[
     for file in source.files:
         for place, row in read_rows(file):
             counts.rows += 1
-            problem = _field(row, "problem", str, place)
-            texts = _field(row, "generations", list, place)
-            if not all(isinstance(text, str) for text in texts):
-                raise UserError(f"{place}: generations must be a list of texts")
-            labels = _labels(_field(row, "traj_gt_labels", list, place), source.zero, place)
+            problem = get_field(row, "problem", str, place)
+            texts = get_texts(row, "generations", place)
+            labels = _labels(get_field(row, "traj_gt_labels", list, place), source.zero, place)
             steps = _steps(row, len(labels), place)
             errors = 0 in labels
             # Labels may end at the first error; the steps behind it are shown to the teacher all the same.
@@ -300,11 +263,8 @@ _STEP_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # blank lines stand inside a step:
 def _steps(row: Mapping[str, Any], wanted: int, place: str) -> list[str]:
     """prefix_steps; else the parts of prefix: `Step i:`, lines, or paragraphs where lines are too few."""
     if "prefix_steps" in row:
-        steps = _field(row, "prefix_steps", list, place)
-        if not all(isinstance(step, str) for step in steps):
-            raise UserError(f"{place}: prefix_steps must be a list of texts")
-        return steps
-    text = _field(row, "prefix", str, place)
+        return get_texts(row, "prefix_steps", place)
+    text = get_field(row, "prefix", str, place)
     split = split_solution(text)
     if re.match(r"\s*Step\s+1\s*:", text):
         return split
@@ -331,12 +291,3 @@ def _labels(values: Sequence[Any], zero: str | None, place: str) -> list[int]:
                 f'{place}: traj_gt_labels[{index}] is {json.dumps(value)}; it must be "+", "-", 1 or -1'
             )
     return labels
-
-
-def _field(row: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
-    if name not in row:
-        raise UserError(f"{place}: the field `{name}` is missing")
-    if not isinstance(row[name], kind):
-        wanted = {str: "a text", list: "a list"}[kind]
-        raise UserError(f"{place}: `{name}` must be {wanted}, it is {type_name(row[name])}")
-    return row[name]

@@ -14,7 +14,7 @@ from thinkprm_jax.data.collection import FREE_FIELDS, CollectRecipe, SourceCount
 from thinkprm_jax.data.collection_filters import KEPT, REASONS, Candidate, Decision
 from thinkprm_jax.data.jsonl import write_line
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.recipe import differences, dump_recipe, load_recipe
+from thinkprm_jax.recipe import claim_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,19 +42,8 @@ def open_collection(recipe: CollectRecipe) -> Path:
       UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
     """
     folder = Path(recipe.output)
-    saved = folder / "recipe.yaml"
     begun = [folder / name for name in (GENERATIONS, f"{GENERATIONS}.waiting", CHAINS)]
-    if saved.exists() and any(path.exists() and path.stat().st_size for path in begun):
-        changed = differences(load_recipe(CollectRecipe, saved), recipe)
-        changed = {name: pair for name, pair in changed.items() if not name.startswith(FREE_FIELDS)}
-        if changed:
-            listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
-            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(saved, dump_recipe(recipe).encode())
-    except OSError as error:
-        raise UserError(f"output {folder}: {error.strerror}") from None
+    claim_folder(folder, recipe, any(path.exists() and path.stat().st_size for path in begun), FREE_FIELDS)
     return folder
 
 

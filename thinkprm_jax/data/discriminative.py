@@ -31,6 +31,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text.steps import strip_step_label
 from thinkprm_jax.text.tokenizer import Tokenizer
 
+KEY = "thinkprm"  # of config.json: what kind of verifier a folder holds
 TASK = "discriminative"
 
 

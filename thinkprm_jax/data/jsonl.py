@@ -16,33 +16,62 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
-    """(place, row) of every line that is not blank; place is `file:line`, for error messages.
+def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of every line that is not blank, line by line; place is `file:line`, for error messages.
 
     Raises:
       UserError: the file cannot be read, or a line is no JSON object; names file and line.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:  # bytes end their lines at a newline alone
+            for number, line in enumerate(file, start=1):
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if line.strip():
+                    yield f"{path}:{number}", _parse_line(line, f"{path}:{number}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    rows = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{place}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
-        rows.append((place, row))
+
+
+def _parse_line(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
+    return row
+
+
+def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    """:func:`iterate_rows` as a list; `UserError` also where there is no row."""
+    rows = list(iterate_rows(path))
     if not rows:
         raise UserError(f"{path}: no rows in it")
     return rows
+
+
+def get_field(row: Mapping[str, Any], name: str, kind: type, place: str, prefix: str = "") -> Any:
+    """row[name], of a ``kind`` of JSON (or object: any); `UserError` with place and field where it is not.
+
+    ``prefix``: of the name in messages, for a row inside a row.
+    """
+    if name not in row:
+        raise UserError(f"{place}: the field `{prefix}{name}` is missing")
+    return _require(row[name], kind, _KINDS.get(kind, ""), f"{prefix}{name}", place)
+
+
+def get_texts(row: Mapping[str, Any], name: str, place: str) -> list[str]:
+    """row[name], a list of texts; `UserError` with place and field where it is not."""
+    values = _require(get_field(row, name, object, place), list, "a list of texts", name, place)
+    return [_require(value, str, "a text", f"{name}[{index}]", place) for index, value in enumerate(values)]
+
+
+def _require(value: Any, kind: type, wanted: str, name: str, place: str) -> Any:
+    if not isinstance(value, kind):
+        raise UserError(f"{place}: the field `{name}` must be {wanted}, it is {type_name(value)}")
+    return value
 
 
 def write_line(row: Mapping[str, Any]) -> bytes:
@@ -55,8 +84,10 @@ def write_line(row: Mapping[str, Any]) -> bytes:
 
 def type_name(value: Any) -> str:
     """What JSON calls it."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    return _KINDS.get(type(value), "a number")
+
+
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
 
 class OrderedOutput:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.data.jsonl import type_name
+from thinkprm_jax.data.jsonl import get_field, iterate_rows, type_name
 from thinkprm_jax.errors import UserError
 
 RATINGS = {1: 1, 0: 1, -1: 0}  # rating -> label; neutral steps count as correct
@@ -68,7 +68,7 @@ def read_prm800k(
       UserError: the file cannot be read, or a row is not as described; names file, line and field.
     """
     counts = Prm800kCounts() if counts is None else counts
-    for place, row in _rows(path):
+    for place, row in iterate_rows(path):
         counts.rows += 1
         found = list(parse_row(row, place, alternatives=alternatives))
         if not found:
@@ -82,9 +82,9 @@ def read_prm800k(
 
 def parse_row(row: Mapping[str, Any], place: str, *, alternatives: bool = False) -> Iterator[Prefix]:
     """The path of one row, preceded by the rejected candidates along it where these are asked for."""
-    question, label = _get(row, "question", dict, place), _get(row, "label", dict, place)
-    problem = _get(question, "problem", str, place, "question.")
-    stages = _get(label, "steps", list, place, "label.")
+    question, label = get_field(row, "question", dict, place), get_field(row, "label", dict, place)
+    problem = get_field(question, "problem", str, place, "question.")
+    stages = get_field(label, "steps", list, place, "label.")
     finish = label.get("finish_reason")
     if finish is not None and finish not in _FINISHES:
         raise UserError(f"{place}: label.finish_reason is {json.dumps(finish)}, none of {', '.join(_FINISHES)}")
@@ -122,7 +122,7 @@ def _candidates(stage: Mapping[str, Any], place: str, where: str) -> list[tuple[
     if completions is None:
         return []
     found = []
-    for number, completion in enumerate(_get(stage, "completions", list, place, where)):
+    for number, completion in enumerate(get_field(stage, "completions", list, place, where)):
         name = f"{where}completions[{number}]"
         if not isinstance(completion, dict):
             raise UserError(f"{place}: {name} must be an object, it is {type_name(completion)}")
@@ -130,7 +130,7 @@ def _candidates(stage: Mapping[str, Any], place: str, where: str) -> list[tuple[
         if rating is not None and (isinstance(rating, bool) or rating not in RATINGS):
             raise UserError(f"{place}: {name}.rating is {json.dumps(rating)}; it must be 1, 0, -1 or null")
         found.append(
-            (_get(completion, "text", str, place, name + "."), None if rating is None else RATINGS[rating])
+            (get_field(completion, "text", str, place, name + "."), None if rating is None else RATINGS[rating])
         )
     return found
 
@@ -158,35 +158,5 @@ def _step(
         return candidates[taken]
     if stage.get("human_completion") is None:
         return None, None
-    human = _get(stage, "human_completion", dict, place, where)
-    return _get(human, "text", str, place, where + "human_completion."), 1
-
-
-def _rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, row) of every line that is not blank."""
-    try:
-        with open(path, "rb") as file:  # bytes end their lines at a newline alone
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                place = f"{path}:{number}"
-                try:
-                    row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"{place}: not JSON: {error}") from error
-                if not isinstance(row, dict):
-                    raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
-                yield place, row
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-
-
-def _get(row: Mapping[str, Any], name: str, kind: type, place: str, prefix: str = "") -> Any:
-    if name not in row:
-        raise UserError(f"{place}: the field {prefix}{name} is missing")
-    if not isinstance(row[name], kind):
-        wanted = {str: "a text", dict: "an object", list: "a list"}[kind]
-        raise UserError(f"{place}: {prefix}{name} must be {wanted}, it is {type_name(row[name])}")
-    return row[name]
+    human = get_field(stage, "human_completion", dict, place, where)
+    return get_field(human, "text", str, place, where + "human_completion."), 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.data.jsonl import read_rows, type_name
+from thinkprm_jax.data.jsonl import get_field, get_texts, read_rows
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.text.steps import split_solution
 
@@ -47,30 +47,13 @@ def parse_solution(row: dict[str, Any], place: str, reserved: Collection[str] = 
     for name in reserved:
         if name in row:
             raise UserError(f"{place}: the field `{name}` is written by this program and cannot be in its input")
-    problem = _text(row, "problem" if "problem" in row or "question" not in row else "question", place)
+    problem = get_field(row, "problem" if "problem" in row or "question" not in row else "question", str, place)
     if "steps" in row:
-        return SolutionRow(row, problem, (_texts(row, "steps", place),), "steps")
+        return SolutionRow(row, problem, (tuple(get_texts(row, "steps", place)),), "steps")
     if "completions" in row:
-        texts = _texts(row, "completions", place)
+        texts = get_texts(row, "completions", place)
         return SolutionRow(row, problem, tuple(tuple(split_solution(text)) for text in texts), "completions")
     if "solution" in row:
-        return SolutionRow(row, problem, (tuple(split_solution(_text(row, "solution", place))),), "solution")
+        text = get_field(row, "solution", str, place)
+        return SolutionRow(row, problem, (tuple(split_solution(text)),), "solution")
     raise UserError(f"{place}: the field `steps` (or `solution`, or `completions`) is missing")
-
-
-def _text(row: Mapping[str, Any], field: str, place: str) -> str:
-    if field not in row:
-        raise UserError(f"{place}: the field `{field}` is missing")
-    if not isinstance(row[field], str):
-        raise UserError(f"{place}: the field `{field}` must be a text, it is {type_name(row[field])}")
-    return row[field]
-
-
-def _texts(row: Mapping[str, Any], field: str, place: str) -> tuple[str, ...]:
-    value = row[field]
-    if not isinstance(value, list):
-        raise UserError(f"{place}: the field `{field}` must be a list of texts, it is {type_name(value)}")
-    for index, text in enumerate(value):
-        if not isinstance(text, str):
-            raise UserError(f"{place}: the field `{field}[{index}]` must be a text, it is {type_name(text)}")
-    return tuple(value)

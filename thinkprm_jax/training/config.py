@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-
-def _at_least(least: float, section: Any, *names: str) -> None:
-    """Raises ValueError for a field of ``section`` that is given and below ``least``."""
-    for name in names:
-        value = getattr(section, name)
-        if value is not None and not value >= least:  # also false for nan
-            raise ValueError(f"{name} must be at least {least:g}, not {value}")
+from thinkprm_jax.data.arithmetic import ArithmeticSource
+from thinkprm_jax.recipe import MeshConfig, at_least
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class ScratchModel:
 
     def __post_init__(self) -> None:
         sizes = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "head_dim")
-        _at_least(1, self, *sizes, "max_position_embeddings")
+        at_least(1, self, *sizes, "max_position_embeddings")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         if self.head_dim is None and self.hidden_size % self.num_heads:
@@ -75,8 +70,8 @@ class LoraConfig:
     dropout: float = 0.0  # of the inputs of A
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "rank")
-        _at_least(0, self, "alpha", "dropout")
+        at_least(1, self, "rank")
+        at_least(0, self, "alpha", "dropout")
         if self.dropout >= 1:
             raise ValueError(f"dropout must be below 1, not {self.dropout}")
         if not self.targets or len(set(self.targets)) < len(self.targets):
@@ -84,20 +79,6 @@ class LoraConfig:
         for target in self.targets:
             if target not in LORA_TARGETS:
                 raise ValueError(f"targets: {target} is none of {', '.join(LORA_TARGETS)}")
-
-
-@dataclass(frozen=True)
-class ArithmeticSource:
-    """Indexes ``start`` .. ``start + examples - 1`` of one stream of the synthetic arithmetic task."""
-
-    examples: int
-    seed: int = 0
-    split: Literal["train", "test", "unseen"] = "train"
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        _at_least(1, self, "examples")
-        _at_least(0, self, "seed", "start")
 
 
 @dataclass(frozen=True)
@@ -133,8 +114,8 @@ class DataConfig:
             raise ValueError("give one of rows and tokens")
         if not self.buckets or self.buckets[0] < 1 or list(self.buckets) != sorted(set(self.buckets)):
             raise ValueError("buckets must be lengths in rising order")
-        _at_least(1, self, "rows", "examples")
-        _at_least(0, self, "prefetch")
+        at_least(1, self, "rows", "examples")
+        at_least(0, self, "prefetch")
         if self.packing and len(self.buckets) != 1:
             raise ValueError("packing needs a single bucket: the length of every row")
         if self.examples is not None and not self.packing:
@@ -174,7 +155,7 @@ class OptimizerConfig:
         if self.warmup_steps and self.warmup_ratio:
             raise ValueError("give one of warmup_steps and warmup_ratio")
         rates = ("learning_rate", "adam_learning_rate", "weight_decay", "eps", "final_factor", "warmup_steps")
-        _at_least(0, self, *rates, "b1", "b2", "momentum")
+        at_least(0, self, *rates, "b1", "b2", "momentum")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, or null for no clipping, not {self.clip_norm}")
         for name in ("b1", "b2", "momentum"):
@@ -188,8 +169,8 @@ class LossConfig:
     chunk: int | None = None  # tokens of a device whose logits exist at once; default: 512 MB of them
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "verdict_weight")
-        _at_least(1, self, "chunk")
+        at_least(0, self, "verdict_weight")
+        at_least(1, self, "chunk")
 
 
 @dataclass(frozen=True)
@@ -200,22 +181,8 @@ class CheckpointConfig:
     keep_every: int | None = None  # but those of a step that is a multiple of this stay
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "every_steps", "keep", "keep_every")
-        _at_least(0, self, "every_seconds")
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """Sizes of the mesh axes; one may be -1, whatever is left."""
-
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("data", "fsdp", "tensor"):
-            if getattr(self, name) < 1 and getattr(self, name) != -1:
-                raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
+        at_least(1, self, "every_steps", "keep", "keep_every")
+        at_least(0, self, "every_seconds")
 
 
 @dataclass(frozen=True)
@@ -228,7 +195,7 @@ class VerdictConfig:
     slots: int = 16
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "every", "examples", "max_length", "slots")
+        at_least(1, self, "every", "examples", "max_length", "slots")
 
 
 @dataclass(frozen=True)
@@ -271,8 +238,8 @@ class TrainRecipe:
         if self.evaluate_every is not None and self.data.evaluation is None:
             raise ValueError("evaluate_every needs data.evaluation")
         self._check_task()
-        _at_least(1, self, "steps", "epochs", "micro_batches", "log_every", "evaluate_every")
-        _at_least(0, self, "seed")
+        at_least(1, self, "steps", "epochs", "micro_batches", "log_every", "evaluate_every")
+        at_least(0, self, "seed")
         for bucket in self.data.buckets:
             if self.data.rows_of(bucket) % self.micro_batches:
                 raise ValueError(

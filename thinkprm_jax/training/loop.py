@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -116,27 +117,25 @@ def fit(
     return loop.state, loop.step >= steps
 
 
+@dataclasses.dataclass
 class _Loop:
     """The state of :func:`fit` between steps."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        state: TrainState,
-        steps: int,
-        recipe: TrainRecipe,
-        record: dict[str, Any],
-        store: CheckpointStore,
-        log: Tracker,
-        report: ProgressReport,
-        rates: Rates,
-    ) -> None:
-        self.state, self.step = state, int(state.step)
-        self._trainer, self._steps, self._recipe, self._record = trainer, steps, recipe, record
-        self._store, self._log, self._report, self._rates = store, log, report, rates
+    trainer: Trainer
+    state: TrainState
+    steps: int
+    recipe: TrainRecipe
+    record: dict[str, Any]
+    store: CheckpointStore
+    log: Tracker
+    report: ProgressReport
+    rates: Rates
+
+    def __post_init__(self) -> None:
+        self.step = int(self.state.step)
         self._saved_at, self._saved_time = self.step, time.monotonic()
-        rates.reset()
         self._pending: dict[str, jax.Array] | None = None
+        self.rates.reset()
 
     def advance(self, stream: Iterator[Placed]) -> dict[str, Any]:
         """One step; returns the data position after it."""
@@ -148,67 +147,67 @@ class _Loop:
                 f"the training data ends after step {self.step}: no example fits into a bucket"
             ) from None
         begun = time.perf_counter()
-        self._rates.seconds["data"] += begun - started
-        self.state, metrics = self._trainer.train_step(self.state, arrays)
+        self.rates.seconds["data"] += begun - started
+        self.state, metrics = self.trainer.train_step(self.state, arrays)
         if self._pending is not None:
             jax.block_until_ready(self._pending)  # the host stays at most one step ahead of the device
         self._pending = metrics
         self.step += 1
-        self._rates.add(batch)
-        due = self.step % self._recipe.log_every == 0 or self.step == self._steps
+        self.rates.add(batch)
+        due = self.step % self.recipe.log_every == 0 or self.step == self.steps
         values = {name: float(value) for name, value in jax.device_get(metrics).items()} if due else {}
-        self._rates.seconds["compute"] += time.perf_counter() - begun
+        self.rates.seconds["compute"] += time.perf_counter() - begun
         if due:
-            values |= {**self._rates.summary(), "left_out": position["left_out"]}
+            values |= {**self.rates.summary(), "left_out": position["left_out"]}
             self._write(values)
-            self._report.update(self.step, values["loss"], values["tokens_per_second"])
-            self._rates.reset()
+            self.report.update(self.step, values["loss"], values["tokens_per_second"])
+            self.rates.reset()
         return position
 
     def evaluate(self, held_out: Sequence[Batch], on_verdicts: OnVerdicts | None) -> None:
         """The evaluations that are due after this step; their time is nobody's rate."""
-        verdicts = self._recipe.verdicts
-        if not any(map(self._is_time_for, (self._recipe.evaluate_every, verdicts and verdicts.every))):
+        verdicts = self.recipe.verdicts
+        if not any(map(self._is_time_for, (self.recipe.evaluate_every, verdicts and verdicts.every))):
             return
         begun = time.perf_counter()
         jax.block_until_ready(self._pending)  # the step itself is no evaluation
         started = time.perf_counter()
-        self._rates.seconds["compute"] += started - begun
-        if self._is_time_for(self._recipe.evaluate_every):
-            values = evaluate(self._trainer, self.state, held_out)
+        self.rates.seconds["compute"] += started - begun
+        if self._is_time_for(self.recipe.evaluate_every):
+            values = evaluate(self.trainer, self.state, held_out)
             self._write(values)
-            self._report.say(f"step {self.step}: {_in_words(values)}")
+            self.report.say(f"step {self.step}: {_in_words(values)}")
         if on_verdicts is not None and verdicts is not None and self._is_time_for(verdicts.every):
             values = on_verdicts(self.state, self.step)
             self._write(values)
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
-            self._report.say(f"step {self.step}: {figures}")
-        self._rates.seconds["evaluate"] += time.perf_counter() - started
+            self.report.say(f"step {self.step}: {figures}")
+        self.rates.seconds["evaluate"] += time.perf_counter() - started
 
     def save(self, position: dict[str, Any]) -> None:
         started = time.perf_counter()
-        self._store.save(self.step, self.state.saved(), {**self._record, "data": position})
+        self.store.save(self.step, self.state.saved(), {**self.record, "data": position})
         self._saved_at, self._saved_time = self.step, time.monotonic()
-        self._rates.seconds["save"] += time.perf_counter() - started
+        self.rates.seconds["save"] += time.perf_counter() - started
 
     def checkpoint_is_due_by_time(self) -> bool:
-        every = self._recipe.checkpoint.every_seconds
+        every = self.recipe.checkpoint.every_seconds
         return every is not None and time.monotonic() - self._saved_time >= every
 
     def checkpoint_is_due_by_steps(self) -> bool:
-        every: CheckpointConfig = self._recipe.checkpoint
+        every: CheckpointConfig = self.recipe.checkpoint
         since = self.step - self._saved_at
-        if self.step == self._steps or (every.every_steps is not None and since >= every.every_steps):
+        if self.step == self.steps or (every.every_steps is not None and since >= every.every_steps):
             return True
         # One that is to stay for good has to be there.
         return every.keep_every is not None and self.step % every.keep_every == 0
 
     def _is_time_for(self, every: int | None) -> bool:
-        return every is not None and (self.step % every == 0 or self.step == self._steps)
+        return every is not None and (self.step % every == 0 or self.step == self.steps)
 
     def _write(self, values: dict[str, float]) -> None:
         try:
-            self._log.write({"step": self.step, "time": round(time.time(), 2), **values})
+            self.log.write({"step": self.step, "time": round(time.time(), 2), **values})
         except OSError as error:
             raise UserError(f"the metrics of step {self.step}: {error.strerror or error}") from error
 

@@ -30,7 +30,7 @@ from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution, choose_attention
 from thinkprm_jax.model.lora import LoraSpec
-from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, to_dict
+from thinkprm_jax.recipe import claim_folder, dump_recipe, to_dict
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, TrainRecipe
 from thinkprm_jax.training.flops import TERA, known_device, step_flops
@@ -56,7 +56,8 @@ def open_run(recipe: TrainRecipe) -> Path:
     folder = Path(recipe.output)
     _check_same_recipe(recipe)
     if jax.process_index() == 0:
-        _write_recipe(folder, recipe)
+        begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+        claim_folder(folder, recipe, begun, FREE_FIELDS)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run's folder")
         if not (folder / "recipe.yaml").exists():
@@ -64,23 +65,6 @@ def open_run(recipe: TrainRecipe) -> Path:
                 f"output {folder}: process 0 has made it, this process does not see it; all need one disk"
             )
     return folder
-
-
-def _write_recipe(folder: Path, recipe: TrainRecipe) -> None:
-    saved = folder / "recipe.yaml"
-    if saved.exists() and any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
-        changed = differences(load_recipe(TrainRecipe, saved), recipe)
-        changed = {name: pair for name, pair in changed.items() if not name.startswith(FREE_FIELDS)}
-        if changed:
-            listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
-            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = saved.with_suffix(".tmp")  # a kill must not leave half a recipe
-        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
-        os.replace(temporary, saved)
-    except OSError as error:
-        raise UserError(f"output {folder}: {error.strerror}") from None
 
 
 def _check_same_recipe(recipe: TrainRecipe) -> None:
@@ -285,22 +269,27 @@ def held_out_chains(recipe: TrainRecipe) -> list[Chain]:
     return [chain(index) for index in range(min(size, recipe.verdicts.examples))]
 
 
+def _shapes(recipe: TrainRecipe) -> dict[str, Any]:
+    """The arguments of :func:`~thinkprm_jax.data.batches.batches` that say what a batch looks like."""
+    data = recipe.data
+    return {
+        "buckets": data.buckets,
+        "rows_of": data.rows_of,
+        "packing": data.packing,
+        "examples": data.examples,
+    }
+
+
+def _order(recipe: TrainRecipe) -> dict[str, Any]:
+    """Those that say in which order the training data comes."""
+    return {"seed": recipe.seed, "shuffle": recipe.data.shuffle, "epochs": recipe.epochs}
+
+
 def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
     """The steps of the run; with ``epochs``, by planning its batches once."""
     if recipe.steps is not None:
         return recipe.steps
-    data = recipe.data
-    planned = plans(
-        dataset,
-        data.buckets,
-        data.rows_of,
-        recipe.seed,
-        data.shuffle,
-        recipe.epochs,
-        packing=data.packing,
-        examples=data.examples,
-    )
-    steps = sum(1 for _ in planned)
+    steps = sum(1 for _ in plans(dataset, **_order(recipe), **_shapes(recipe)))
     if not steps:
         raise UserError("the training data: no example fits into a bucket")
     return steps
@@ -310,19 +299,7 @@ def training_batches(
     recipe: TrainRecipe, dataset: Dataset, trainer: Trainer, state: BatchState | None = None
 ) -> Iterator[Placed]:
     """The stream of batches from ``state`` on, on the mesh, each with the position after it."""
-    data = recipe.data
-    stream = batches(
-        dataset,
-        data.buckets,
-        data.rows_of,
-        recipe.seed,
-        data.shuffle,
-        recipe.epochs,
-        state,
-        packing=data.packing,
-        examples=data.examples,
-        local_rows=trainer.rows_wanted,
-    )
+    stream = batches(dataset, state=state, local_rows=trainer.rows_wanted, **_order(recipe), **_shapes(recipe))
     return ((batch, trainer.place(batch), position) for batch, position in stream)
 
 
@@ -331,17 +308,7 @@ def evaluation_batches(recipe: TrainRecipe, tokenizer: Tokenizer, trainer: Train
     if recipe.data.evaluation is None:
         return []
     dataset = make_dataset(recipe.data.evaluation, recipe, tokenizer, "evaluation data")
-    data = recipe.data
-    stream = batches(
-        dataset,
-        data.buckets,
-        data.rows_of,
-        shuffle=False,
-        epochs=1,
-        packing=data.packing,
-        examples=data.examples,
-        local_rows=trainer.rows_wanted,
-    )
+    stream = batches(dataset, shuffle=False, epochs=1, local_rows=trainer.rows_wanted, **_shapes(recipe))
     prepared = [batch for batch, _ in stream]
     if not prepared:
         raise UserError("the evaluation data: no example fits into a bucket")

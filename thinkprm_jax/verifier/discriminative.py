@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinkprm_jax.data.discriminative import PUBLISHED, TASK, Layout, StepEncoder, StepwiseText
+from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder, StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler.buckets import length_buckets, round_up
 from thinkprm_jax.text.steps import split_solution
 from thinkprm_jax.text.tokenizer import Tokenizer
-from thinkprm_jax.verifier.kind import KEY, read_kind
+from thinkprm_jax.verifier.kind import read_kind
 from thinkprm_jax.verifier.thinkprm import check_item, check_lengths, default_dtype
 
 if TYPE_CHECKING:

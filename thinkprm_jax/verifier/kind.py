@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.checkpoint.weights import find_model
+from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
 from thinkprm_jax.errors import UserError
 
 GENERATIVE = "generative"
-KEY = "thinkprm"
 
 
 def read_kind(path_or_id: str | Path) -> Mapping[str, Any]:
