@@ -31,7 +31,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.text import tokenizer_files
 
-BUNDLED = {"mini": Path(__file__).resolve().parents[1] / "bundled" / "mini"}
+_BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
+BUNDLED = {"mini": _BUNDLED / "mini", "mini-solver": _BUNDLED / "mini_solver"}
 _WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
 _FINGERPRINT_BYTES = 4096  # of every tensor
 

@@ -16,15 +16,40 @@ from typing import Literal
 
 from thinkprm_jax.data.arithmetic_chains import StatedStep, write_chain
 from thinkprm_jax.data.arithmetic_problems import Draw, Problem, random_problem
-from thinkprm_jax.data.arithmetic_solutions import break_solution, correct_step, step_texts
+from thinkprm_jax.data.arithmetic_solutions import break_solution, correct_step, step_texts, with_answer
 from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.data.worked import WorkedSolution
 from thinkprm_jax.recipe import at_least
 
 SPLITS = ("train", "test", "unseen")
 ERROR_SHARE = {"train": 0.62, "test": 0.5, "unseen": 0.5}
 PREFIX_SHARE = 0.25  # of examples that show only the first steps of a solution
-ROUNDS_SHARE = 0.07  # of training chains that check the steps more than once
 _TEST_BUCKETS = 10  # one in this many problem texts is a test problem
+
+
+@dataclass(frozen=True)
+class ArithmeticForm:
+    """How solutions end, and how often chains check them.
+
+    answers: share of the solutions whose last step states the answer. rounds: share of the training chains that
+    check the steps more than once; round_weights: of 2, 3 and 4 times. steps_of_rounds: all their rounds together
+    judge at most so many steps.
+    """
+
+    answers: float = 0.0
+    rounds: float = 0.07
+    round_weights: tuple[int, ...] = (75, 20, 5)
+    steps_of_rounds: int = 6
+
+    def __post_init__(self) -> None:
+        at_least(0, self, "answers", "rounds", "steps_of_rounds")
+        if max(self.answers, self.rounds) > 1:
+            raise ValueError("answers and rounds are shares, at most 1")
+        if not 1 <= len(self.round_weights) <= 3 or min(self.round_weights) < 0 or not sum(self.round_weights):
+            raise ValueError("round_weights holds the weights of 2, 3 and 4 rounds")
+
+
+PLAIN = ArithmeticForm()
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,7 @@ class ArithmeticSource:
     seed: int = 0
     split: Literal["train", "test", "unseen"] = "train"
     start: int = 0
+    form: ArithmeticForm = PLAIN
 
     def __post_init__(self) -> None:
         at_least(1, self, "examples")
@@ -65,12 +91,12 @@ def make_problem(draw: Draw, split: str = "train") -> Problem:
             return problem
 
 
-def example(seed: int, index: int, split: str = "train") -> Chain:
+def example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> Chain:
     """The chain of one example: a pure function of its arguments."""
-    return make_example(seed, index, split).chain
+    return make_example(seed, index, split, form).chain
 
 
-def make_example(seed: int, index: int, split: str = "train") -> Example:
+def make_example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> Example:
     """One example: a pure function of its arguments.
 
     Training mixes in prefixes of solutions and chains of several rounds; the other splits have one round always.
@@ -80,6 +106,8 @@ def make_example(seed: int, index: int, split: str = "train") -> Example:
     draw = Draw(f"{seed}/{index}/{split}")
     while True:
         problem = make_problem(draw, split)
+        if form.answers and draw.chance(form.answers):
+            problem = with_answer(problem)
         steps = len(problem.plans)
         shown = draw.between(1, steps - 1) if draw.chance(PREFIX_SHARE) else steps
         if not draw.chance(ERROR_SHARE[split]):
@@ -92,15 +120,25 @@ def make_example(seed: int, index: int, split: str = "train") -> Example:
             stated, kind = broken
             break
     gaps: list[str] = []
-    judged = shown if kind is None else first_error + 1
-    if split == "train" and draw.chance(ROUNDS_SHARE):
-        rounds = min(draw.weighted({2: 75, 3: 20, 4: 5}), 6 // judged)  # long ones would cost too many tokens
+    judged = len(stated) if kind is None else first_error + 1
+    if split == "train" and draw.chance(form.rounds):
+        wanted = draw.weighted(dict(enumerate(form.round_weights, start=2)))
+        rounds = min(wanted, form.steps_of_rounds // judged)  # long ones would cost too many tokens
         gaps = [draw.of(("\n\n", "\n\n\n")) for _ in range(rounds - 1)]
     chain = Chain(
         problem=problem.text,
         steps=step_texts(draw, problem, stated),
         chain=write_chain(list(problem.plans), stated, gaps),
-        labels=[int(kind is None or step < first_error) for step in range(shown)],
+        labels=[int(kind is None or step < first_error) for step in range(len(stated))],
         correct=kind is None,
     )
     return Example(problem, tuple(stated), kind, first_error, chain)
+
+
+def make_solution(seed: int, index: int, split: str = "train") -> WorkedSolution:
+    """A problem with a correct solution, as the bundled solver is taught to write: steps between blank lines, the
+    last one states the answer. A pure function of its arguments, drawn apart from :func:`make_example`'s."""
+    draw = Draw(f"{seed}/{index}/{split}/solution")
+    problem = with_answer(make_problem(draw, split))
+    steps = step_texts(draw, problem, [correct_step(plan) for plan in problem.plans])
+    return WorkedSolution(problem.text, "\n\n".join(steps), str(problem.answer_plan.result))

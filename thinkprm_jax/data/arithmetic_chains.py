@@ -3,13 +3,14 @@
 A step is checked in three moves: quote the evidence and say what it means (`buys 7 means 12 + 7`), compare with
 what the step says, then compute digit by digit, units first, and compare the result. Each token is a copy or a
 fact about digits that stand side by side: a model of a few million parameters can learn those, a person can read.
+A step that states the answer is checked in the same way: the question is quoted, and means the last result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thinkprm_jax.data.arithmetic_templates import ADD, MUL, PERCENT, SUB
+from thinkprm_jax.data.arithmetic_templates import ADD, ANSWER, MUL, PERCENT, SUB
 from thinkprm_jax.text.prompts import LEAD_IN, TRIGGERS
 
 SAYS = "The step says"
@@ -18,7 +19,10 @@ SHARES = {50: 2, 25: 4, 20: 5, 10: 10}  # p% is one part of this many
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What a step should say: `left operation right = result`, and the words of the problem that ask for it."""
+    """What a step should say: `left operation right = result`, and the words of the problem that ask for it.
+
+    The answer's step has the operation ANSWER: left and result are the value, right is 0.
+    """
 
     evidence: str
     left: int
@@ -29,7 +33,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class StatedStep:
-    """What a step of a solution does say."""
+    """What a step of a solution does say; see :class:`StepPlan` of answers."""
 
     left: int
     operation: str
@@ -45,12 +49,16 @@ def evaluate(left: int, operation: str, right: int) -> int | None:
         return left - right if left >= right else None
     if operation == MUL:
         return left * right
+    if operation == ANSWER:
+        return left
     value, rest = divmod(left * right, 100)
     return value if rest == 0 else None
 
 
 def expression(left: int, operation: str, right: int) -> str:
-    """`12 + 7`, `25% of 80`."""
+    """`12 + 7`, `25% of 80`; of an answer its value."""
+    if operation == ANSWER:
+        return str(left)
     return f"{left}% of {right}" if operation == PERCENT else f"{left} {operation} {right}"
 
 
@@ -84,6 +92,8 @@ def _check(plan: StepPlan, stated: StatedStep) -> tuple[str, bool]:
     head = f"{plan.evidence} means {need}. {SAYS} {says}, "
     if need != says:
         return head + "different.", False
+    if plan.operation == ANSWER:
+        return head + "same.", True
     if plan.operation == PERCENT:
         # Multiplied back: the part the step states, times the number of parts, must give the whole.
         parts = SHARES[plan.left]

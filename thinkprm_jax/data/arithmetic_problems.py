@@ -12,6 +12,7 @@ from typing import TypeVar
 from thinkprm_jax.data.arithmetic_chains import SHARES, StepPlan, evaluate
 from thinkprm_jax.data.arithmetic_templates import (
     ADD,
+    ANSWER,
     ARTICLES,
     DOMAINS,
     EXPRESSION_QUESTIONS,
@@ -66,7 +67,8 @@ class Problem:
     """A problem and its solution.
 
     plans: the correct steps. chained[i]: which operand of step i is the previous result ("left", "right" or "").
-    numbers: those that the text states. result_wordings, unit: how solutions phrase values ({r}).
+    numbers: those that the text states. result_wordings, unit: how solutions phrase values ({r}). closing: the
+    words of the question that a chain quotes where the answer is due.
     """
 
     text: str
@@ -76,6 +78,16 @@ class Problem:
     numbers: tuple[int, ...]
     result_wordings: tuple[str, ...] = ()
     unit: str = ""
+    closing: str = "?"
+
+    @property
+    def answer(self) -> int:
+        return self.plans[-1].result
+
+    @property
+    def answer_plan(self) -> StepPlan:
+        """What the step behind the last one should say."""
+        return StepPlan(self.closing, self.answer, ANSWER, 0, self.answer)
 
 
 _BY_FAMILY = {family: [domain for domain in DOMAINS if domain.family == family] for family in FAMILY_WEIGHTS}
@@ -205,6 +217,7 @@ def _story_problem(draw: Draw, domain: Domain, split: str) -> Problem | None:
         numbers=tuple(story.numbers),
         result_wordings=tuple(text.format_map(fields) for text in domain.results),
         unit=domain.unit.format_map(fields),
+        closing=" ".join(question.split()[:2]),
     )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from thinkprm_jax.data.arithmetic_chains import SHARES, StatedStep, StepPlan, evaluate, expression
 from thinkprm_jax.data.arithmetic_problems import LARGEST, Draw, Problem
-from thinkprm_jax.data.arithmetic_templates import ADD, MUL, PERCENT, SUB
+from thinkprm_jax.data.arithmetic_templates import ADD, ANSWER, MUL, PERCENT, SUB
 
+ANSWER_OPENING = "The answer is \\boxed{"
 ERROR_WEIGHTS = {"result": 30, "operation": 25, "operand": 20, "stale": 25}
+# Of solutions that end with the answer: before its place, and at its place.
+MORE_ERROR_WEIGHTS = {**ERROR_WEIGHTS, "skipped": 15, "early": 15}
+ANSWER_ERROR_WEIGHTS = {"answer": 50, "extra": 50}
 
 
 def _wrong_result(draw: Draw, plan: StepPlan) -> StatedStep | None:
@@ -68,34 +73,85 @@ def _stated(left: int, operation: str, right: int) -> StatedStep | None:
     return None if result is None or result > 999 else StatedStep(left, operation, right, result)
 
 
+def _wrong_answer(draw: Draw, problem: Problem) -> StatedStep | None:
+    """An earlier value, or the right one badly copied."""
+    if draw.chance(0.5):
+        number = draw.of([number for plan in problem.plans for number in (plan.left, plan.right, plan.result)])
+    else:
+        wrong = _wrong_result(draw, problem.plans[-2])
+        number = None if wrong is None else wrong.result
+    return None if not number else StatedStep(number, ANSWER, 0, number)
+
+
+def _extra_step(draw: Draw, problem: Problem) -> StatedStep | None:
+    """An operation where the answer is due."""
+    operation = draw.weighted({ADD: 4, SUB: 4, MUL: 2})
+    number = draw.between(2, 9) if operation == MUL or draw.chance(0.3) else draw.of(problem.numbers)
+    return _stated(problem.plans[-1].left, operation, number)
+
+
 def correct_step(plan: StepPlan) -> StatedStep:
     return StatedStep(plan.left, plan.operation, plan.right, plan.result)
 
 
+def with_answer(problem: Problem) -> Problem:
+    """The same problem, whose last step states the answer."""
+    return replace(problem, plans=(*problem.plans, problem.answer_plan), chained=(*problem.chained, "left"))
+
+
 def break_solution(draw: Draw, problem: Problem, index: int, shown: int) -> tuple[list[StatedStep], str] | None:
-    """`shown` steps with their first error at step `index`, and its kind; None where this draw gives none."""
-    kind = draw.weighted(ERROR_WEIGHTS)
-    plan = problem.plans[index]
+    """`shown` steps with their first error at step `index`, and its kind; None where this draw gives none.
+
+    A step may be missing behind the error, or one too many be there: the solution that was broken had `shown`.
+    """
+    answers = problem.plans[-1].operation == ANSWER
+    plan, rest = problem.plans[index], range(index + 1, shown)
+    if plan.operation == ANSWER:
+        kind = draw.weighted(ANSWER_ERROR_WEIGHTS)
+    else:
+        kind = draw.weighted(MORE_ERROR_WEIGHTS if answers else ERROR_WEIGHTS)
     if kind == "result":
         wrong = _wrong_result(draw, plan)
     elif kind == "operation":
         wrong = _wrong_operation(draw, plan)
     elif kind == "operand":
         wrong = _wrong_operand(draw, problem, index)
-    else:
+    elif kind == "stale":
         wrong = _stale_operand(draw, problem, index)
+    elif kind == "answer":
+        wrong = _wrong_answer(draw, problem)
+    elif kind == "extra":
+        wrong, rest = _extra_step(draw, problem), range(index, shown)
+    elif kind == "skipped":
+        wrong, rest = _skipped(problem, index), range(index + 2, shown)
+    else:
+        number = problem.plans[index - 1].result if index else draw.of(problem.numbers)
+        wrong, rest = StatedStep(number, ANSWER, 0, number), range(0)
     # An error is one only if it changes the value (2 + 2 for 2 * 2 does not).
-    if wrong is None or wrong.result == plan.result:
+    if wrong is None or (wrong.result == plan.result and kind not in ("extra", "skipped", "early")):
         return None
     stated = [correct_step(plan) for plan in problem.plans[:index]] + [wrong]
-    for plan, chained in zip(problem.plans[index + 1 : shown], problem.chained[index + 1 : shown], strict=True):
-        previous = stated[-1].result
-        left, right = (previous if chained == side else getattr(plan, side) for side in ("left", "right"))
-        step = _stated(left, plan.operation, right)
+    for place in rest:
+        step = _following(problem, place, stated[-1].result)
         if step is None:
             return None
         stated.append(step)
     return stated, kind
+
+
+def _skipped(problem: Problem, index: int) -> StatedStep | None:
+    """The next step in place of this one."""
+    if index == 0 or index + 1 == len(problem.plans):
+        return None
+    step = _following(problem, index + 1, problem.plans[index - 1].result)
+    return None if step is None or step.operation == ANSWER else step  # that would be an early answer
+
+
+def _following(problem: Problem, index: int, previous: int) -> StatedStep | None:
+    """Step `index` where the step before it came to `previous`."""
+    plan, chained = problem.plans[index], problem.chained[index]
+    left, right = (previous if chained == side else getattr(plan, side) for side in ("left", "right"))
+    return _stated(left, plan.operation, right)
 
 
 def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> list[str]:
@@ -104,6 +160,9 @@ def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> li
     wording = draw.of(problem.result_wordings)
     texts = []
     for step in stated:
+        if step.operation == ANSWER:
+            texts.append(answer_text(step.result))
+            continue
         text = f"{expression(step.left, step.operation, step.right)} = {step.result}"
         if style == "unit" and problem.unit:
             text += f" {problem.unit}"
@@ -111,3 +170,8 @@ def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> li
             text += ", so " + ("the part is {r}" if step.operation == PERCENT else wording).format(r=step.result)
         texts.append(text + ".")
     return texts
+
+
+def answer_text(value: int) -> str:
+    """How a solution states its answer."""
+    return f"{ANSWER_OPENING}{value}}}."

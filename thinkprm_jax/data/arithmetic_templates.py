@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ADD, SUB, MUL, PERCENT = "+", "-", "*", "% of"
+ANSWER = "="  # the last step of a solution that states its answer: no operation, a value
 
 WOMEN = ["Mia", "Ana", "Lena", "Ruth", "Nora", "Zoe", "Emma", "Kate", "Sara", "Ines", "Maya", "Lucy"]
 MEN = ["Tom", "Raj", "Ben", "Omar", "Leo", "Ivan", "Paul", "Hugo", "Adam", "Noah", "Luis", "Max"]

@@ -66,16 +66,19 @@ class Layout:
         of the bundled one). labels: correct, incorrect.
       bos: whether the text begins with the begin-of-sentence token. The public code encodes without special
         tokens, in training and in scoring alike, so: no.
+      opening: what stands between the problem and the first step.
     """
 
     separator: str = " ки"
     labels: tuple[str, str] = ("+", "-")
     bos: bool = False
+    opening: str = "\n"
 
     def to_config(self) -> dict[str, Any]:
         """What config.json says of such a verifier under the key ``thinkprm``."""
         content = {"task": TASK, "separator": self.separator, "labels": list(self.labels)}
-        return {**content, "bos": True} if self.bos else content
+        content |= {"bos": True} if self.bos else {}
+        return content | ({} if self.opening == "\n" else {"opening": self.opening})
 
     @classmethod
     def from_config(cls, content: Mapping[str, Any], place: str) -> Layout:
@@ -84,7 +87,7 @@ class Layout:
         Raises:
           UserError: a key is missing, unknown or of a wrong type.
         """
-        known = ("task", "separator", "labels", "bos")
+        known = ("task", "separator", "labels", "bos", "opening")
         unknown = sorted(set(content) - set(known))
         if unknown:
             raise UserError(f"{place}: {unknown[0]} is not supported (we have: {', '.join(known)})")
@@ -95,7 +98,10 @@ class Layout:
             raise UserError(f"{place}: labels must be a list of two texts, not {json.dumps(labels)}")
         if not isinstance(bos, bool):
             raise UserError(f"{place}: bos must be true or false, not {json.dumps(bos)}")
-        return cls(separator, (labels[0], labels[1]), bos)
+        opening = content.get("opening", "\n")
+        if not isinstance(opening, str):
+            raise UserError(f"{place}: opening must be a text, not {json.dumps(opening)}")
+        return cls(separator, (labels[0], labels[1]), bos, opening)
 
 
 PUBLISHED = Layout()
@@ -134,11 +140,12 @@ class StepEncoder:
           RequestError: the text cannot be encoded (a lone surrogate).
         """
         start = [self._tokenizer.bos_id] if self.layout.bos else []
-        ids = [*start, *self._tokenizer.encode_plain(problem, inner=self.layout.bos)]
+        ids = [*start, *self._tokenizer.encode_plain(problem)]
         places = []
         for number, step in enumerate(steps, start=1):
-            text = f"\nStep {number}: {strip_step_label(step)}"
-            ids += [*self._tokenizer.encode_plain(text, inner=True), self.marks.separator]
+            before = self.layout.opening if number == 1 else "\n"
+            text = f"{before}Step {number}: {strip_step_label(step)}"
+            ids += [*self._tokenizer.encode_inside(text), self.marks.separator]
             places.append(len(ids) - 1)
         return StepwiseText(ids, places)
 

@@ -1,6 +1,7 @@
 """The tokenizer of the bundled models, built from the synthetic task.
 
-    python -m thinkprm_jax.data.mini_tokenizer FOLDER
+    python -m thinkprm_jax.data.mini_tokenizer FOLDER             of the verifier
+    python -m thinkprm_jax.data.mini_tokenizer FOLDER --solver    of the solver: its own template and phrase
 
 Byte-level BPE as in Qwen2, so that any text has ids, with the control tokens and chat template of R1-Distill, so
 that the whole protocol runs unchanged. Digits are single tokens (with or without the space before). The strings
@@ -14,14 +15,15 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from thinkprm_jax.data.arithmetic import example
+from thinkprm_jax.data.arithmetic import example, make_solution
 from thinkprm_jax.data.arithmetic_chains import SAYS
+from thinkprm_jax.data.arithmetic_solutions import ANSWER_OPENING
 from thinkprm_jax.text.prompts import (
     DECISION,
     LEAD_IN,
@@ -75,14 +77,16 @@ PHRASES = (
     " It is one of",
     ". It needs",
 )
+SOLVER_CHAT_TEMPLATE = CHAT_TEMPLATE.replace("<｜Assistant｜><think>\\n", "<｜Assistant｜>")
+SOLVER_PHRASES = (ANSWER_OPENING,)
 _TEXTS = 5_000  # training examples whose words make the vocabulary
 
 
-def _pattern() -> str:
-    phrases = "|".join(re.escape(phrase) for phrase in sorted(PHRASES, key=len, reverse=True))
+def _pattern(phrases: Sequence[str]) -> str:
+    wholes = "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
     return "|".join(
         (
-            phrases.replace("\\\n", "\\n").replace("\\ ", " ").replace("\\-", "-"),
+            wholes.replace("\\\n", "\\n").replace("\\ ", " ").replace("\\-", "-"),
             r"Step [1-9]:",
             # Newlines never join other characters, and a third one comes first: the same ids whether a blank
             # line follows a newline in one text or in two runs.
@@ -95,10 +99,10 @@ def _pattern() -> str:
     )
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(phrases: Sequence[str]) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_pattern()), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_pattern(phrases)), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -115,6 +119,15 @@ def _texts() -> Iterable[str]:
     yield " ".join(f"{digit} Step {digit}:\n" for digit in range(10))
     yield from (f"\\boxed{{{verdict}}}" for verdict in ("correct", "incorrect"))
     yield from TRIGGERS
+
+
+def _solver_texts() -> Iterable[str]:
+    """The same for the solver."""
+    for index in range(_TEXTS):
+        worked = make_solution(0, index)
+        yield worked.problem
+        yield worked.solution
+    yield " ".join(f"{digit} {digit}\n" for digit in range(10))
 
 
 def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
@@ -141,10 +154,10 @@ def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
                 place += 1
 
 
-def build() -> tokenizers.Tokenizer:
-    """The tokenizer; the same every time."""
-    splitter = _pre_tokenizer()
-    texts = Counter(_texts())
+def build(solver: bool = False) -> tokenizers.Tokenizer:
+    """The tokenizer of the verifier or of the solver; the same every time."""
+    splitter = _pre_tokenizer(SOLVER_PHRASES if solver else PHRASES)
+    texts = Counter(_solver_texts() if solver else _texts())
     words: Counter[str] = Counter()
     for text, count in texts.items():
         for word, _ in splitter.pre_tokenize_str(text):
@@ -165,11 +178,11 @@ def build() -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def write(folder: str | Path) -> None:
+def write(folder: str | Path, solver: bool = False) -> None:
     """tokenizer.json and tokenizer_config.json into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    build().save(str(folder / "tokenizer.json"))
+    build(solver).save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
@@ -180,13 +193,14 @@ def write(folder: str | Path) -> None:
         "add_eos_token": False,
         "model_max_length": 2048,
         "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": SOLVER_CHAT_TEMPLATE if solver else CHAT_TEMPLATE,
     }
     text = json.dumps(config, ensure_ascii=False, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m thinkprm_jax.data.mini_tokenizer FOLDER")
-    write(sys.argv[1])
+    folders = [argument for argument in sys.argv[1:] if argument != "--solver"]
+    if len(folders) != 1:
+        sys.exit("usage: python -m thinkprm_jax.data.mini_tokenizer FOLDER [--solver]")
+    write(folders[0], "--solver" in sys.argv)

@@ -83,15 +83,17 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Exactly one of ``arithmetic``, ``chains`` and ``prm800k``."""
+    """Exactly one of ``arithmetic``, ``chains``, ``prm800k`` and ``solutions``."""
 
     arithmetic: ArithmeticSource | None = None
     chains: str | None = None  # a JSON, JSON Lines or parquet file, or a Hugging Face data set id
     prm800k: str | None = None  # a JSON Lines file in PRM800K's schema; it has no chains: discriminative task only
+    solutions: str | None = None  # a JSON Lines file with `problem` and `solution`: solver task only
 
     def __post_init__(self) -> None:
-        if sum(source is not None for source in (self.arithmetic, self.chains, self.prm800k)) != 1:
-            raise ValueError("give one of arithmetic, chains and prm800k")
+        sources = (self.arithmetic, self.chains, self.prm800k, self.solutions)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("give one of arithmetic, chains, prm800k and solutions")
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,9 @@ class TrainRecipe:
     steps: int | None = None  # exactly one of steps and epochs
     epochs: int | None = None
     # generative: write the chain and the verdict. discriminative: `+` or `-` after every step (DiscPRM).
-    task: Literal["generative", "discriminative"] = "generative"
+    # solver: write the solution of a problem, in the model's chat template (a generator for search).
+    task: Literal["generative", "discriminative", "solver"] = "generative"
+    system_prompt: str | None = None  # solver task: the system turn before the problem
     lora: LoraConfig | None = None  # None: all weights train
     seed: int = 0  # of the initial weights, the order of the data and dropout
     micro_batches: int = 1  # a step's rows are run in so many parts, one after the other
@@ -248,13 +252,19 @@ class TrainRecipe:
                 )
 
     def _check_task(self) -> None:
-        discriminative = self.task == "discriminative"
+        generative, solver = self.task == "generative", self.task == "solver"
         sources = [self.data.train, *([self.data.evaluation] if self.data.evaluation else [])]
-        if not discriminative and any(source.prm800k is not None for source in sources):
+        if self.task != "discriminative" and any(source.prm800k is not None for source in sources):
             raise ValueError("prm800k holds no chains; it needs task: discriminative")
-        if discriminative and self.loss.verdict_weight != 1.0:
+        if solver and any(source.chains is not None for source in sources):
+            raise ValueError("chains are no solutions; task: solver needs solutions or arithmetic")
+        if not solver and any(source.solutions is not None for source in sources):
+            raise ValueError("solutions are for task: solver")
+        if not solver and self.system_prompt is not None:
+            raise ValueError("system_prompt is for task: solver")
+        if not generative and self.loss.verdict_weight != 1.0:
             raise ValueError("loss.verdict_weight is for the generative task only")
-        if self.verdicts is not None and (discriminative or self.data.evaluation is None):
+        if self.verdicts is not None and (not generative or self.data.evaluation is None):
             raise ValueError("verdicts needs the generative task and data.evaluation")
         if self.lora is not None and self.model.pretrained is None:
             raise ValueError("lora needs model.pretrained: random frozen weights learn nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -21,10 +22,12 @@ from thinkprm_jax.checkpoint.base import keep_base
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
+from thinkprm_jax.data.arithmetic import PLAIN, make_solution
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
 from thinkprm_jax.data.chains import Chain, ChainReport, read_chains
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
+from thinkprm_jax.data.worked import DrawnSolutions, SolutionDataset, SolutionSource, read_worked_solutions
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
@@ -245,6 +248,9 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
         solutions = prm800k_solutions(source.prm800k)
         return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name)
     report = ChainReport(name)
+    if recipe.task == "solver":
+        solution, size = _solutions(source)
+        return SolutionDataset(size, solution, tokenizer, longest, recipe.system_prompt, name, report)
     chain, size = _chains(source, report)
     if recipe.task == "discriminative":
         return DiscriminativeDataset(size, chain, StepEncoder(tokenizer), longest, name, report)
@@ -255,10 +261,24 @@ def _chains(source: DataSource, report: ChainReport) -> tuple[Callable[[int], Ch
     """Chains by index, and how many there are; ``report`` counts the rows of a file that are left out."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
-        return arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start), arithmetic.examples
+        form = None if arithmetic.form == PLAIN else arithmetic.form
+        chain = arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start, form)
+        return chain, arithmetic.examples
     assert source.chains is not None
     chains = read_chains(source.chains, report=report)
     return listed_chains(chains), len(chains)
+
+
+def _solutions(source: DataSource) -> tuple[SolutionSource, int]:
+    """Worked solutions by index, and how many there are."""
+    if source.arithmetic is not None:
+        arithmetic = source.arithmetic
+        draw = functools.partial(make_solution, arithmetic.seed, split=arithmetic.split)
+        arguments = ["arithmetic", arithmetic.seed, arithmetic.split]
+        return DrawnSolutions(draw, arguments, arithmetic.start), arithmetic.examples
+    assert source.solutions is not None
+    solutions = read_worked_solutions(source.solutions)
+    return solutions, len(solutions)
 
 
 def held_out_chains(recipe: TrainRecipe) -> list[Chain]:
