@@ -14,7 +14,9 @@ from thinkprm_jax.data.arithmetic import (
     make_example,
     make_solution,
 )
-from thinkprm_jax.data.arithmetic_solutions import ANSWER_OPENING
+from thinkprm_jax.data.arithmetic_chains import StepPlan
+from thinkprm_jax.data.arithmetic_problems import Problem
+from thinkprm_jax.data.arithmetic_solutions import ANSWER_OPENING, first_error
 from thinkprm_jax.data.arithmetic_templates import ANSWER
 from thinkprm_jax.data.sources import arithmetic_chains
 from thinkprm_jax.text.prompts import TRIGGERS
@@ -93,6 +95,30 @@ def test_a_form_that_cannot_be_is_refused(wrong: dict):
 
 def test_the_form_is_part_of_the_fingerprint():
     assert arithmetic_chains(1, "train", 0).fingerprint != arithmetic_chains(1, "train", 0, ALWAYS).fingerprint
+
+
+def test_solutions_are_judged_as_they_were_made(answered: list[Example]):
+    for item in answered:
+        assert first_error(item.problem, item.chain.steps) == item.first_error
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"),
+    [
+        (["2 * 9 = 18.", "The answer is \\boxed{18}."], -1),
+        (["2 * 9 = 18, so it is 18.", "The answer is \\boxed{18}.", "18 + 1 = 19."], 2),
+        (["2 * 9 = 18."], -1),
+        (["9 * 2 = 18."], 0),
+        (["2 * 9 = 181."], 0),
+        (["2 * 9 = 18%."], 0),
+        (["The number is 18."], 0),
+        ([""], 0),
+        ([], -1),
+    ],
+)
+def test_a_solution_that_anybody_wrote_is_judged(steps: list[str], first: int):
+    problem = Problem("What is 2 * 9?", "expression", (StepPlan("2 * 9", 2, "*", 9, 18),), ("",), (2, 9))
+    assert first_error(problem, steps) == first
 
 
 @pytest.mark.parametrize("split", ["train", "test", "unseen"])

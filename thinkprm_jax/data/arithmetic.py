@@ -138,7 +138,16 @@ def make_example(seed: int, index: int, split: str = "train", form: ArithmeticFo
 def make_solution(seed: int, index: int, split: str = "train") -> WorkedSolution:
     """A problem with a correct solution, as the bundled solver is taught to write: steps between blank lines, the
     last one states the answer. A pure function of its arguments, drawn apart from :func:`make_example`'s."""
-    draw = Draw(f"{seed}/{index}/{split}/solution")
-    problem = with_answer(make_problem(draw, split))
+    draw, problem = _draw_problem(seed, index, split)
     steps = step_texts(draw, problem, [correct_step(plan) for plan in problem.plans])
-    return WorkedSolution(problem.text, "\n\n".join(steps), str(problem.answer_plan.result))
+    return WorkedSolution(problem.text, "\n\n".join(steps), str(problem.answer))
+
+
+def solution_problem(seed: int, index: int, split: str = "train") -> Problem:
+    """The problem of :func:`make_solution`; its last plan is the answer's."""
+    return _draw_problem(seed, index, split)[1]
+
+
+def _draw_problem(seed: int, index: int, split: str) -> tuple[Draw, Problem]:
+    draw = Draw(f"{seed}/{index}/{split}/solution")
+    return draw, with_answer(make_problem(draw, split))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from thinkprm_jax.data.arithmetic_problems import LARGEST, Draw, Problem
 from thinkprm_jax.data.arithmetic_templates import ADD, ANSWER, MUL, PERCENT, SUB
 
 ANSWER_OPENING = "The answer is \\boxed{"
+_STEP = re.compile(r"(\d{1,4}) ?(% of|[-+*]) (\d{1,4}) = (\d{1,6})(?![\d%])")
+_ANSWER_STEP = re.compile(re.escape(ANSWER_OPENING) + r"(\d{1,6})\}")
 ERROR_WEIGHTS = {"result": 30, "operation": 25, "operand": 20, "stale": 25}
 # Of solutions that end with the answer: before its place, and at its place.
 MORE_ERROR_WEIGHTS = {**ERROR_WEIGHTS, "skipped": 15, "early": 15}
@@ -175,3 +178,25 @@ def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> li
 def answer_text(value: int) -> str:
     """How a solution states its answer."""
     return f"{ANSWER_OPENING}{value}}}."
+
+
+def read_step(text: str) -> StatedStep | None:
+    """What a step says, by its beginning; None where it says nothing of the task's."""
+    if match := _ANSWER_STEP.match(text):
+        return StatedStep(int(match[1]), ANSWER, 0, int(match[1]))
+    if match := _STEP.match(text):
+        return StatedStep(int(match[1]), match[2], int(match[3]), int(match[4]))
+    return None
+
+
+def first_error(problem: Problem, steps: Sequence[str]) -> int:
+    """Index from 0 of the first incorrect step of a solution that anybody wrote, or -1.
+
+    A step is correct if it says what the problem's plan says at its place; behind the plan's last step only the
+    answer is. A solution that stops early has no incorrect step.
+    """
+    plans = with_answer(problem).plans if problem.plans[-1].operation != ANSWER else problem.plans
+    for index, text in enumerate(steps):
+        if index == len(plans) or read_step(text) != correct_step(plans[index]):
+            return index
+    return -1

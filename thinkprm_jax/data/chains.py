@@ -7,17 +7,17 @@ left out, named and counted by reason: :class:`ChainReport`.
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.data.jsonl import get_field, get_texts, type_name
+from thinkprm_jax.data.rows import iterate_source
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text.prompts import QUESTION, training_chain
 from thinkprm_jax.text.verdicts import read_chain
@@ -32,8 +32,6 @@ TOO_LONG = "too long"
 NOT_ENCODABLE = "cannot be encoded"
 
 _NAMED = 20  # rows that are left out and named one by one
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_SUFFIXES = (".json", ".jsonl", ".parquet")
 _ANSWER = re.compile(rf"{re.escape(QUESTION)}\s*(Yes|No)\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
 
 
@@ -112,7 +110,7 @@ def read_chains(source: str | Path, split: str = "train", report: ChainReport | 
     """
     report = ChainReport(str(source)) if report is None else report
     chains = []
-    for place, row in _read_rows(str(source), split):
+    for place, row in iterate_source(str(source), split):
         report.rows += 1
         try:
             chains.append(parse_chain(row, place))
@@ -176,85 +174,6 @@ def check_verdicts(chain: Chain) -> None:
         if verdict != label:
             detail = f"step {step} is {words[verdict]} in the chain, {words[label]} by its label"
             raise LeftOut(OTHER_VERDICT, detail)
-
-
-def _read_rows(source: str, split: str) -> Iterator[tuple[str, Any]]:
-    """(place, row) of every row of a source."""
-    path = Path(source)
-    name, _, revision = source.partition("@")
-    if path.is_dir():
-        yield from _dataset_rows(source, source, split)
-        return
-    is_pattern = any(character in source for character in "*?[") and not path.exists()
-    if not path.exists() and not is_pattern and path.suffix not in _SUFFIXES and _HUB_ID.fullmatch(name):
-        yield from _dataset_rows(source, name, split, revision or None)
-        return
-    files = sorted(map(Path, glob.glob(source))) if is_pattern else [path]
-    if not files:
-        raise UserError(f"{source}: no such files")
-    for file in files:
-        yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
-
-
-def _dataset_rows(place: str, name: str, split: str, revision: str | None = None) -> Iterator[tuple[str, Any]]:
-    """Rows of a folder or of a data set of the hub, through `datasets`."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{place}: reading it needs the package datasets: pip install datasets") from error
-    try:
-        if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
-            loaded = datasets.load_from_disk(name)
-            if isinstance(loaded, datasets.DatasetDict):
-                if split not in loaded:
-                    raise UserError(f"{place}: no split {split} (it has {', '.join(loaded)})")
-                loaded = loaded[split]
-        else:
-            loaded = datasets.load_dataset(name, split=split, revision=revision)
-    except UserError:
-        raise
-    except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
-        local = Path(name).exists()
-        # Of a local file `datasets` says only that it failed; what was wrong stands in the cause.
-        reason = " ".join(str((local and error.__cause__) or error).split()) or type(error).__name__
-        kind = "" if local else "no such file, and not available from the Hugging Face Hub: "
-        raise UserError(f"{place}: {kind}{reason}") from error
-    yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(f"{path}: reading parquet needs the package pyarrow: pip install pyarrow") from error
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of a JSON Lines file, or of a JSON file with a list."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-        yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
-        return
-    # Not splitlines(): JSON text may hold line separators that are no newlines.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
-            yield f"{path}:{number}", row
 
 
 def _some_texts(row: Mapping[str, Any], name: str, place: str) -> list[str]:

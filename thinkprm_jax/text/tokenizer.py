@@ -94,14 +94,18 @@ class Tokenizer:
                 raise RequestError(f"the tokenizer can write a part of the text only as {self._added[id].content}")
         return ids
 
+    def encode_inside(self, text: str) -> list[int]:
+        """ids [T] of untrusted text that goes on behind other text, whatever that was: sentencepiece marks the
+        start of a text, so it is seen after a newline, which joins no other token."""
+        if self._byte_level:
+            return self.encode_plain(text)
+        return self.encode_plain("\n" + text)[len(self.encode_plain("\n")) :]
+
     def token_id(self, text: str) -> int:
         """The one id of `text` inside a running text; `UserError` if it is several tokens."""
         if text in self.control_ids:
             return self.control_ids[text]
-        ids = self.encode_plain(text)
-        if not self._byte_level:  # sentencepiece marks the start of a text, so look at the text after a newline
-            start = self.encode_plain("\n")
-            ids = self.encode_plain("\n" + text)[len(start) :]
+        ids = self.encode_inside(text)
         if len(ids) != 1:
             raise UserError(f"{text!r} is {len(ids)} tokens in this tokenizer; one is needed")
         return ids[0]

@@ -1,0 +1,106 @@
+"""Rows from wherever people have them: files, folders, data sets of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from thinkprm_jax.errors import UserError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+def iterate_source(source: str, split: str = "train", config: str | None = None) -> Iterator[tuple[str, Any]]:
+    """(place, row) of every row; ``place`` names it in errors (`rows.jsonl:12`). Rows are not checked: any JSON.
+
+    Args:
+      source: a file of JSON Lines, JSON (a list) or parquet; a pattern of such files (`rows/*.jsonl`); a folder as
+        `datasets` saves or loads it; or the id of a data set on the Hugging Face Hub (`owner/name`,
+        `owner/name@revision`).
+      split: of a folder or of a data set of the hub. config: the name of a configuration, for data sets of the hub
+        that have several.
+    Raises:
+      UserError: it cannot be read; one line that names the file, and the line where there is one.
+    """
+    path = Path(source)
+    name, _, revision = source.partition("@")
+    if path.is_dir():
+        yield from _dataset_rows(source, source, split, config)
+        return
+    is_pattern = any(character in source for character in "*?[") and not path.exists()
+    if not path.exists() and not is_pattern and path.suffix not in _SUFFIXES and _HUB_ID.fullmatch(name):
+        yield from _dataset_rows(source, name, split, config, revision or None)
+        return
+    files = sorted(map(Path, glob.glob(source))) if is_pattern else [path]
+    if not files:
+        raise UserError(f"{source}: no such files")
+    for file in files:
+        yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
+
+
+def _dataset_rows(
+    place: str, name: str, split: str, config: str | None, revision: str | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Rows of a folder or of a data set of the hub, through `datasets`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{place}: reading it needs the package datasets: pip install datasets") from error
+    try:
+        if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
+            loaded = datasets.load_from_disk(name)
+            if isinstance(loaded, datasets.DatasetDict):
+                if split not in loaded:
+                    raise UserError(f"{place}: no split {split} (it has {', '.join(loaded)})")
+                loaded = loaded[split]
+        else:
+            loaded = datasets.load_dataset(name, config, split=split, revision=revision)
+    except UserError:
+        raise
+    except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
+        local = Path(name).exists()
+        # Of a local file `datasets` says only that it failed; what was wrong stands in the cause.
+        reason = " ".join(str((local and error.__cause__) or error).split()) or type(error).__name__
+        kind = "" if local else "no such file, and not available from the Hugging Face Hub: "
+        raise UserError(f"{place}: {kind}{reason}") from error
+    yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(f"{path}: reading parquet needs the package pyarrow: pip install pyarrow") from error
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a JSON Lines file, or of a JSON file with a list."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
+        return
+    # Not splitlines(): JSON text may hold line separators that are no newlines.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
+            yield f"{path}:{number}", row
