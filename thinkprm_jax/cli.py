@@ -13,6 +13,8 @@ from thinkprm_jax import program
 PROGRAMS = {
     "score": ("thinkprm_jax.infer.score", "verdicts on solutions: JSON Lines in, JSON Lines out"),
     "evaluate": ("thinkprm_jax.infer.evaluate", "how good a verifier is, on solutions whose errors are known"),
+    "report": ("thinkprm_jax.infer.report", "a run as one HTML page: problems, scored steps, chains, plots"),
+    "search": ("thinkprm_jax.infer.search", "best-of-N, beam search and DVTS, guided by a verifier"),
     "collect": ("thinkprm_jax.train.collect", "verification chains from a teacher, filtered by step labels"),
     "train": ("thinkprm_jax.train.sft", "fine-tune a model on verification chains"),
     "export": ("thinkprm_jax.train.export", "a training run's checkpoint as a Hugging Face folder"),

@@ -1,0 +1,90 @@
+"""`thinkprm report`: a run of a verifier or of a search as one HTML page that a person can read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from thinkprm_jax import program
+from thinkprm_jax.errors import UserError
+
+ABOUT = """\
+Makes one HTML page of a run: every problem, its steps coloured by score, the chains beside them with their
+verdicts marked, filters, search, and the figures with their plots. The page is a single file and loads nothing
+from anywhere."""
+MORE = """\
+RUN is one of
+  FOLDER       of `thinkprm search` (its output_dir); of a search that still runs, what there is
+  FILE.jsonl   the details of `thinkprm evaluate TASK --details FILE.jsonl`
+  FILE.jsonl   the output of `thinkprm score --output FILE.jsonl`
+
+Any browser of 2023 or later shows the page; without JavaScript it shows the first 20 problems.
+Exit status: 0 done; 2 bad usage or input."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    output = options.output or default_output(options.run)
+    if output.exists() and options.run.exists() and output.samefile(options.run):
+        raise UserError(f"{output}: is the run itself; give another --output")
+
+    from thinkprm_jax.report.page import render, summary
+    from thinkprm_jax.report.sources import load_run
+
+    run = load_run(options.run)
+    page = render(run, options.title).encode("utf-8")
+    write(output, page)
+    for note in run.notes:
+        print(f"thinkprm report: {note}", file=sys.stderr)
+    print(f"{output}: {summary(run)}, {len(page) / 1e6:.1f} MB")
+    return 0
+
+
+def default_output(run: Path) -> Path:
+    """report.html in a folder; FILE.html beside FILE.jsonl."""
+    return run / "report.html" if run.is_dir() else run.with_suffix(".html")
+
+
+def write(path: Path, content: bytes) -> None:
+    """The file is whole or as it was before."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
+            work = Path(file.name)
+            file.write(content)
+        try:
+            os.chmod(work, 0o666 & ~_umask())
+            os.replace(work, path)
+        except OSError:
+            work.unlink()
+            raise
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="thinkprm report",
+        description=ABOUT,
+        epilog=MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder or a file, see below")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.html", help="(default: report.html in the folder, or beside the file)"
+    )
+    parser.add_argument("--title", help="of the page (default: the kind of run and its name)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main, sys.argv[1:], name="thinkprm report"))
