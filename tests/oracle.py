@@ -36,7 +36,15 @@ def tokenizer() -> Tokenizer:
 
 
 def random_model(
-    family: str, heads: int, kv_heads: int, *, tied: bool, theta: float = 1e4, seed: int = 0, **keys: Any
+    family: str,
+    heads: int,
+    kv_heads: int,
+    *,
+    tied: bool,
+    theta: float = 1e4,
+    seed: int = 0,
+    vocabulary: int = VOCABULARY,
+    **keys: Any,
 ) -> transformers.PreTrainedModel:
     """Two layers in float32 in which every parameter matters, biases and norms included.
 
@@ -45,7 +53,7 @@ def random_model(
     rope = {"rope_type": "default", "rope_theta": theta, **keys.pop("rope", {})}
     # The generic config class keeps keys that the family's own would not take (head_dim).
     config = transformers.AutoConfig.for_model(
-        family, vocab_size=VOCABULARY, hidden_size=heads * 8, intermediate_size=72, num_hidden_layers=2,
+        family, vocab_size=vocabulary, hidden_size=heads * 8, intermediate_size=72, num_hidden_layers=2,
         num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=tied, rope_parameters=rope,
         max_position_embeddings=1024, bos_token_id=None, eos_token_id=None, **keys,
     )  # fmt: skip

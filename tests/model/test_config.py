@@ -56,6 +56,22 @@ LLAMA = {
         "rope_type": "llama3",
     },
 }
+# The keys of Math-Shepherd's.
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0,
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+}
 
 
 def test_r1_distill() -> None:
@@ -77,13 +93,26 @@ def test_llama() -> None:
     assert config.eos_token_id == (128001, 128008, 128009)
 
 
+@pytest.mark.parametrize(("window", "positions"), [(4096, 4096), (None, 32768), (65536, 32768)])
+def test_the_window_of_a_mistral_bounds_its_positions(window: int | None, positions: int) -> None:
+    config = ModelConfig.from_hf({**MISTRAL, "sliding_window": window})
+    assert config.max_position_embeddings == positions
+    assert ModelConfig.from_hf(config.to_hf()) == config
+
+
+def test_a_process_reward_model_has_a_head_of_two_classes() -> None:
+    config = ModelConfig.from_hf({**R1_DISTILL, "architectures": ["Qwen2ForProcessRewardModel"]})
+    assert config.score_labels == 2
+    assert ModelConfig.from_hf(config.to_hf()) == config
+
+
 def test_rope_keys_of_transformers_5() -> None:
     old = {key: value for key, value in LLAMA.items() if key not in ("rope_theta", "rope_scaling")}
     new = {**old, "rope_parameters": {"rope_theta": 500000.0, **LLAMA["rope_scaling"]}}
     assert ModelConfig.from_hf(new) == ModelConfig.from_hf(LLAMA)
 
 
-@pytest.mark.parametrize("keys", [R1_DISTILL, LLAMA])
+@pytest.mark.parametrize("keys", [R1_DISTILL, LLAMA, MISTRAL])
 def test_to_hf_is_read_back(keys: dict[str, Any]) -> None:
     config = ModelConfig.from_hf(keys)
     assert ModelConfig.from_hf(config.to_hf()) == config
@@ -100,11 +129,12 @@ def test_to_hf_is_read_back(keys: dict[str, Any]) -> None:
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope type 'linear'"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
-        ({"model_type": "mistral"}, "model_type 'mistral'"),
+        ({"model_type": "gemma"}, "model_type 'gemma'"),
         ({"model_type": None}, "model_type None"),
         ({"hidden_size": "wide"}, "config.json: .*'wide'"),
         ({"num_key_value_heads": 5}, "num_key_value_heads 5"),
         ({"head_dim": 127}, "head_dim 127"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window is 0"),
     ],
 )
 def test_refusals_name_the_key(change: dict[str, Any], named: str) -> None:

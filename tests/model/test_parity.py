@@ -1,4 +1,4 @@
-"""The decoder against transformers, on random models of both families."""
+"""The decoder against transformers, on random models of all families."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ CASES = {
                      "rope": oracle.LLAMA3},
     "llama-biases-tied": {"family": "llama", "heads": 6, "kv_heads": 1, "tied": True, "attention_bias": True,
                           "mlp_bias": True, "rms_norm_eps": 1e-5},
+    # A window that hides nothing of LONG tokens.
+    "mistral": {"family": "mistral", "heads": 4, "kv_heads": 2, "tied": False, "sliding_window": 600,
+                "rms_norm_eps": 1e-5},
 }  # fmt: skip
 LONG = 600
 PROMPT = 17

@@ -27,6 +27,7 @@ STATED = {
     "mini_solver": [(1, 1)],
     "mini_verifier": [(1, 1)],
     "mini_verifier_rounds": [(1, 1)],
+    "mini_weak": [(1, 1)],
     "qwq_32b_lora": [(2, 6), (1, 6), (4, 6), (8, 6)],
     "r1_distill_1.5b": [(16, 1), (8, 1), (1, 8)],
     "r1_distill_14b_lora": [(1, 6), (2, 3)],

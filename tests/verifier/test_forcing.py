@@ -209,3 +209,46 @@ def test_the_tokens_are_those_of_the_training_text(tokenizer):
     verify(sampler, steps=3)
     trained = encode_training_text(tokenizer, "1 + 1?", ["a step"] * 3, chain(GOOD, BAD), correct=False)
     assert sampler.asked_ids[0] == trained.ids[:-2]
+
+
+@pytest.mark.parametrize("heading", ["Step 3: And", "**Step 3:** And", "### Step 3: And", "- Step 3: And"])
+def test_a_step_that_does_not_exist_ends_the_chain(tokenizer, heading):
+    written = chain(GOOD, GOOD) + f"\n\n{heading} the next one. The step is \\boxed{{incorrect}}\n</think>"
+    sampler = ScriptedSampler(tokenizer, [written])
+    verdict = verify(sampler, stop_at_unknown_step=True)
+    # As if the chain had ended by itself in the trained layout, id for id.
+    trained = encode_training_text(tokenizer, "1 + 1?", ["a step"] * 2, chain(GOOD, GOOD), correct=True)
+    assert sampler.asked_ids[0] == trained.ids[:-2]
+    assert verdict.output == chain(GOOD, GOOD) + "\n" + END + " Yes"
+    assert verdict.step_labels == (1, 1)
+    assert verdict.step_scores == pytest.approx((CONFIDENCE, CONFIDENCE))
+    assert verdict.finish_reason == "stop"
+
+
+def test_without_the_setting_the_chain_goes_on(tokenizer):
+    written = chain(GOOD, GOOD, BAD) + "\n</think>"
+    assert verify(ScriptedSampler(tokenizer, [written])).output == written + "\nIs the solution correct? Yes"
+
+
+def test_steps_that_exist_and_longer_numbers_end_nothing(tokenizer):
+    written = chain(GOOD, GOOD) + "\n\nSteps 3: none. Step 33: none.\n</think>"
+    sampler = ScriptedSampler(tokenizer, [written])
+    assert verify(sampler, stop_at_unknown_step=True).output.startswith(written)
+
+
+def test_a_step_that_does_not_exist_ends_one_round_of_several(tokenizer):
+    replies = [chain(GOOD, GOOD) + "\n\n**Step 3:** more", ".\n\nFine.\n\nStep 3: more", ".\n</think>"]
+    sampler = ScriptedSampler(tokenizer, replies)
+    verdict = verify(sampler, rounds=3, stop_at_unknown_step=True)
+    text = f"{chain(GOOD, GOOD)}\n\nLet me double check.\n\nFine.\n\nLet's verify again.\n{END}"
+    assert after_prompt(sampler.contexts[0]) == text
+    assert verdict.output == text + " Yes"
+    prompt = sampler.asked[0].prompt
+    assert tokenizer.encode(sampler.contexts[0]) == [*prompt, *tokenizer.encode(text)]
+
+
+def test_a_chain_that_begins_with_a_step_that_does_not_exist_is_asked(tokenizer):
+    sampler = ScriptedSampler(tokenizer, [LEAD + "Step 3: more"], decide=lambda text: 0.9)
+    verdict = verify(sampler, stop_at_unknown_step=True)
+    assert verdict.step_forced == (True, True)
+    assert verdict.output == LEAD.rstrip() + "\n" + END + " Yes"

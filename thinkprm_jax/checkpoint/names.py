@@ -32,6 +32,10 @@ _NAMES: tuple[tuple[str, str, bool], ...] = (
     ("layers.{}.mlp.down.bias", "model.layers.{}.mlp.down_proj.bias", False),
     ("norm.scale", "model.norm.weight", False),
     ("head.kernel", "lm_head.weight", True),
+    ("score.inner.kernel", "score.0.weight", True),
+    ("score.inner.bias", "score.0.bias", False),
+    ("score.outer.kernel", "score.2.weight", True),
+    ("score.outer.bias", "score.2.bias", False),
 )
 _BY_PATH = {path: (name, transposed) for path, name, transposed in _NAMES}
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -71,4 +75,5 @@ def adapter_name(kernel: StoredTensor, matrix: str) -> str:
 
 def ignorable(name: str, config: ModelConfig) -> bool:
     """True for a tensor that a checkpoint may hold although the decoder has no parameter for it."""
-    return bool(_FREQUENCIES.fullmatch(name)) or (config.tie_embeddings and name == "lm_head.weight")
+    no_head = config.tie_embeddings or config.score_labels is not None
+    return bool(_FREQUENCIES.fullmatch(name)) or (no_head and name == "lm_head.weight")

@@ -32,7 +32,7 @@ from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.text import tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
-BUNDLED = {"mini": _BUNDLED / "mini", "mini-solver": _BUNDLED / "mini_solver"}
+BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}
 _WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
 _FINGERPRINT_BYTES = 4096  # of every tensor
 

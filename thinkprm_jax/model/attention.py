@@ -1,4 +1,5 @@
-"""Grouped-query attention: over whole sequences in causal blocks, and of one token over the cache."""
+"""Grouped-query attention: over whole sequences in causal blocks, of tokens behind a prefix that is known already,
+and of one token over the cache."""
 
 from __future__ import annotations
 
@@ -98,6 +99,49 @@ def _attend_rows_backward(dtype, saved, cotangent):
 
 
 _attend_rows.defvjp(_attend_rows_forward, _attend_rows_backward)
+
+
+def attend_extension(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    prefix: tuple[jax.Array, jax.Array],
+    lengths: jax.Array,
+    dtype: DTypeLike,
+    block: int = 128,
+) -> jax.Array:
+    """Attention of T tokens over a prefix of each row, whose keys and values exist, and causally over themselves.
+
+    The blocks of queries come one after the other, so that the scores in memory are those of one block; T must be
+    a multiple of ``block`` where it is larger.
+
+    Args:
+      q: [B, T, H, h], rotated and scaled by 1/sqrt(h).
+      k, v: [B, K, T, h], k rotated.
+      prefix: its keys and values, [B, K, P, h] each.
+      lengths: int [B], how many of the P positions count in each row.
+      dtype: of the products' inputs; scores, softmax and results are float32.
+    Returns: float32 [B, T, H, h].
+    """
+    batch, length, heads, head_dim = q.shape
+    kv_heads, known = k.shape[1], prefix[0].shape[2]
+    group = heads // kv_heads
+    block = min(block, length)
+    keys, values = (jnp.concatenate([old, new], axis=2) for old, new in zip(prefix, (k, v), strict=True))
+    q = q.reshape(batch, length // block, block, kv_heads, group, head_dim).transpose(1, 0, 3, 4, 2, 5)
+    place = jnp.arange(known + length)
+
+    def attend(queries: tuple[jax.Array, jax.Array]) -> jax.Array:
+        rows, number = queries  # [B, K, G, block, h] and which block it is
+        last = known + number * block + jnp.arange(block)  # the place of each query itself
+        seen = jnp.where(place < known, place < lengths[:, None], True)[:, None]
+        allowed = jnp.tile(seen & (place <= last[:, None]), (1, group, 1))[:, None]
+        rows = rows.reshape(batch, kv_heads, group * block, head_dim)
+        return _attend_rows(jnp.dtype(dtype), rows, keys, values, allowed)
+
+    output = jax.lax.map(attend, (q, jnp.arange(length // block)))
+    output = output.reshape(length // block, batch, kv_heads, group, block, head_dim)
+    return output.transpose(1, 0, 4, 2, 3, 5).reshape(batch, length, heads, head_dim)
 
 
 def attend_cache(q: jax.Array, keys: jax.Array, values: jax.Array, readable: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
 """The architecture of a decoder, read from a Hugging Face ``config.json``.
 
-Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ) and Llama (Llama 2, 3, 3.2). Everything that changes
-the arithmetic is read from the file and nothing is guessed from a model's name; a setting that we do not
-implement is refused by name, because a model that runs with the wrong arithmetic is worse than none.
+Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with two-class head: Qwen2.5-Math-PRM), Llama (Llama 2,
+3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes the arithmetic is read from the file
+and nothing is guessed from a model's name; a setting that we do not implement is refused by name, because a model
+that runs with the wrong arithmetic is worse than none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from thinkprm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = ("qwen2", "llama")
+FAMILIES = ("qwen2", "llama", "mistral")
+# architectures of config.json -> classes of the head that stands in place of the vocabulary's. Qwen's own code
+# gives its process reward models two, whatever config.json says.
+SCORE_HEADS = {"Qwen2ForProcessRewardModel": 2}
 
 # Keys that change the arithmetic of related models, with the value that means "not in use".
 _MUST_BE = {
@@ -41,6 +45,8 @@ _MUST_BE = {
 
 # Carried from folder to folder; `thinkprm` says what a verifier of ours was trained for.
 _KEPT = ("thinkprm", "pad_token_id")
+
+_ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +78,7 @@ class ModelConfig:
     output_bias: bool = False
     mlp_bias: bool = False
     tie_embeddings: bool = False
+    score_labels: int | None = None  # classes of a reward model's head, which has no head over the vocabulary
     max_position_embeddings: int = 32_768
     initializer_range: float = 0.02
     bos_token_id: int | None = None
@@ -112,7 +119,9 @@ class ModelConfig:
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
             eos = config.get("eos_token_id")
-            attention_bias = bool(config.get("attention_bias", False))
+            # Mistral's own code knows no such key.
+            attention_bias = family == "llama" and bool(config.get("attention_bias", False))
+            labels = _score_labels(config)
             return cls(
                 model_type=family,
                 vocab_size=int(config["vocab_size"]),
@@ -126,10 +135,11 @@ class ModelConfig:
                 rope_scaling=rope_scaling,
                 rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
                 qkv_bias=family == "qwen2" or attention_bias,
-                output_bias=family == "llama" and attention_bias,
+                output_bias=attention_bias,
                 mlp_bias=family == "llama" and bool(config.get("mlp_bias", False)),
-                tie_embeddings=bool(config.get("tie_word_embeddings", False)),
-                max_position_embeddings=int(config.get("max_position_embeddings", 32_768)),
+                tie_embeddings=bool(config.get("tie_word_embeddings", False)) and labels is None,
+                score_labels=labels,
+                max_position_embeddings=_positions(config),
                 initializer_range=float(config.get("initializer_range", 0.02)),
                 bos_token_id=config.get("bos_token_id"),
                 eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
@@ -142,7 +152,9 @@ class ModelConfig:
 
     def to_hf(self) -> dict[str, Any]:
         """The ``config.json`` dictionary that transformers (4 and 5), vLLM and SGLang read."""
-        architecture = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}[self.model_type]
+        architecture = _ARCHITECTURES[self.model_type]
+        if self.score_labels is not None:
+            architecture = next(name for name, labels in SCORE_HEADS.items() if labels == self.score_labels)
         config: dict[str, Any] = {
             "architectures": [architecture],
             "model_type": self.model_type,
@@ -163,6 +175,8 @@ class ModelConfig:
         }
         if self.model_type == "qwen2":
             config["use_sliding_window"] = False
+        elif self.model_type == "mistral":
+            config["sliding_window"] = None  # max_position_embeddings lies within it: see _positions
         else:
             config["attention_bias"] = self.qkv_bias
             config["mlp_bias"] = self.mlp_bias
@@ -175,6 +189,24 @@ class ModelConfig:
         return config | dict(self.extra)
 
 
+def _score_labels(config: Mapping[str, Any]) -> int | None:
+    return next((SCORE_HEADS[name] for name in config.get("architectures") or [] if name in SCORE_HEADS), None)
+
+
+def _positions(config: Mapping[str, Any]) -> int:
+    """Positions the model may use. A sliding window is not implemented, and within its length it hides nothing: so
+    it is one more bound on the length, which whoever takes a max_length checks (Math-Shepherd's is 4,096 of
+    32,768)."""
+    positions = int(config.get("max_position_embeddings", 32_768))
+    window = config.get("sliding_window") if config.get("model_type") == "mistral" else None
+    if window is None or int(window) >= positions:
+        return positions
+    if int(window) < 1:
+        raise ValueError(f"sliding_window is {window}, it must be null or at least 1")
+    logger.info("sliding_window %s: contexts are limited to it, of %d positions", window, positions)
+    return int(window)
+
+
 def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
     activation = config.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
@@ -182,9 +214,12 @@ def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
     for key, allowed in _MUST_BE.items():
         if key in config and config[key] not in allowed:
             raise UserError(f"{source}: {key} = {config[key]!r} is not supported (it must be {allowed[0]!r})")
-    layer_types = config.get("layer_types") or []
-    for layer, kind in enumerate(layer_types):
-        if kind != "full_attention":
+    # Where a Mistral says it, its window bounds the length: see _positions.
+    full = (
+        ("full_attention", "sliding_attention") if config.get("model_type") == "mistral" else ("full_attention",)
+    )
+    for layer, kind in enumerate(config.get("layer_types") or []):
+        if kind not in full:
             raise UserError(
                 f"{source}: layer_types[{layer}] = {kind!r} is not supported (we have: full_attention)"
             )

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.mesh import axis_counts, named_sharding
-from thinkprm_jax.model.attention import attend_cache
+from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
@@ -134,6 +134,19 @@ class MLP(nnx.Module):
         return self.down(jax.nn.silu(self.gate(x, dropout_key)) * self.up(x, dropout_key), dropout_key)
 
 
+class ScoreHead(nnx.Module):
+    """The head of a reward model: Linear, ReLU, Linear. It scores a token; the decoder has no vocabulary then."""
+
+    def __init__(self, build: _Build, labels: int) -> None:
+        d = build.config.hidden_size
+        self.inner = build.linear(d, d, True)
+        self.outer = build.linear(d, labels, True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] after the final norm -> float32 logits [..., labels]."""
+        return self.outer(jax.nn.relu(self.inner(x)))
+
+
 class Layer(nnx.Module):
     """One pre-norm block."""
 
@@ -205,7 +218,10 @@ class Decoder(nnx.Module):
         self.embed = Embedding(config, rngs, param_dtype)
         self.layers = nnx.List([Layer(build) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
-        self.head = None if config.tie_embeddings else build.linear(config.hidden_size, config.vocab_size, False)
+        scores = config.score_labels
+        headless = config.tie_embeddings or scores is not None
+        self.head = None if headless else build.linear(config.hidden_size, config.vocab_size, False)
+        self.score = None if scores is None else ScoreHead(build, scores)
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
@@ -240,6 +256,29 @@ class Decoder(nnx.Module):
             keys=[k.transpose(0, 2, 1, 3).astype(self.dtype) for k in keys],
             values=[v.transpose(0, 2, 1, 3).astype(self.dtype) for v in values],
         )
+
+    def extend(self, tokens: jax.Array, lengths: jax.Array, prefix: KVCache) -> KVCache:
+        """Keys and values of tokens that stand behind a known prefix: :meth:`prefill` from another position.
+
+        Args:
+          tokens: int [B, T], right padded; row b stands at positions lengths[b] and following.
+          lengths: int [B]; prefix: [B, K, P, h] a layer, of which the first lengths[b] positions count.
+        Returns: the new ones alone, a cache of length T in ``dtype``.
+        """
+        positions = lengths[:, None] + jnp.arange(tokens.shape[1])
+        # Computed once: without the barrier XLA fuses the cosines into every use.
+        cos, sin = jax.lax.optimization_barrier(rope(self.config, positions))
+        x = self.execution.look_up(self.embed, self.config.hidden_size, tokens)
+        keys, values = [], []
+        for layer, old_k, old_v in zip(self.layers, prefix.keys, prefix.values, strict=True):
+            q, *new = layer.attention.project(layer.attention_norm(x), cos, sin)
+            k, v = (y.transpose(0, 2, 1, 3).astype(self.dtype) for y in new)
+            old = (old_k.astype(self.dtype), old_v.astype(self.dtype))
+            x = x + layer.attention.merge(attend_extension(q, k, v, old, lengths, self.dtype))
+            x = x + layer.mlp(layer.mlp_norm(x))
+            keys.append(k)
+            values.append(v)
+        return KVCache(keys, values)
 
     def rotations(self, lengths: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
         """What :meth:`step` needs of the positions of a decode call: cos and sin, float32 [C, B, 1, h/2]."""
@@ -282,7 +321,9 @@ class Decoder(nnx.Module):
         return self.norm(x), KVCache(keys, values, cache.steps)
 
     def unembed(self, x: jax.Array) -> jax.Array:
-        """[..., D] after the final norm -> float32 logits [..., V]."""
+        """[..., D] after the final norm -> float32 logits [..., V]; a reward model has none."""
+        if self.score is not None:
+            raise ValueError("this decoder has a head of scores and none over the vocabulary")
         if self.head is not None:
             return self.head(x)
         leading = "bt"[: x.ndim - 1]
@@ -324,7 +365,10 @@ def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[st
         "embed.embedding": ("vocab", "embed"),
         "norm.scale": (None,),
     }
-    if not config.tie_embeddings:
+    if config.score_labels is not None:
+        for layer in ("score.inner", "score.outer"):
+            axes[f"{layer}.kernel"], axes[f"{layer}.bias"] = ("embed", None), (None,)
+    elif not config.tie_embeddings:
         axes["head.kernel"] = ("embed", "vocab")
     for i in range(config.num_layers):
         layer = f"layers.{i}"

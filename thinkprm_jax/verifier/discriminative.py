@@ -1,93 +1,31 @@
-"""A discriminative process reward model: one forward pass, and a score at the mark behind every step.
+"""The discriminative baseline of the paper (DiscPRM), behind the interface of
+:class:`thinkprm_jax.verifier.thinkprm.ThinkPRM`: `+` against `-` at the mark behind every step.
 
-The baseline of the paper (DiscPRM), behind the interface of :class:`thinkprm_jax.verifier.thinkprm.ThinkPRM`. Many
-solutions go through the model in batches of a few fixed shapes; the score of a step is the softmax over the logits
-of `+` and `-` at its separator. :mod:`thinkprm_jax.data.discriminative` says what the text looks like.
+The score of a step is the softmax over the two logits at its separator. What the text looks like is in
+:mod:`thinkprm_jax.data.discriminative`, how many texts go through the model in :mod:`.stepwise`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder, StepwiseText
-from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.sampler.buckets import length_buckets, round_up
-from thinkprm_jax.text.steps import split_solution
+from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.verifier.kind import read_kind
-from thinkprm_jax.verifier.thinkprm import check_item, check_lengths, default_dtype
+from thinkprm_jax.verifier.stepwise import BATCH_TOKENS, StepVerdict, StepwisePRM
+from thinkprm_jax.verifier.thinkprm import default_dtype
 
 if TYPE_CHECKING:
-    import jax
-    from flax import nnx
     from jax.sharding import Mesh
 
     from thinkprm_jax.model.decoder import Decoder
 
-logger = logging.getLogger(__name__)
-
-_SHORTEST = 64  # the first length bucket
-_FEWEST_STEPS = 8  # the first bucket of steps a row; they grow fourfold, like the rows of a batch
+__all__ = ["DiscriminativePRM", "StepVerdict"]
 
 
-@dataclasses.dataclass(frozen=True)
-class StepVerdict:
-    """The verdict on one solution: the probability that each step is correct; or the reason why there is none.
-
-    The properties raise ``error`` where there is one.
-    """
-
-    prompt: str = ""
-    scores: tuple[float, ...] = ()
-    error: RequestError | None = None
-
-    @property
-    def step_scores(self) -> list[float]:
-        """P(+) of each step."""
-        if self.error is not None:
-            raise self.error
-        return list(self.scores)
-
-    @property
-    def prefix_score(self) -> float:
-        """Of the solution: its last step's score, as in the paper."""
-        return self.step_scores[-1]
-
-    @property
-    def step_labels(self) -> list[int]:
-        """1 where P(+) is above one half. Each step by itself: a 1 may follow a 0."""
-        return [int(score > 0.5) for score in self.step_scores]
-
-    @property
-    def first_error(self) -> int:
-        """Index from 0 of the first step labelled 0, or -1."""
-        labels = self.step_labels
-        return labels.index(0) if 0 in labels else -1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result of :meth:`DiscriminativePRM.predict_correctness_batch` for one solution."""
-        if self.error is not None:
-            return {"error": str(self.error)}
-        return {
-            "step_labels": [self.step_labels],
-            "inputs": self.prompt,
-            "outputs": [""],
-            "prefix_score": self.prefix_score,
-            "prefix_scores": [self.prefix_score],
-            "step_scores": [self.step_scores],
-            "output_tokens": [0],
-        }
-
-
-class DiscriminativePRM:
+class DiscriminativePRM(StepwisePRM):
     """A verifier that scores every step without writing a chain.
 
     Args:
@@ -104,7 +42,7 @@ class DiscriminativePRM:
       UserError: the model cannot be loaded or is no discriminative verifier; a setting cannot work.
     """
 
-    n = 1  # verdicts a solution
+    kind: ClassVar[str] = "disc_prm"
 
     def __init__(
         self,
@@ -112,213 +50,52 @@ class DiscriminativePRM:
         *,
         layout: Layout | None = None,
         max_length: int = 4096,
-        batch_tokens: int = 8192,
+        batch_tokens: int = BATCH_TOKENS,
         dtype: str | None = None,
         mesh: Mesh | None = None,
         model: Decoder | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        if (model is None) != (tokenizer is None) or (model is None) == (model_name_or_path is None):
-            raise UserError("give model_name_or_path, or model and tokenizer")
+        check_source(model_name_or_path, model, tokenizer)
         if model is None:
-            layout = _layout(model_name_or_path, layout)
-            from thinkprm_jax.checkpoint.huggingface import load_model
-
-            model, tokenizer = load_model(model_name_or_path, dtype=dtype or default_dtype(), mesh=mesh)
-        if not 1 <= max_length <= model.config.max_position_embeddings:
-            raise UserError(
-                f"max_length is {max_length}, it must be from 1 to the model's "
-                f"{model.config.max_position_embeddings} positions"
-            )
-        if batch_tokens < 1:
-            raise UserError(f"batch_tokens is {batch_tokens}, it must be at least 1")
-        self.tokenizer, self.max_length = tokenizer, max_length
+            layout = self._find_layout(model_name_or_path, layout)
+            model, tokenizer = load_scored(model_name_or_path, dtype, mesh)
+        self.tokenizer = tokenizer
         self.layout = PUBLISHED if layout is None else layout
-        self._encoder = StepEncoder(tokenizer, self.layout)
-        self._pass = _ForwardPass(model, self._encoder.marks.choices, mesh)
-        self._lengths = length_buckets(min(_SHORTEST, max_length), max_length)
-        self._rows = {length: max(1, batch_tokens // length) for length in self._lengths}
-
-    @property
-    def compilations(self) -> int:
-        """Programs compiled so far for this architecture and mesh."""
-        return self._pass.compilations()
-
-    def predict_correctness_batch(
-        self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
-    ) -> list[dict[str, Any]]:
-        """One result a solution, in order, with the keys of ThinkPRM's (as of one chain, which is empty):
-        step_labels and step_scores (one list each), inputs (the text that was scored), outputs, prefix_score (the
-        last step's), prefix_scores, output_tokens.
-
-        A solution that cannot be judged (too long, no steps, a lone surrogate) has the one key ``error`` instead.
-        """
-        check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
-        results: list[dict[str, Any]] = [{} for _ in questions]
-        for index, verdict in self.verify(zip(questions, prefix_steps_batch, strict=True)):
-            results[index] = verdict.as_dict()
-            if verdict.error is not None:
-                logger.warning("solution %d was not judged: %s", index, verdict.error)
-        return results
-
-    def score(
-        self, questions: Sequence[str], outputs: Sequence[Sequence[str]], batch_size: int = 8
-    ) -> list[list[list[float]]]:
-        """The reward-model interface of search-and-learn: [question][output] -> scores, one a step.
-
-        Outputs are whole texts, split by :func:`thinkprm_jax.text.steps.split_solution`. (The public code returns
-        the last step's score alone, which is what the aggregation "last" makes of these.)
-
-        Args:
-          batch_size: kept for the interface; ``batch_tokens`` of the constructor says what runs together.
-        Raises:
-          RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
-        """
-        check_lengths("outputs", questions, outputs)
-        places = [(i, j) for i, texts in enumerate(outputs) for j in range(len(texts))]
-        scores: list[list[list[float]]] = [[[] for _ in texts] for texts in outputs]
-        for index, verdict in self.verify((questions[i], split_solution(outputs[i][j])) for i, j in places):
-            i, j = places[index]
-            if verdict.error is not None:
-                raise RequestError(f"question {i}, output {j}: {verdict.error}")
-            scores[i][j] = verdict.step_scores
-        return scores
-
-    def verify(self, items: Iterable[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, StepVerdict]]:
-        """(index of the item, verdict), in any order.
-
-        Args:
-          items: (problem, steps); read as far as it takes to fill a batch of texts of similar length.
-        """
-        waiting: dict[int, list[_Row]] = {length: [] for length in self._lengths}
-        for index, (problem, steps) in enumerate(items):
-            try:
-                row = self._encode(index, problem, steps)
-            except RequestError as error:
-                yield index, StepVerdict(error=error)
-                continue
-            length = round_up(len(row.text.ids), self._lengths)
-            waiting[length].append(row)
-            if len(waiting[length]) == self._rows[length]:
-                yield from self._judge(waiting[length], length)
-                waiting[length] = []
-        # What is left fills few batches, each as long as its longest row: a text may stand in a longer row.
-        rest = [row for length in reversed(self._lengths) for row in waiting[length]]
-        while rest:
-            length = round_up(len(rest[0].text.ids), self._lengths)
-            taken, rest = rest[: self._rows[length]], rest[self._rows[length] :]
-            yield from self._judge(taken, length)
-
-    def _encode(self, index: int, problem: str, steps: Sequence[str]) -> _Row:
-        text = self._encoder.encode(problem, check_item(problem, steps))
-        if len(text.ids) > self.max_length:
-            raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
-        return _Row(index, text)
-
-    def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, StepVerdict]]:
-        """One forward pass. Its shape: a bucket each for length, rows and steps a row."""
-        height = min(_fourfold(1, len(rows)), self._rows[length])
-        width = _fourfold(_FEWEST_STEPS, max(len(row.text.places) for row in rows))
-        tokens, places = np.zeros((height, length), np.int32), np.zeros((height, width), np.int32)
-        for number, row in enumerate(rows):
-            tokens[number, : len(row.text.ids)] = row.text.ids
-            places[number, : len(row.text.places)] = row.text.places
-        for row, odds in zip(rows, self._pass(tokens, places), strict=False):
-            odds = odds[: len(row.text.places)]
-            prompt = self._encoder.show(row.text)
-            if np.isfinite(odds).all():
-                yield row.index, StepVerdict(prompt, tuple(map(_sigmoid, odds.tolist())))
-            else:
-                step = int(np.isfinite(odds).argmin()) + 1
-                error = RequestError(f"the logits at step {step} are not finite")
-                yield row.index, StepVerdict(prompt, error=error)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """An encoded item."""
-
-    index: int
-    text: StepwiseText
-
-
-class _ForwardPass:
-    """log P(+) - log P(-) at given places, on the model's devices."""
-
-    def __init__(self, model: Decoder, choices: tuple[int, int], mesh: Mesh | None) -> None:
-        from flax import nnx
-
-        graph, self._parameters = nnx.split(model)
-        self._compute = _compiled(graph)
-        self._choices = np.asarray(choices, np.int32)
-        self._mesh = mesh
-
-    def __call__(self, tokens: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """tokens int [B, T], right padded; places int [B, S] -> float32 [B, S]."""
-        arrays = (tokens, places)
-        if self._mesh is not None:
-            import jax
-
-            from thinkprm_jax.mesh import named_sharding
-
-            rows = named_sharding(self._mesh, ("batch", None), {"batch": len(tokens)})
-            arrays = tuple(jax.device_put(array, rows) for array in arrays)
-        return np.asarray(self._compute(self._parameters, *arrays, self._choices))
-
-    def compilations(self) -> int:
-        return self._compute._cache_size()
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(graph: nnx.GraphDef) -> Callable[..., jax.Array]:
-    """The function for an architecture, made once: two verifiers of one model share every compilation."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    def log_odds(parameters: nnx.State, tokens: jax.Array, places: jax.Array, choices: jax.Array) -> jax.Array:
-        model = nnx.merge(graph, parameters)
-        marked = jnp.take_along_axis(model.hidden(tokens), places[..., None], axis=1)  # [B, S, D]
-        # In bfloat16 two logits are often equal: their difference is taken of float32 weights, before the product.
-        positive, negative = _head_rows(model, choices)
-        return jnp.einsum("bsd,d->bs", marked, positive - negative, precision=jax.lax.Precision.HIGHEST)
-
-    return jax.jit(log_odds)
-
-
-def _head_rows(model: Decoder, ids: jax.Array) -> tuple[jax.Array, ...]:
-    """What the state is multiplied with for the logits of these ids: float32 [D] each."""
-    import jax.numpy as jnp
-
-    from thinkprm_jax.model.decoder import gather_rows
-
-    if model.head is None:
-        return tuple(gather_rows(model.embed.embedding[...], ids).astype(jnp.float32))
-    return tuple(jnp.take(model.head.kernel[...], ids, axis=1).astype(jnp.float32).T)
-
-
-def _layout(path: str | Path, given: Layout | None) -> Layout:
-    """The layout that a folder says, or the given one; UserError where it is no discriminative verifier."""
-    kind = read_kind(path)
-    if kind.get("task", TASK) != TASK:
-        raise UserError(f"{path} is a generative verifier: load it with ThinkPRM")
-    if given is not None:
-        return given
-    if not kind:
-        raise UserError(
-            f"{path}: config.json does not say that this is a discriminative verifier (key {KEY}); load it with "
-            "ThinkPRM, or give layout for one that another program trained"
+        encoder = StepEncoder(tokenizer, self.layout)
+        super().__init__(
+            model,
+            encoder,
+            encoder.marks.choices,
+            model_name=None if model_name_or_path is None else str(model_name_or_path),
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            mesh=mesh,
         )
-    return Layout.from_config(kind, f"{path}: config.json: {KEY}")
+
+    @classmethod
+    def _find_layout(cls, path: str | Path, given: Layout | None) -> Layout:
+        """The layout that a folder says, or the given one; UserError where it is no discriminative verifier."""
+        kind = read_kind(path)
+        if kind.get("task", TASK) != TASK:
+            raise UserError(f"{path} is a generative verifier: load it with ThinkPRM")
+        if given is not None:
+            return given
+        if not kind:
+            raise UserError(
+                f"{path}: config.json does not say that this is a discriminative verifier (key {KEY}); load it "
+                "with ThinkPRM, or give layout for one that another program trained"
+            )
+        return Layout.from_config(kind, f"{path}: config.json: {KEY}")
 
 
-def _fourfold(smallest: int, value: int) -> int:
-    """The first of smallest, 4 smallest, 16 smallest, ... that is at least ``value``."""
-    while smallest < value:
-        smallest *= 4
-    return smallest
+def check_source(path: str | Path | None, model: Decoder | None, tokenizer: Tokenizer | None) -> None:
+    """UserError unless there is either a place to load from, or both objects."""
+    if (model is None) != (tokenizer is None) or (model is None) == (path is None):
+        raise UserError("give model_name_or_path, or model and tokenizer")
 
 
-def _sigmoid(x: float) -> float:
-    """1 / (1 + exp(-x)) without overflow."""
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+def load_scored(path: str | Path, dtype: str | None, mesh: Mesh | None) -> tuple[Decoder, Tokenizer]:
+    from thinkprm_jax.checkpoint.huggingface import load_model
+
+    return load_model(path, dtype=dtype or default_dtype(), mesh=mesh)

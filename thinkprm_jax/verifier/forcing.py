@@ -17,6 +17,7 @@ import bisect
 import codecs
 import dataclasses
 import math
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.text.verdicts import read_chain
 
 _SPARE = 16  # positions for the rest of a token that is broken where the thinking is cut
+_DANGLING = re.compile(r"\s+[#*_>-]*[ \t]*\Z")  # blanks, and the marks of a heading that is not there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,9 @@ class VerificationScript:
       max_length: longest context of the sampler that runs the script.
       end_ids: ids that end a text.
       decision_temperature: divides the two log-probabilities of the decision.
+      stop_at_unknown_step: `Step k:` ends a round, as `</think>` does, where k is the number of steps plus one. A
+        chain about the beginning of a solution would otherwise go on to a step that nobody has written, and judge
+        it. What would have headed that step is taken back with it.
     Raises:
       UserError: a setting that cannot work, or a tokenizer in which ` Yes` and the like are not single tokens.
     """
@@ -81,6 +86,7 @@ class VerificationScript:
         max_gen_tokens: int | None = None,
         decision_temperature: float = 1.0,
         triggers: Sequence[str] = TRIGGERS,
+        stop_at_unknown_step: bool = False,
     ) -> None:
         max_gen_tokens = max_length if max_gen_tokens is None else max_gen_tokens
         if rounds < 1 or max_gen_tokens < 1:
@@ -104,6 +110,7 @@ class VerificationScript:
         self._close = tokenizer.control_ids.get(THINK_CLOSE)
         self._stop_ids = ends if self._close is None else (self._close, *ends)
         self._stop_texts = (QUESTION, THINK_CLOSE) if self._close is None else (QUESTION,)
+        self._stop_at_unknown_step = stop_at_unknown_step
 
     def room(self, num_steps: int) -> int:
         """Positions a context needs behind the prompt for all that may be forced, the trigger phrases aside."""
@@ -113,15 +120,15 @@ class VerificationScript:
 
     def __call__(self, num_steps: int) -> Generator[Phase, Any, ChainVerdict]:
         """The script for a solution of ``num_steps`` >= 1 steps."""
-        chain = _Chain(self._tokenizer, (yield Mark()))
-        thought = yield from self._think(chain, self.room(num_steps))
+        chain = Chain(self._tokenizer, (yield Mark()))
+        thought = yield from self._think(chain, num_steps)
         text, _ = chain.text_and_ends()
         closed = thought.stop is not None and thought.stop in (self._close, THINK_CLOSE)
         # In training texts a newline stands before </think>; a chain that closed itself is left as it is.
         newline = "" if closed or text.endswith("\n") or not text else "\n"
         yield Force(self._encode(newline + THINK_CLOSE + DECISION))
         answers = yield Choose(self._answers)
-        score = _first_of_two(answers, self._decision_temperature)
+        score = first_of_two(answers, self._decision_temperature)
         labels, scores, forced = yield from self._judge(chain, num_steps)
         return ChainVerdict(
             output=text + newline + THINK_CLOSE + DECISION + (YES if score >= 0.5 else NO),
@@ -132,30 +139,41 @@ class VerificationScript:
             finish_reason="stop" if thought.finish.startswith("stop") else thought.finish,
         )
 
-    def _think(self, chain: _Chain, room: int) -> Generator[Phase, Any, Thought]:
+    def _think(self, chain: Chain, num_steps: int) -> Generator[Phase, Any, Thought]:
         """All rounds; returns the last one's outcome."""
+        room = self.room(num_steps)
+        unknown = f"Step {num_steps + 1}:"
+        stop_texts = (*self._stop_texts, unknown) if self._stop_at_unknown_step else self._stop_texts
         for trigger in (*self._triggers, None):
             opening = None if trigger is None else "\n\n" + trigger
             thought = yield Think(
                 max_tokens=self._max_gen_tokens,
                 stop_ids=self._stop_ids,
-                stop_texts=self._stop_texts,
+                stop_texts=stop_texts,
                 watch=self._verdicts,
                 reserve=room if opening is None else room + len(self._encode(opening)) + _SPARE,
             )
             chain.add(thought)
-            if opening is None or thought.finish == "context":
-                break
+            text, _ = chain.text_and_ends()
             # Blanks at the end go too, as in the original: the phrase stands one blank line below the chain.
-            kept, rest = chain.cut(len(chain.text_and_ends()[0].rstrip()))
-            ids = self._encode(rest + opening)
-            yield Rewind(chain.start + kept)
-            yield Force(ids)
-            chain.replace_tail(kept, ids)
+            end = len(text.rstrip()) if thought.stop != unknown else len(_DANGLING.sub("", text))
+            if opening is None or thought.finish == "context":
+                if thought.stop == unknown and end:
+                    yield from self._replace_tail(chain, end, "\n")
+                break
+            yield from self._replace_tail(chain, end, opening)
         return thought
 
+    def _replace_tail(self, chain: Chain, end: int, text: str) -> Generator[Phase, Any, None]:
+        """Cuts the chain to its first ``end`` characters and forces ``text`` behind them."""
+        kept, rest = chain.cut(end)
+        ids = self._encode(rest + text)
+        yield Rewind(chain.start + kept)
+        yield Force(ids)
+        chain.replace_tail(kept, ids)
+
     def _judge(
-        self, chain: _Chain, num_steps: int
+        self, chain: Chain, num_steps: int
     ) -> Generator[Phase, Any, tuple[list[int], list[float], list[bool]]]:
         """(labels, scores, forced), each [num_steps]: read from the chain, and asked for where it is silent."""
         text, ends = chain.text_and_ends()
@@ -175,7 +193,7 @@ class VerificationScript:
                 position = verdicts.positions[step]
                 assert position is not None
                 measured = chain.watched_at(position, ends)
-                scores[step] = math.nan if measured is None else _first_of_two(measured)
+                scores[step] = math.nan if measured is None else first_of_two(measured)
                 if measured is None:
                     unmeasured.append((position, step))
             if not labels[step]:
@@ -186,10 +204,10 @@ class VerificationScript:
             yield Rewind(chain.start + kept)
             if rest:
                 yield Force(self._encode(rest))
-            scores[step] = _first_of_two((yield Choose(self._verdicts)))
+            scores[step] = first_of_two((yield Choose(self._verdicts)))
         return labels, scores, forced
 
-    def _force_verdicts(self, chain: _Chain, silent: Sequence[int]) -> Generator[Phase, Any, dict[int, float]]:
+    def _force_verdicts(self, chain: Chain, silent: Sequence[int]) -> Generator[Phase, Any, dict[int, float]]:
         """Step -> P(correct), through the first one found incorrect. Each verdict stands below those before it."""
         text, _ = chain.text_and_ends()
         kept, rest = chain.cut(len(text.rstrip()))
@@ -200,23 +218,16 @@ class VerificationScript:
                 yield Rewind(chain.start + kept)
                 follow = self._encode(_ask(rest if text.strip() else LEAD_IN, step + 1))
             yield Force(follow)
-            answers[step] = _first_of_two((yield Choose(self._verdicts)))
+            answers[step] = first_of_two((yield Choose(self._verdicts)))
             if answers[step] < 0.5:
                 break
         return answers
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        """ids of text inside a context; `</think>` is a control token where the tokenizer has one."""
-        if self._close is None:
-            return tuple(self._tokenizer.encode_plain(text, inner=True))
-        runs = [self._tokenizer.encode_plain(run, inner=True) if run else [] for run in text.split(THINK_CLOSE)]
-        ids = list(runs[0])
-        for run in runs[1:]:
-            ids += [self._close, *run]
-        return tuple(ids)
+        return encode_forced(self._tokenizer, text)
 
 
-class _Chain:
+class Chain:
     """The tokens behind the prompt, with the log-probabilities (correct, incorrect) seen at each of them."""
 
     def __init__(self, tokenizer: Tokenizer, start: int) -> None:
@@ -258,12 +269,24 @@ class _Chain:
         return watched if begins and np.isfinite(watched).all() else None
 
 
+def encode_forced(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """ids of text inside a context; `</think>` is a control token where the tokenizer has one."""
+    close = tokenizer.control_ids.get(THINK_CLOSE)
+    if close is None:
+        return tuple(tokenizer.encode_plain(text, inner=True))
+    runs = [tokenizer.encode_plain(run, inner=True) if run else [] for run in text.split(THINK_CLOSE)]
+    ids = list(runs[0])
+    for run in runs[1:]:
+        ids += [close, *run]
+    return tuple(ids)
+
+
 def _ask(before: str, step: int) -> str:
     """Text up to the place where the verdict of a step (from 1) stands."""
     return f"{before}\n\nStep {step}: The step is {BOX_OPEN}"
 
 
-def _first_of_two(logprobs: Sequence[float] | np.ndarray, temperature: float = 1.0) -> float:
+def first_of_two(logprobs: Sequence[float] | np.ndarray, temperature: float = 1.0) -> float:
     """Softmax over two log-probabilities, first entry; RequestError where the model gave NaN or infinity."""
     if not np.isfinite(logprobs[:2]).all():
         raise RequestError("the model's log-probabilities are not finite: its numbers overflow in this dtype")

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+    from thinkprm_jax.verifier.interface import VerifierSpec
     from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 
-def add_verifier_options(parser: argparse.ArgumentParser, slots: int = 16) -> None:
-    """slots: the default for --slots."""
+def add_verifier_options(parser: argparse.ArgumentParser, slots: int = 16, kinds: bool = False) -> None:
+    """slots: the default for --slots. kinds: of every kind, for :func:`choose_verifier`; otherwise of ThinkPRM."""
     add = parser.add_argument_group("verifier").add_argument
     add("--model", default="mini", help="mini (bundled), a Hugging Face folder or id (default: mini)")
+    if kinds:
+        add(
+            "--verifier",
+            "--prm-type",
+            metavar="KIND",
+            help="thinkprm, judge (an untuned model), disc_prm, math_shepherd, rlhflow or qwen_prm (default: what "
+            "config.json or the name of the model says, else thinkprm)",
+        )
+        add("--judge-prompt", default="single", help="of a judge: single, index or steps (default: single)")
     add("--n", type=int, default=1, help="chains a solution; scores are averaged (default: 1)")
     add("--rounds", type=int, default=1, help="thinking rounds a chain (default: 1)")
     add("--temperature", type=float, help="of the chains (default: 0, greedy, for one chain; else 0.6)")
@@ -67,37 +76,45 @@ def verifier_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in (*names, "dtype")}
 
 
-# Options of verifiers that write chains, and what they are where the user says nothing.
-_OF_CHAINS = {"n": 1, "rounds": 1, "temperature": None, "max_gen_tokens": None, "decision_temperature": 1.0}
+# Option -> the setting that it is; what a kind does not take must be as the parser left it.
+_SETTINGS = {
+    "n": "n",
+    "rounds": "n_thinking_rounds",
+    "temperature": "temperature",
+    "seed": "seed",
+    "max_length": "max_length",
+    "max_gen_tokens": "max_gen_tokens",
+    "decision_temperature": "decision_temperature",
+    "judge_prompt": "judge_prompt",
+    "slots": "slots",
+    "dtype": "dtype",
+}
+_HARMLESS = ("seed", "slots")  # a program may use them for more than its verifier
 
 
-def settle_discriminative(options: argparse.Namespace) -> None:
-    """:func:`settle` for a verifier that writes no chains.
+def choose_verifier(options: argparse.Namespace) -> VerifierSpec:
+    """The verifier that the options of :func:`add_verifier_options` with ``kinds`` describe.
 
     Raises:
-      UserError: an option that is for chains was given.
+      UserError: an option that this kind does not take was given, or a value cannot work.
     """
-    for name, default in _OF_CHAINS.items():
-        if getattr(options, name) != default:
-            raise UserError(
-                f"--{name.replace('_', '-')} is of chains; {options.model} is discriminative, it writes none"
-            )
-    settle(options)
-
-
-def load_discriminative(options: argparse.Namespace) -> DiscriminativePRM:
     from thinkprm_jax.compilation import enable_compilation_cache
-    from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+    from thinkprm_jax.verifier.interface import SETTINGS, describe_verifier
+    from thinkprm_jax.verifier.kind import resolve_kind
 
     enable_compilation_cache()
-    return DiscriminativePRM(options.model, max_length=options.max_length, dtype=options.dtype)
-
-
-def discriminative_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """All that its verdict depends on, apart from the solution."""
-    return {
-        "model": options.model,
-        "task": "discriminative",
-        "max_length": options.max_length,
-        "dtype": options.dtype,
-    }
+    kind = resolve_kind(options.verifier, options.model, default="thinkprm")
+    if kind == "majority":
+        raise UserError("--verifier majority gives no verdicts: it is for `thinkprm search`")
+    defaults = argparse.ArgumentParser()
+    add_verifier_options(defaults, kinds=True)
+    given: dict[str, Any] = {}
+    for option, setting in _SETTINGS.items():
+        value = getattr(options, option)
+        if setting in SETTINGS[kind]:
+            given[setting] = value
+        elif option not in _HARMLESS and value != defaults.get_default(option):
+            raise UserError(
+                f"--{option.replace('_', '-')} is no option of the verifier {kind}, which {options.model} is"
+            )
+    return describe_verifier(kind, options.model, **given)

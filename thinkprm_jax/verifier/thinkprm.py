@@ -6,22 +6,30 @@ all of them side by side, and each gives a score for the whole and for every ste
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.sampler.request import Request
 from thinkprm_jax.text.prompts import TRIGGERS, VERIFICATION_PROMPT, encode_prompt
 from thinkprm_jax.text.steps import split_solution
 from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.verifier.chains import (
+    Sampling,
+    Script,
+    Written,
+    chain_seed,
+    check_item,
+    check_lengths,
+    predict_batch,
+    score_outputs,
+    write_chains,
+)
 from thinkprm_jax.verifier.forcing import ChainVerdict, VerificationScript
 from thinkprm_jax.verifier.kind import require_generative
 
@@ -32,6 +40,8 @@ if TYPE_CHECKING:
     from thinkprm_jax.sampler import Sampler
 
 logger = logging.getLogger(__name__)
+
+__all__ = ["ThinkPRM", "Verdict", "chain_seed", "check_item", "check_lengths", "default_dtype"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +59,11 @@ class Verdict:
         if self.error is not None:
             raise self.error
         return self.chains
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens sampled for it, over all chains; 0 where there is no verdict."""
+        return sum(chain.output_tokens for chain in self.chains)
 
     @property
     def prefix_score(self) -> float:
@@ -97,7 +112,7 @@ class Verdict:
 
 
 class ThinkPRM:
-    """A generative verifier.
+    """A generative verifier. ``settings`` says all that its verdicts depend on, apart from the solutions.
 
     Args:
       model_name_or_path: ``"mini"`` (the model that comes with the package), a Hugging Face folder, or an id such
@@ -112,6 +127,8 @@ class ThinkPRM:
         ``triggers``.
       decision_temperature: divides the two log-probabilities of the decision.
       max_gen_tokens: tokens a round may think; None: as many as fit max_length.
+      stop_at_unknown_step: a chain that goes on to a step behind the last given one is ended there. For verdicts
+        on solutions that are still being written; see :class:`.VerificationScript`.
       slots: chains that are decoded together.
       dtype: None: float32 on CPUs, bfloat16 elsewhere.
       mesh: devices to run on (:func:`thinkprm_jax.mesh.make_mesh`). ``tensor_parallel_size`` above 1, or None for
@@ -123,6 +140,10 @@ class ThinkPRM:
     Raises:
       UserError: the model cannot be loaded, or a setting cannot work.
     """
+
+    kind: ClassVar[str] = "thinkprm"
+    judges_steps = True
+    split = staticmethod(split_solution)  # the steps of a whole solution
 
     def __init__(
         self,
@@ -136,6 +157,7 @@ class ThinkPRM:
         decision_temperature: float = 1.0,
         max_gen_tokens: int | None = None,
         multiround_verifier: bool = False,
+        stop_at_unknown_step: bool = False,
         slots: int = 16,
         dtype: str | None = None,
         mesh: Mesh | None = None,
@@ -147,19 +169,18 @@ class ThinkPRM:
         tensor_parallel_size: int | None = 1,
         enable_prefix_caching: bool = True,
     ) -> None:
-        if n < 1:
-            raise UserError(f"n is {n}, it must be at least 1")
-        if not 0 <= temperature < float("inf"):
-            raise UserError(f"temperature is {temperature}, it must be 0 or more")
+        self._sampling = Sampling(n, temperature, seed)
+        name, dtype = _what_runs(model_name_or_path, dtype, model, sampler)
         if sampler is None:
-            mesh = _tensor_mesh(tensor_parallel_size) if mesh is None else mesh
-            sampler = _make_sampler(model_name_or_path, model, tokenizer, slots, max_length, dtype, mesh)
+            mesh = tensor_mesh(tensor_parallel_size) if mesh is None else mesh
+            sampler = make_sampler(model_name_or_path, model, tokenizer, slots, max_length, dtype, mesh)
         self.sampler = sampler
         self.tokenizer = sampler.tokenizer
         self.max_length = sampler.max_length
         self.n, self.temperature, self.seed = n, temperature, seed
         self.n_thinking_rounds = n_thinking_rounds
         self.multiround_verifier = multiround_verifier
+        self.stop_at_unknown_step = stop_at_unknown_step
         self._prompt = prompt
         self._script_settings = {
             "max_length": self.max_length,
@@ -167,6 +188,22 @@ class ThinkPRM:
             "max_gen_tokens": max_gen_tokens,
             "decision_temperature": decision_temperature,
             "triggers": tuple(triggers),
+            "stop_at_unknown_step": stop_at_unknown_step,
+        }
+        self.settings = {
+            "kind": self.kind,
+            "model": name,
+            "n": n,
+            "temperature": temperature,
+            "seed": seed,
+            "rounds": n_thinking_rounds if multiround_verifier else 1,
+            "max_length": self.max_length,
+            "max_gen_tokens": max_gen_tokens,
+            "decision_temperature": decision_temperature,
+            "stop_at_unknown_step": stop_at_unknown_step,
+            "dtype": dtype,
+            **({} if prompt == VERIFICATION_PROMPT else {"prompt": prompt}),
+            **({} if tuple(triggers) == TRIGGERS else {"triggers": list(triggers)}),
         }
         self._script(n_thinking_rounds)  # so that a wrong setting is named here
 
@@ -202,78 +239,45 @@ class ThinkPRM:
         Raises:
           RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
         """
-        check_lengths("outputs", questions, outputs)
-        places = [(i, j) for i, texts in enumerate(outputs) for j in range(len(texts))]
-        scores: list[list[list[float]]] = [[[] for _ in texts] for texts in outputs]
-        items = ((questions[i], split_solution(outputs[i][j])) for i, j in places)
-        for index, verdict in self.verify(items):
-            i, j = places[index]
-            if verdict.error is not None:
-                raise RequestError(f"question {i}, output {j}: {verdict.error}")
-            scores[i][j] = [*verdict.step_scores[:-1], verdict.prefix_score]
-        return scores
+        return [[[*steps[:-1], whole] for steps, whole in row] for row in score_outputs(self, questions, outputs)]
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens sampled so far by its sampler."""
+        return self.sampler.stats.sampled_tokens
 
     def verify(
-        self, items: Iterable[tuple[str, Sequence[str]]], n_thinking_rounds: int | None = None
+        self,
+        items: Iterable[tuple[str, Sequence[str]]],
+        n_thinking_rounds: int | None = None,
+        stop_at_unknown_step: bool | None = None,
     ) -> Iterator[tuple[int, Verdict]]:
         """(index of the item, verdict) as they finish, in any order.
 
         Args:
           items: (problem, steps); taken from the iterable as slots become free.
-          n_thinking_rounds: None: as the constructor says.
+          n_thinking_rounds, stop_at_unknown_step: None: as the constructor says.
         """
         rounds = self.n_thinking_rounds if self.multiround_verifier else 1
-        script = self._script(rounds if n_thinking_rounds is None else n_thinking_rounds)
-        failed: collections.deque[tuple[int, Verdict]] = collections.deque()
-        owners: dict[int, tuple[int, int]] = {}  # request -> (item, chain)
-        open_items: dict[int, _OpenItem] = {}
-        chains = 1 if self.temperature == 0 else self.n
+        script = self._script(rounds if n_thinking_rounds is None else n_thinking_rounds, stop_at_unknown_step)
 
-        def requests() -> Iterator[Request]:
-            asked = 0
-            for index, (problem, steps) in enumerate(items):
-                try:
-                    steps = check_item(problem, steps)
-                    ids = self._encode(problem, steps, script)
-                except RequestError as error:
-                    failed.append((index, Verdict(error=error)))
-                    continue
-                open_items[index] = _OpenItem(self.tokenizer.decode(ids), [None] * chains)
-                for chain in range(chains):
-                    owners[asked] = (index, chain)
-                    asked += 1
-                    yield Request(
-                        ids,
-                        functools.partial(script, len(steps)),
-                        temperature=self.temperature,
-                        seed=chain_seed(self.seed, chain, ids),
-                    )
+        def prepare(problem: str, steps: list[str]) -> tuple[list[int], Script]:
+            return self._encode(problem, steps, script), functools.partial(script, len(steps))
 
-        for number, result in self.sampler.run(requests()):
-            while failed:
-                yield failed.popleft()
-            index, chain = owners.pop(number)
-            item = open_items[index]
-            item.error = item.error or result.error
-            item.chains[chain] = result.value and dataclasses.replace(result.value, output_tokens=result.tokens)
-            item.missing -= 1
-            if not item.missing:
-                yield index, open_items.pop(index).verdict(copies=self.n // chains)
-        yield from failed
+        for index, written in write_chains(self.sampler, items, prepare, self._sampling):
+            yield index, _verdict(written)
 
     def _results(
         self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]], rounds: int | None
     ) -> list[dict[str, Any]]:
-        check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
-        results: list[dict[str, Any]] = [{} for _ in questions]
-        for index, verdict in self.verify(zip(questions, prefix_steps_batch, strict=True), rounds):
-            results[index] = verdict.as_dict()
-            if verdict.error is not None:
-                logger.warning("solution %d was not judged: %s", index, verdict.error)
-        return results
+        verify = functools.partial(self.verify, n_thinking_rounds=rounds)
+        return predict_batch(verify, questions, prefix_steps_batch, logger.warning)
 
-    def _script(self, rounds: int) -> VerificationScript:
-        return VerificationScript(self.tokenizer, rounds=rounds, **self._script_settings)
+    def _script(self, rounds: int, stop_at_unknown_step: bool | None = None) -> VerificationScript:
+        settings = dict(self._script_settings)
+        if stop_at_unknown_step is not None:
+            settings["stop_at_unknown_step"] = stop_at_unknown_step
+        return VerificationScript(self.tokenizer, rounds=rounds, **settings)
 
     def _encode(self, problem: str, steps: Sequence[str], script: VerificationScript) -> list[int]:
         """ids of the prompt; RequestError where no chain fits behind it."""
@@ -285,56 +289,20 @@ class ThinkPRM:
         return ids
 
 
-@dataclasses.dataclass
-class _OpenItem:
-    """An item some of whose chains are still running."""
-
-    prompt: str
-    chains: list[ChainVerdict | None]
-    error: RequestError | None = None
-    missing: int = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        self.missing = len(self.chains)
-
-    def verdict(self, copies: int) -> Verdict:
-        if self.error is not None:
-            return Verdict(self.prompt, error=self.error)
-        return Verdict(self.prompt, tuple(chain for chain in self.chains if chain is not None) * copies)
+def _verdict(written: Written) -> Verdict:
+    return Verdict(written.prompt, written.chains, written.error)
 
 
-def check_item(problem: str, steps: Sequence[str]) -> list[str]:
-    """The steps; RequestError where there is nothing to judge."""
-    if not isinstance(problem, str):
-        raise RequestError(f"the problem is {type(problem).__name__}, not text")
-    if isinstance(steps, str):
-        raise RequestError("the steps are one text: give a list, or split it with split_solution")
-    if not isinstance(steps, Iterable):
-        raise RequestError(f"the steps are {type(steps).__name__}, not a list")
-    steps = list(steps)
-    if not steps:
-        raise RequestError("there are no steps to judge")
-    for number, step in enumerate(steps, start=1):
-        if not isinstance(step, str):
-            raise RequestError(f"step {number} is {type(step).__name__}, not text")
-    return steps
+def _what_runs(
+    path: str | Path, dtype: str | None, model: Decoder | None, sampler: Sampler | None
+) -> tuple[str | None, str | None]:
+    """(name of the model, dtype) for the settings; None where only a given object knows it."""
+    if sampler is not None:
+        return None, None
+    return (str(path), dtype or default_dtype()) if model is None else (None, model.dtype.name)
 
 
-def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
-    """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
-    text = f"{seed} {chain} {' '.join(map(str, prompt))}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) -> None:
-    for what, value in (("questions", questions), (name, others)):
-        if isinstance(value, str):
-            raise UserError(f"{what} is one text: give a list")
-    if len(questions) != len(others):
-        raise UserError(f"there are {len(questions)} questions and {len(others)} {name}")
-
-
-def _tensor_mesh(tensor_parallel_size: int | None) -> Mesh | None:
+def tensor_mesh(tensor_parallel_size: int | None) -> Mesh | None:
     if tensor_parallel_size == 1:
         return None
     import jax
@@ -345,8 +313,8 @@ def _tensor_mesh(tensor_parallel_size: int | None) -> Mesh | None:
     return make_mesh(tensor=size, devices=jax.local_devices()[:size]) if size > 1 else None
 
 
-def _make_sampler(
-    path: str | Path,
+def make_sampler(
+    path: str | Path | None,
     model: Decoder | None,
     tokenizer: Tokenizer | None,
     slots: int,
@@ -361,7 +329,7 @@ def _make_sampler(
         raise UserError("model and tokenizer go together: give both or neither")
     if model is None:
         require_generative(path)
-        model, tokenizer = load_model(path, dtype=dtype or default_dtype(), mesh=mesh)
+        model, tokenizer = load_model(path, dtype=dtype, mesh=mesh)
     return Sampler(model, tokenizer, slots=slots, max_length=max_length, mesh=mesh)
 
 

@@ -1,0 +1,57 @@
+"""How much device memory a decoder and its cache take, from shapes alone: what a program that holds several models
+side by side plans with before it loads any. Activations are not in these figures."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+
+_SPARE = 128  # positions that the sampler adds for a token that is broken at the end
+
+
+def weight_bytes(config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None) -> int:
+    """Of all parameters stored in ``dtype``; with a mesh, of those that one of its devices holds."""
+    shapes = _shapes(config)
+    if mesh is not None:
+        shardings = parameter_shardings(config, mesh)
+        shapes = {path: shardings[path].shard_shape(shape) for path, shape in shapes.items()}
+    return sum(map(math.prod, shapes.values())) * jnp.dtype(dtype).itemsize
+
+
+def cache_bytes(
+    config: ModelConfig,
+    slots: int,
+    max_length: int,
+    dtype: DTypeLike,
+    mesh: Mesh | None = None,
+    *,
+    steps: int = 32,
+) -> int:
+    """Of the cache of a sampler with ``slots`` rows once one of them has ``max_length`` tokens; before, it is
+    shorter (see :mod:`thinkprm_jax.model.cache`). With a mesh, of what one of its devices holds.
+
+    Args:
+      steps: of a decode call.
+    """
+    positions = max_length + _SPARE + 2 * steps  # the tokens, room for a call behind them, and the call's own
+    shape = (slots, config.num_kv_heads, positions, config.head_dim)
+    if mesh is not None:
+        axes = ("batch", "kv_heads", None, None)
+        shape = named_sharding(mesh, axes, {**axis_counts(config), "batch": slots}).shard_shape(shape)
+    return 2 * config.num_layers * math.prod(shape) * jnp.dtype(dtype).itemsize
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Of every parameter by its dotted path."""
+    state = nnx.state(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))), nnx.Param)
+    return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(state)}

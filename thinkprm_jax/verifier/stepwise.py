@@ -1,0 +1,323 @@
+"""Verifiers that score every step in one forward pass, without writing a chain: what all kinds of them share.
+
+Many solutions go through the model in batches of a few fixed shapes. Problem and steps are one text, so that each
+of its tokens is computed once, however many steps it has. A kind says how a text is laid out (:class:`Encoder`),
+and where its two classes are read: from two rows of the vocabulary's head, or from a two-class head of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from thinkprm_jax.data.discriminative import StepwiseText
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.sampler.buckets import length_buckets, round_up
+from thinkprm_jax.text.steps import split_solution
+from thinkprm_jax.verifier.chains import check_item, predict_batch, score_outputs
+
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
+    from jax.sharding import Mesh
+
+    from thinkprm_jax.model.decoder import Decoder
+
+logger = logging.getLogger(__name__)
+
+_SHORTEST = 64  # the first length bucket
+_FEWEST_STEPS = 8  # the first bucket of steps a row; they grow fourfold, like the rows of a batch
+BATCH_TOKENS = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class StepVerdict:
+    """The verdict on one solution: the probability that each step is correct; or the reason why there is none.
+
+    The properties raise ``error`` where there is one.
+    """
+
+    prompt: str = ""
+    scores: tuple[float, ...] = ()
+    error: RequestError | None = None
+
+    output_tokens: ClassVar[int] = 0  # sampled
+
+    @property
+    def step_scores(self) -> list[float]:
+        """P(+) of each step."""
+        if self.error is not None:
+            raise self.error
+        return list(self.scores)
+
+    @property
+    def prefix_score(self) -> float:
+        """Of the solution: its last step's score, as in the paper."""
+        return self.step_scores[-1]
+
+    @property
+    def step_labels(self) -> list[int]:
+        """1 where P(+) is above one half. Each step by itself: a 1 may follow a 0."""
+        return [int(score > 0.5) for score in self.step_scores]
+
+    @property
+    def first_error(self) -> int:
+        """Index from 0 of the first step labelled 0, or -1."""
+        labels = self.step_labels
+        return labels.index(0) if 0 in labels else -1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of :meth:`StepwisePRM.predict_correctness_batch` for one solution."""
+        if self.error is not None:
+            return {"error": str(self.error)}
+        return {
+            "step_labels": [self.step_labels],
+            "inputs": self.prompt,
+            "outputs": [""],
+            "prefix_score": self.prefix_score,
+            "prefix_scores": [self.prefix_score],
+            "step_scores": [self.step_scores],
+            "output_tokens": [0],
+        }
+
+
+class Encoder(Protocol):
+    """How a kind lays its text out."""
+
+    def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
+        """Ids, and for each step the place whose state scores it. Problem and steps are untrusted: no control
+        string in them becomes a control token. RequestError where the text cannot be encoded."""
+
+    def show(self, text: StepwiseText) -> str:
+        """The text for people."""
+
+
+class StepwisePRM:
+    """The engine; :mod:`.discriminative` and :mod:`.published` have its kinds.
+
+    Args:
+      encoder: the layout of the text.
+      choices: ids of the two classes in the vocabulary, correct first; None: the model has a head of scores, whose
+        class 1 is correct.
+      model_name: of ``settings``.
+      max_length: longest text in tokens; a longer one is refused, not cut.
+      batch_tokens: places (rows x length) of a forward pass.
+      mesh: devices to run on: rows over data x fsdp where they divide, heads over tensor.
+    Raises:
+      UserError: a setting cannot work.
+    """
+
+    kind: ClassVar[str] = "stepwise"
+    n = 1  # verdicts a solution
+    judges_steps = True
+    sampled_tokens = 0
+
+    def __init__(
+        self,
+        model: Decoder,
+        encoder: Encoder,
+        choices: tuple[int, int] | None,
+        *,
+        model_name: str | None,
+        max_length: int,
+        batch_tokens: int,
+        mesh: Mesh | None,
+    ) -> None:
+        if not 1 <= max_length <= model.config.max_position_embeddings:
+            raise UserError(
+                f"max_length is {max_length}, it must be from 1 to the model's "
+                f"{model.config.max_position_embeddings} positions"
+            )
+        if batch_tokens < 1:
+            raise UserError(f"batch_tokens is {batch_tokens}, it must be at least 1")
+        self.max_length = max_length
+        self.settings: dict[str, Any] = {
+            "kind": self.kind,
+            "model": model_name,
+            "max_length": max_length,
+            "dtype": model.dtype.name,
+        }
+        self._encoder = encoder
+        self._pass = _ForwardPass(model, choices, mesh)
+        self._lengths = length_buckets(min(_SHORTEST, max_length), max_length)
+        self._rows = {length: max(1, batch_tokens // length) for length in self._lengths}
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far for this architecture and mesh."""
+        return self._pass.compilations()
+
+    @staticmethod
+    def split(solution: str) -> list[str]:
+        """The steps of a whole solution, as this kind's own code cuts it."""
+        return split_solution(solution)
+
+    def predict_correctness_batch(
+        self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
+    ) -> list[dict[str, Any]]:
+        """One result a solution, in order, with the keys of ThinkPRM's (as of one chain, which is empty):
+        step_labels and step_scores (one list each), inputs (the text that was scored), outputs, prefix_score (the
+        last step's), prefix_scores, output_tokens.
+
+        A solution that cannot be judged (too long, no steps, a lone surrogate) has the one key ``error`` instead.
+        """
+        return predict_batch(self.verify, questions, prefix_steps_batch, logger.warning)
+
+    def score(
+        self, questions: Sequence[str], outputs: Sequence[Sequence[str]], batch_size: int = 8
+    ) -> list[list[list[float]]]:
+        """The reward-model interface of search-and-learn: [question][output] -> scores, one a step.
+
+        Outputs are whole texts, cut by :meth:`split`. (The public code of the ` ки` PRM returns the last step's
+        score alone, which is what the aggregation "last" makes of these.)
+
+        Args:
+          batch_size: kept for the interface; ``batch_tokens`` of the constructor says what runs together.
+        Raises:
+          RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
+        """
+        return [[steps for steps, _ in row] for row in score_outputs(self, questions, outputs)]
+
+    def verify(self, items: Iterable[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, StepVerdict]]:
+        """(index of the item, verdict), in any order.
+
+        Args:
+          items: (problem, steps); read as far as it takes to fill a batch of texts of similar length.
+        """
+        waiting: dict[int, list[_Row]] = {length: [] for length in self._lengths}
+        for index, (problem, steps) in enumerate(items):
+            try:
+                row = self._encode(index, problem, steps)
+            except RequestError as error:
+                yield index, StepVerdict(error=error)
+                continue
+            length = round_up(len(row.text.ids), self._lengths)
+            waiting[length].append(row)
+            if len(waiting[length]) == self._rows[length]:
+                yield from self._judge(waiting[length], length)
+                waiting[length] = []
+        # What is left fills few batches, each as long as its longest row: a text may stand in a longer row.
+        rest = [row for length in reversed(self._lengths) for row in waiting[length]]
+        while rest:
+            length = round_up(len(rest[0].text.ids), self._lengths)
+            taken, rest = rest[: self._rows[length]], rest[self._rows[length] :]
+            yield from self._judge(taken, length)
+
+    def _encode(self, index: int, problem: str, steps: Sequence[str]) -> _Row:
+        text = self._encoder.encode(problem, check_item(problem, steps))
+        if len(text.ids) > self.max_length:
+            raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
+        return _Row(index, text)
+
+    def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, StepVerdict]]:
+        """One forward pass. Its shape: a bucket each for length, rows and steps a row."""
+        height = min(_fourfold(1, len(rows)), self._rows[length])
+        width = _fourfold(_FEWEST_STEPS, max(len(row.text.places) for row in rows))
+        tokens, places = np.zeros((height, length), np.int32), np.zeros((height, width), np.int32)
+        for number, row in enumerate(rows):
+            tokens[number, : len(row.text.ids)] = row.text.ids
+            places[number, : len(row.text.places)] = row.text.places
+        for row, odds in zip(rows, self._pass(tokens, places), strict=False):
+            odds = odds[: len(row.text.places)]
+            prompt = self._encoder.show(row.text)
+            if np.isfinite(odds).all():
+                yield row.index, StepVerdict(prompt, tuple(map(_sigmoid, odds.tolist())))
+            else:
+                step = int(np.isfinite(odds).argmin()) + 1
+                error = RequestError(f"the logits at step {step} are not finite")
+                yield row.index, StepVerdict(prompt, error=error)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """An encoded item."""
+
+    index: int
+    text: StepwiseText
+
+
+class _ForwardPass:
+    """log P(correct) - log P(incorrect) at given places, on the model's devices."""
+
+    def __init__(self, model: Decoder, choices: tuple[int, int] | None, mesh: Mesh | None) -> None:
+        from flax import nnx
+
+        if (choices is None) == (model.score is None):
+            raise UserError(
+                "this kind of verifier reads a two-class head, and the model has a head over the vocabulary"
+                if choices is None
+                else "this kind of verifier reads a head over the vocabulary, and the model has a head of scores"
+            )
+        graph, self._parameters = nnx.split(model)
+        self._compute = _compiled(graph)
+        self._choices = np.asarray(choices or (1, 0), np.int32)
+        self._mesh = mesh
+
+    def __call__(self, tokens: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """tokens int [B, T], right padded; places int [B, S] -> float32 [B, S]."""
+        arrays = (tokens, places)
+        if self._mesh is not None:
+            import jax
+
+            from thinkprm_jax.mesh import named_sharding
+
+            rows = named_sharding(self._mesh, ("batch", None), {"batch": len(tokens)})
+            arrays = tuple(jax.device_put(array, rows) for array in arrays)
+        return np.asarray(self._compute(self._parameters, *arrays, self._choices))
+
+    def compilations(self) -> int:
+        return self._compute._cache_size()
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(graph: nnx.GraphDef) -> Callable[..., jax.Array]:
+    """The function for an architecture, made once: two verifiers of one model share every compilation."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    def log_odds(parameters: nnx.State, tokens: jax.Array, places: jax.Array, choices: jax.Array) -> jax.Array:
+        model = nnx.merge(graph, parameters)
+        marked = jnp.take_along_axis(model.hidden(tokens), places[..., None], axis=1)  # [B, S, D]
+        offset = 0.0
+        # In bfloat16 two logits are often equal: their difference is taken of float32 weights, before the product.
+        if model.score is None:
+            positive, negative = _head_rows(model, choices)
+        else:
+            outer = model.score.outer
+            marked = jax.nn.relu(model.score.inner(marked))
+            positive, negative = jnp.take(outer.kernel[...], choices, axis=1).astype(jnp.float32).T
+            offset = jnp.subtract(*jnp.take(outer.bias[...], choices).astype(jnp.float32))
+        odds = jnp.einsum("bsd,d->bs", marked, positive - negative, precision=jax.lax.Precision.HIGHEST)
+        return odds + offset
+
+    return jax.jit(log_odds)
+
+
+def _head_rows(model: Decoder, ids: jax.Array) -> tuple[jax.Array, ...]:
+    """What the state is multiplied with for the logits of these ids: float32 [D] each."""
+    import jax.numpy as jnp
+
+    from thinkprm_jax.model.decoder import gather_rows
+
+    if model.head is None:
+        return tuple(gather_rows(model.embed.embedding[...], ids).astype(jnp.float32))
+    return tuple(jnp.take(model.head.kernel[...], ids, axis=1).astype(jnp.float32).T)
+
+
+def _fourfold(smallest: int, value: int) -> int:
+    """The first of smallest, 4 smallest, 16 smallest, ... that is at least ``value``."""
+    while smallest < value:
+        smallest *= 4
+    return smallest
+
+
+def _sigmoid(x: float) -> float:
+    """1 / (1 + exp(-x)) without overflow."""
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
