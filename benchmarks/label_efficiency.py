@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RECIPE = "configs/results/label_efficiency.yaml"
 # Labelled solutions -> task -> epochs: a solution has about 2.6 times as many tokens with its chain as without.
-EPOCHS = {250: (4, 10), 2_500: (2, 5), 25_000: (1, 3)}
+EPOCHS = {100: (4, 10), 1_000: (2, 5), 10_000: (1, 3)}
 TASKS = ("generative", "discriminative")
 FIGURES = ("first_error_f1", "binary_f1", "auroc")
 
