@@ -1,14 +1,12 @@
-"""`thinkprm evaluate TASK`: how good a verifier is, on solutions whose errors are known.
+"""`thinkprm evaluate TASK`: how good a verifier is, and what selecting by its scores is worth.
 
-All figures come from verdicts that this very run made (or, with --details, the run that it continues).
+All figures come from verdicts that this very run made (or, with --details, the run that it continues), or from the
+files that it was given.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,37 +14,64 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.verifier.options import (
-    add_verifier_options,
-    discriminative_settings,
-    load_discriminative,
-    load_verifier,
-    settle,
-    settle_discriminative,
-    verifier_settings,
-)
+from thinkprm_jax.evaluation.output import Output, Report, add_output_options
+from thinkprm_jax.verifier.options import add_verifier_options, choose_verifier
 
 if TYPE_CHECKING:
-    from thinkprm_jax.evaluation.judging import Case, Outcome
-    from thinkprm_jax.verifier.discriminative import StepVerdict
-    from thinkprm_jax.verifier.thinkprm import Verdict
+    from thinkprm_jax.evaluation.running import Judged, Task
 
+    # (task, settings of the verifier, what it judged) -> what is reported
+    ReportOf = Callable[[Task, dict[str, Any], Judged], Report]
+
+HUB = "Qwen/ProcessBench"
+SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 ABOUT = """\
-Runs a verifier on solutions whose errors are known and says how often it is right: on whole solutions, on steps,
-and at finding the first error, with 95% intervals."""
+Runs a verifier on solutions whose errors are known and says how often it is right (arithmetic,
+processbench, solutions), or says what solutions selected by a verifier are worth (selection), or what
+labels are worth (labels). Every figure comes with its 95% interval and its n."""
 ARITHMETIC = """\
-The synthetic task of the bundled models: word problems and expressions of two to four steps. Half of the solutions
-have an error. Problems of the split `test` were kept out of training, and for `unseen` so were the sentences they
-are made of. --seed draws the problems, too."""
+The synthetic task of the bundled models: word problems and expressions of two to four steps. Half
+of the solutions have an error. Problems of the split `test` were kept out of training, and for
+`unseen` so were the sentences they are made of. --seed draws the problems, too."""
+PROCESSBENCH = """\
+Solutions of maths problems with the index of their first wrong step: Qwen/ProcessBench on the
+Hugging Face Hub, or a local copy (a folder or a file of JSON, JSON Lines or parquet). Two figures
+are made, in tables of their own: the standard first-error F1, a mean over the subsets; and the
+binary F1 that the ThinkPRM paper reports under the same name, on olympiadbench and omnimath."""
+SOLUTIONS = """\
+Solutions of your own: rows with `problem`, `steps` (a list of texts) and `label` (index from 0 of the
+first wrong step, -1 for none), optionally `id` and `groups` ({name: group}, for breakdowns)."""
+SELECTION = """\
+Accuracy by N of one search or several: output folders of `thinkprm search`, completions that
+`thinkprm score` has judged, or files that search-and-learn wrote. The first RUN is what the others
+are compared with, problem by problem. Runs of the same NAME make one curve: a beam search has one N."""
+LABELS = """\
+Label efficiency: a curve over evaluations that were run before (their --output), each of a
+verifier trained on so many labels. 0 labels: an untrained verifier, a level line."""
 FIGURES = """\
 readable chains      the chain itself judged every step, up to the first one it calls incorrect
-step verdicts right  of all steps up to the true first error; a step without a verdict, or behind an error that
-                     only the verifier saw, is wrong
-first-error F1       harmonic mean of the two accuracies below it (ProcessBench); unreadable is wrong
-binary F1            of `score >= 0.5` as a decision on whole solutions, positive = correct
+step verdicts right  of all steps up to the true first error; a step without a verdict, or behind an
+                     error that only the verifier saw, is wrong
+first-error F1       harmonic mean of the two accuracies below it (ProcessBench). Of several chains
+                     the readable ones vote on the index; unreadable is wrong. `by step scores`: the
+                     first step whose mean score is below 0.5
+binary F1            of `mean score >= 0.5` as a decision on whole solutions, positive = correct
+calibration error    ten bins of equal width; Brier score: mean squared error of the score
+correlations         of the score with being correct
 intervals            95%: Wilson's for shares of solutions, bootstrap over solutions for the others
 
-Exit status: 0 done; 1 some solutions got no verdict (they count as wrong); 2 bad usage."""
+--sweep n=1,2,4,8 judges with more and more chains, --sweep rounds=1,2,3,4 with more rounds of
+thinking; given both, n = k is compared with k rounds, which cost about the same tokens. A sweep of
+n needs one run: its first chains are the chains of smaller n. The settings of a sweep go to
+--output-dir; one that was stopped goes on from there.
+
+Exit status: 0 done; 1 some solutions got no verdict (they count as wrong); 2 bad usage or input."""
+METHODS = """\
+naive     the completion with the highest score
+weighted  the answer with the highest sum of scores
+majority  the answer that most completions have
+pass      some completion is right: what no method can exceed
+The first N completions are selected from. Intervals: 95%, bootstrap over problems."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,196 +81,177 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate_arithmetic(options: argparse.Namespace) -> int:
     from thinkprm_jax.evaluation.arithmetic import arithmetic_case
+    from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
+    from thinkprm_jax.evaluation.report import figures_report
+    from thinkprm_jax.evaluation.running import Task
 
     if options.problems < 1:
         raise UserError(f"--problems is {options.problems}, it must be at least 1")
     cases = [arithmetic_case(options.seed, index, options.split) for index in range(options.problems)]
-    task = {"task": "arithmetic", "split": options.split, "problems": options.problems, "seed": options.seed}
+    settings = {"task": "arithmetic", "split": options.split, "problems": options.problems, "seed": options.seed}
     title = f"{options.problems:,} arithmetic problems (split {options.split}, seed {options.seed})"
-    return evaluate(options, task, title, cases)
+    return evaluate(options, Task(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
 
 
-def evaluate(options: argparse.Namespace, task: dict[str, Any], title: str, cases: Sequence[Case]) -> int:
-    """Judges the cases, reports, and returns the exit status. ``task`` says in the JSON what was judged."""
-    check_writable(options.output)
-    settings, load = choose_verifier(options)
-    outcomes, speed = judge_all(options, settings, cases, load)
+def evaluate_processbench(options: argparse.Namespace) -> int:
+    from thinkprm_jax.evaluation.processbench import choose, measures, read_processbench
+    from thinkprm_jax.evaluation.processbench_report import processbench_report
+    from thinkprm_jax.evaluation.running import Task
 
-    from thinkprm_jax.evaluation.judging import break_down, summarise
-    from thinkprm_jax.evaluation.report import breakdown_json, reliability_json, summary_json
-
-    summary, groups = summarise(outcomes), break_down(outcomes)
-    figures = {
-        **task,
-        "verifier": settings,
-        **speed,
-        **summary_json(summary),
-        "reliability": reliability_json(outcomes),
-        "by": breakdown_json(groups),
+    if options.limit is not None and options.limit < (2 if options.balanced else 1):
+        raise UserError(f"--limit is {options.limit}, it must be at least {2 if options.balanced else 1}")
+    subsets = list(dict.fromkeys(options.subset))
+    rows = choose(read_processbench(options.data, subsets), options.limit, options.balanced)
+    if not rows:
+        raise UserError(
+            f"{options.data}: --balanced leaves nothing: no subset has correct and incorrect solutions"
+        )
+    subsets = list(dict.fromkeys(row.subset for row in rows))
+    settings = {
+        "task": "processbench",
+        "source": options.data,
+        "subsets": subsets,
+        "limit": options.limit,
+        "balanced": options.balanced,
     }
-    if options.output is not None and options.output != "-":
-        Path(options.output).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if options.output == "-":
-        print(json.dumps(figures, indent=2))
-    else:
-        print_tables(f"{settings['model']} on {title}", figures, summary, groups)
-    return int(summary.failed > 0)
-
-
-def choose_verifier(options: argparse.Namespace) -> tuple[dict[str, Any], Callable[[argparse.Namespace], Any]]:
-    """(settings, loader) of the kind of verifier that config.json of --model names."""
-    from thinkprm_jax.verifier.kind import is_discriminative
-
-    if is_discriminative(options.model):
-        settle_discriminative(options)
-        return discriminative_settings(options), load_discriminative
-    settle(options)
-    if options.n > 1 and options.temperature == 0:
-        raise UserError(f"--n {options.n} needs --temperature above 0: greedy chains are all the same")
-    return verifier_settings(options), load_verifier
-
-
-def judge_all(
-    options: argparse.Namespace,
-    settings: dict[str, Any],
-    cases: Sequence[Case],
-    load: Callable[[argparse.Namespace], Any],
-) -> tuple[list[Outcome], dict[str, Any]]:
-    """(outcomes in the order of the cases, speed of what was judged now, compilation included)."""
-    from thinkprm_jax.data.jsonl import OrderedOutput
-    from thinkprm_jax.evaluation.judging import Outcome, judge
-    from thinkprm_jax.progress import VerdictProgress
-
-    rows = [case_row(index, case) for index, case in enumerate(cases)]
-    with OrderedOutput(options.details, rows, {"verifier": settings}) as details:
-        outcomes = {row["index"]: Outcome(**row["outcome"]) for row in details.resumed}
-        missing = details.missing
-        verifier = load(options) if missing else None
-        tokens = 0
-        with VerdictProgress(len(cases), done=len(outcomes)) as progress:
-            for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
-                index = missing[place]
-                outcomes[index] = outcome
-                details.add(index, {"outcome": dataclasses.asdict(outcome), "verdict": verdict_row(verdict)})
-                tokens += outcome.tokens
-                progress.advance(tokens)
-                if outcome.error is not None:
-                    progress.say(f"solution {index} got no verdict: {outcome.error}")
-            seconds = progress.seconds
-    ordered = [outcomes[index] for index in range(len(cases))]
-    return ordered, speed(len(missing), sum(ordered[index].tokens for index in missing), seconds)
-
-
-def speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
-    import jax
-
-    return {
-        "device": jax.devices()[0].device_kind,
-        "judged_now": verdicts,
-        "seconds": round(seconds, 3),
-        "verdicts_per_second": round(verdicts / seconds, 3),
-        "tokens_per_second": round(tokens / seconds, 1),
-    }
-
-
-def case_row(index: int, case: Case) -> dict[str, Any]:
-    """A line of the details before it is judged: `label` as in ProcessBench."""
-    return {
-        "index": index,
-        "problem": case.problem,
-        "steps": list(case.steps),
-        "label": case.first_error,
-        "groups": dict(case.groups),
-    }
-
-
-def verdict_row(verdict: Verdict | StepVerdict) -> dict[str, Any]:
-    """A verdict as in the output of `thinkprm score`."""
-    if verdict.error is not None:
-        return {"error": str(verdict.error)}
-    row = {
-        "prefix_score": verdict.prefix_score,
-        "step_scores": verdict.step_scores,
-        "step_labels": verdict.step_labels,
-    }
-    if hasattr(verdict, "chains"):
-        row["chains"] = [dataclasses.asdict(chain) for chain in verdict.chains]
-    return row
-
-
-def print_tables(title: str, figures: dict[str, Any], summary: Any, groups: Any) -> None:
-    """The figures, then their breakdowns: tables on a terminal, aligned lines in a pipe."""
-    from rich.console import Console
-
-    from thinkprm_jax.evaluation.report import breakdown_table, figures_table
-
-    fancy = sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, **({} if fancy else {"width": 200}))
-    pace = (
-        f"{figures['judged_now']:,} verdicts in {figures['seconds']:.1f} s, "
-        f"{figures['verdicts_per_second']:.1f} verdicts/s"
+    sample = f", at most {options.limit:,} of a subset" if options.limit else ""
+    balance = ", correct and incorrect balanced" if options.balanced else ""
+    title = f"{len(rows):,} solutions of ProcessBench ({', '.join(subsets)}{sample}{balance})"
+    return evaluate(
+        options, Task(settings, title, [row.case() for row in rows], measures(subsets)), processbench_report
     )
-    if figures["tokens_per_second"]:
-        pace += f", {figures['tokens_per_second']:,.0f} tokens/s"
-    verifier = figures["verifier"]
-    console.print(f"{title}\n{how(verifier)}, {verifier['dtype']} on {figures['device']}: {pace}\n")
-    if summary.failed:
-        console.print(f"{summary.failed} solutions got no verdict and count as wrong\n")
-    console.print(figures_table(summary, fancy))
-    console.print()
-    console.print(breakdown_table(groups, fancy))
 
 
-def how(verifier: dict[str, Any]) -> str:
-    """The settings in words."""
-    if "temperature" not in verifier:
-        return "discriminative: no chains, a score a step in one pass"
-    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']}"
-    return f"n {verifier['n']}, rounds {verifier['rounds']}, {chains}"
+def evaluate_solutions(options: argparse.Namespace) -> int:
+    from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
+    from thinkprm_jax.evaluation.report import figures_report
+    from thinkprm_jax.evaluation.running import Task
+    from thinkprm_jax.evaluation.solutions import read_solutions
+
+    cases = read_solutions(options.file)
+    settings = {"task": "solutions", "source": options.file}
+    title = f"{len(cases):,} solutions of {options.file}"
+    return evaluate(options, Task(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
 
 
-def check_writable(path: str | None) -> None:
-    """Refuses a file that cannot be written, before hours of work and without touching it."""
-    if path is None or path == "-":
-        return
-    file = Path(path)
-    if file.is_dir():
-        raise UserError(f"{path}: is a folder")
-    if not file.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {file.parent}")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UserError(f"{path}: cannot be written")
+def evaluate(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
+    """Judges the cases of the task, reports, and returns the exit status."""
+    from thinkprm_jax.evaluation.running import Loader, judge_all
+
+    if options.sweep:
+        return sweep(options, task, report)
+    output = Output.of(options)
+    spec = choose_verifier(options)
+    judged = judge_all(Loader(), spec, task.cases, output.details)
+    output.write(report(task, spec.stamp, judged))
+    return judged.status
+
+
+def sweep(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
+    """The same at every setting of the sweep, each in files of its own in the output folder."""
+    from thinkprm_jax.evaluation.running import Loader, judge_all
+    from thinkprm_jax.evaluation.sweep import plan_sweep, sweep_report
+
+    if options.output_dir is None or options.details is not None:
+        raise UserError("--sweep needs --output-dir, where each of its settings has files of its own")
+    plan = [(run, choose_verifier(run.change(options))) for run in plan_sweep(options.sweep)]
+    output = Output.of(options)
+    loader, settings, status = Loader(), [], 0
+    for run, spec in plan:
+        judged = judge_all(loader, spec, task.cases, options.output_dir / f"{run.name}.jsonl")
+        status = max(status, judged.status)
+        for setting, part in run.settings(spec.stamp, judged):
+            settings.append(setting)
+            file = Output(json=str(options.output_dir / f"{setting.name}.json"))
+            file.write_json(report(task, setting.verifier, part).content)
+    output.write(sweep_report(task, settings))
+    return status
+
+
+def evaluate_selection(options: argparse.Namespace) -> int:
+    from thinkprm_jax.evaluation.searched import read_run
+    from thinkprm_jax.evaluation.selection_report import selection_report
+
+    output = Output.of(options)
+    runs = []
+    for text in options.runs:
+        name, equals, path = text.partition("=")
+        named = bool(equals) and not Path(text).exists()
+        runs.append(read_run(path if named else text, name if named else None, options.answers, options.aggregate))
+    output.write(selection_report(runs, options.method))
+    return 0
+
+
+def evaluate_labels(options: argparse.Namespace) -> int:
+    from thinkprm_jax.evaluation.label_efficiency import check_same_task, label_report, parse_point
+
+    output = Output.of(options)
+    points = [parse_point(text) for text in options.points]
+    check_same_task(points)
+    output.write(label_report(points, options.figure))
+    return 0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="thinkprm evaluate", description=ABOUT)
     tasks = parser.add_subparsers(metavar="TASK", required=True)
-    arithmetic = add_task(tasks, "arithmetic", "the synthetic task of the bundled models", ARITHMETIC)
-    arithmetic.set_defaults(run=evaluate_arithmetic)
-    arithmetic.add_argument("--split", choices=("test", "unseen"), default="test", help="(default: test)")
-    arithmetic.add_argument("--problems", type=int, default=1000, help="how many (default: 1000)")
+    task = add_task(tasks, "arithmetic", "the synthetic task of the bundled models", ARITHMETIC, FIGURES)
+    task.set_defaults(run=evaluate_arithmetic)
+    task.add_argument("--split", choices=("test", "unseen"), default="test", help="(default: test)")
+    task.add_argument("--problems", type=int, default=1000, help="how many (default: 1000)")
+    add_judging_options(task)
+    task = add_task(
+        tasks, "processbench", "first errors and whole solutions, real mathematics", PROCESSBENCH, FIGURES
+    )
+    task.set_defaults(run=evaluate_processbench)
+    add = task.add_argument
+    add("--data", default=HUB, help=f"the data set's id, a folder or a file (default: {HUB})")
+    add("--subset", nargs="+", choices=SUBSETS, default=SUBSETS, help="default: all four")
+    add("--limit", type=int, metavar="N", help="at most N solutions of each subset (default: all)")
+    add("--balanced", action="store_true", help="as many correct as incorrect solutions of each subset")
+    add_judging_options(task)
+    task = add_task(tasks, "solutions", "labelled solutions of your own", SOLUTIONS, FIGURES)
+    task.set_defaults(run=evaluate_solutions)
+    task.add_argument("file", metavar="FILE", help="JSON Lines, JSON or parquet, or a data set's id")
+    add_judging_options(task)
+    task = add_task(tasks, "selection", "what solutions selected by their scores are worth", SELECTION, METHODS)
+    task.set_defaults(run=evaluate_selection)
+    add = task.add_argument
+    add("runs", nargs="+", metavar="[NAME=]RUN", help="a folder or file of searched problems")
+    methods = ("naive", "weighted", "majority")
+    add(
+        "--method",
+        choices=methods,
+        default="weighted",
+        help="what a curve of several runs shows (default: weighted)",
+    )
+    help = "how answers are compared where a file does not say what is right (default: math)"
+    add("--answers", choices=("math", "choice", "exact"), default="math", help=help)
+    help = "of step scores to a solution's (default: the file's own agg_scores, or last)"
+    add("--aggregate", choices=("last", "min", "prod", "mean"), help=help)
+    add_output_options(task, details=False)
+    task = add_task(tasks, "labels", "label efficiency: a curve over evaluations", LABELS)
+    task.set_defaults(run=evaluate_labels)
+    add = task.add_argument
+    add("points", nargs="+", metavar="[LINE:]LABELS=FILE.json", help="for example ThinkPRM:1000=runs/1k.json")
+    add(
+        "--figure", help="a name under `figures` (default: first_error_f1; of ProcessBench first_error_f1_average)"
+    )
+    add_output_options(task, details=False)
     return parser.parse_args(arguments)
 
 
-def add_task(tasks: Any, name: str, summary: str, about: str) -> argparse.ArgumentParser:
-    """A task with the options that all have."""
-    parser = tasks.add_parser(
-        name,
-        help=summary,
-        description=about,
-        epilog=FIGURES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_verifier_options(parser, slots=64)
-    add = parser.add_argument_group("output").add_argument
-    add("--output", metavar="FILE.json", help="the figures as JSON; - prints JSON in place of the tables")
-    add(
-        "--details",
-        type=Path,
-        metavar="FILE.jsonl",
-        help="every solution with its verdict; a run that was stopped goes on from it",
-    )
-    return parser
+def add_task(tasks: Any, name: str, summary: str, about: str, more: str = "") -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    return tasks.add_parser(name, help=summary, description=about, epilog=more, formatter_class=form)
+
+
+def add_judging_options(parser: argparse.ArgumentParser) -> None:
+    """Of a task that runs a verifier."""
+    add_verifier_options(parser, slots=64, kinds=True)
+    help = "judge at several settings: n=1,2,4,8 or rounds=1,2,3,4; may be given twice; needs --output-dir"
+    parser.add_argument("--sweep", action="append", metavar="NAME=VALUES", help=help)
+    add_output_options(parser)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from thinkprm_jax.data.arithmetic import example
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.arithmetic import arithmetic_case
 from thinkprm_jax.evaluation.during_training import FIGURES, chain_case, verdict_hook
-from thinkprm_jax.evaluation.judging import judge, summarise
+from thinkprm_jax.evaluation.judging import judge
+from thinkprm_jax.evaluation.summary import summarise
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder

@@ -10,9 +10,11 @@ from scripted_sampler import ScriptedSampler
 from thinkprm_jax.data.arithmetic import make_example
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.evaluation.arithmetic import arithmetic_case
-from thinkprm_jax.evaluation.judging import Case, Outcome, break_down, compare, compare_steps, judge, summarise
-from thinkprm_jax.verifier.discriminative import StepVerdict
+from thinkprm_jax.evaluation.judging import Case, Outcome, compare, first_chains, judge
+from thinkprm_jax.evaluation.summary import break_down, summarise
 from thinkprm_jax.verifier.forcing import ChainVerdict
+from thinkprm_jax.verifier.judge import JudgeChain, JudgeVerdict
+from thinkprm_jax.verifier.stepwise import StepVerdict
 from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 
@@ -59,6 +61,28 @@ def test_a_chain_cut_right_behind_its_verdict_counts():
     assert (found.predicted, found.readable) == (-1, 1)
 
 
+def test_chains_vote_on_the_index_and_not_step_by_step():
+    early, late = chain("incorrect", "", ""), chain("correct", "correct", "incorrect")
+    good = chain("correct", "correct", "correct")
+    # Step by step most call step 2 correct and step 3 incorrect; two of five name index 2, two none, one index 0.
+    assert compared(2, early, late, late, late, good).predicted == 2
+
+
+def test_a_tie_of_the_vote_goes_to_the_mean_step_scores():
+    steps = "Step 1: The step is \\boxed{%s}\n</think>"
+    good = ChainVerdict(steps % "correct", 0.9, (1,), (0.6,), (False,), "stop")
+    bad = ChainVerdict(steps % "incorrect", 0.1, (0,), (0.1,), (False,), "stop")
+    found = compared(0, good, bad, steps=1)
+    assert (found.predicted, found.predicted_by_score) == (0, 0)  # the mean, 0.35, says incorrect
+
+
+def test_the_first_chains_are_the_verdict_of_a_smaller_n():
+    chains = chain("correct", score=0.8), chain("incorrect", score=0.1), chain("incorrect", score=0.3)
+    verdict, case = Verdict("", chains), Case("1 + 1?", ("a step",), 0)
+    for count in (1, 2, 3):
+        assert compare(case, first_chains(verdict, count), count) == compared(0, *chains[:count], steps=1)
+
+
 def test_readable_chains_vote():
     good, bad, silent = chain("correct", "correct"), chain("correct", "incorrect"), chain("", "")
     assert compared(1, good, bad, bad, steps=2).predicted == 1
@@ -86,19 +110,20 @@ def test_a_failed_case_is_wrong_and_has_no_score():
     ],
 )
 def test_a_discriminative_verdict_counts_like_a_chain(first_error, scores, predicted, right, counted):
-    found = compare_steps(Case("1 + 1?", ("a step",) * len(scores), first_error), StepVerdict("", scores))
+    found = compare(Case("1 + 1?", ("a step",) * len(scores), first_error), StepVerdict("", scores))
     assert (found.predicted, found.steps_right, found.steps_counted) == (predicted, right, counted)
     assert (found.score, found.readable, found.chains, found.tokens) == (scores[-1], 1, 1, 0)
 
 
 def test_a_failed_discriminative_case_is_wrong_and_has_no_score():
-    found = compare_steps(Case("", ("a", "b"), 0), StepVerdict(error=RequestError("the text has 9 tokens")))
+    found = compare(Case("", ("a", "b"), 0), StepVerdict(error=RequestError("the text has 9 tokens")))
     assert (found.predicted, found.score, found.error) == (None, None, "the text has 9 tokens")
     assert (found.readable, found.steps_right, found.steps_counted) == (0, 0, 1)
 
 
 def outcome(truth: int, predicted: int | None, score: float | None, **more) -> Outcome:
-    return Outcome(truth, predicted, score, int(predicted is not None), 1, 1, 2, tokens=10, **more)
+    readable = int(predicted is not None)
+    return Outcome(truth, predicted, score, readable, 1, 1, 2, tokens=10, predicted_by_score=predicted, **more)
 
 
 OUTCOMES = [
@@ -123,9 +148,13 @@ def test_summary_by_hand():
             "acc_error": 1 / 3,
             "acc_correct": 1 / 2,
             "first_error_f1": 2 / 5,
-            "binary_f1": 1 / 2,  # said correct: 0.9 and 0.6; one of the two is, and one is missed
+            "first_error_f1_by_score": 2 / 5,
+            "binary_f1": 2 / 5,  # said correct: 0.9, 0.6 and (no verdict is a wrong one) the last
             "auroc": 3 / 4,
             "calibration_error": (0.1 + 0.6 + 0.2 + 0.6) / 4,
+            "brier": (0.01 + 0.36 + 0.04 + 0.36) / 4,
+            "point_biserial": 0.25 / math.sqrt(0.2675),
+            "spearman": 1 / math.sqrt(5),
             "tokens": 10.0,
         }
     )
@@ -176,3 +205,41 @@ def test_a_verifier_that_writes_the_right_chains_is_right(mini_tokenizer):
     found = summarise([outcomes[index] for index in range(count)], resamples=20)
     assert found.readable_chains.value == found.step_accuracy.value == found.first_error_f1.value == 1.0
     assert 0.8 < found.step_accuracy.low < 1.0 == found.step_accuracy.high
+
+
+def judge_chain(label: int | None, score: float | None, first_error: int | None, steps: int = 3) -> JudgeChain:
+    located = first_error is not None
+    labels = tuple(int(first_error < 0 or step < first_error) for step in range(steps)) if located else ()
+    return JudgeChain("", label, score, first_error, labels, False, "stop", 10)
+
+
+def test_a_judge_of_whole_solutions_names_no_step():
+    case = Case("1 + 1?", ("a", "b", "c"), 1)
+    verdict = JudgeVerdict("", (judge_chain(0, 0.2, None), judge_chain(None, None, None)))
+    found = compare(case, verdict, 2, locates=False)
+    assert (found.score, found.predicted, found.predicted_by_score, found.locates) == (0.2, None, None, False)
+    assert (found.readable, found.chains, found.tokens, found.steps_counted) == (1, 2, 20, 0)
+    summary = summarise([found], resamples=0)
+    assert math.isnan(summary.first_error_f1.value)
+    assert summary.readable_chains.value == 0.5
+
+
+def test_a_judge_that_says_where_is_read_like_a_chain():
+    verdict = JudgeVerdict("", (judge_chain(0, 0.0, 2), judge_chain(0, 0.0, 1), judge_chain(0, 0.0, 1)))
+    found = compare(Case("", ("a", "b", "c"), 2), verdict, 3)
+    assert (found.predicted, found.readable) == (1, 3)
+    assert (found.steps_right, found.steps_counted) == (3 + 1 + 1, 9)
+
+
+def test_an_unreadable_judge_is_wrong_and_its_tokens_count():
+    verdict = JudgeVerdict("", (judge_chain(None, None, None), judge_chain(None, None, None)))
+    found = compare(Case("", ("a", "b", "c"), -1), verdict, 2)
+    assert (found.predicted, found.score, found.readable, found.chains, found.tokens) == (None, None, 0, 2, 20)
+    assert "readable" in found.error
+
+
+def test_the_first_chains_of_a_judge_may_be_unreadable():
+    verdict = JudgeVerdict("", (judge_chain(None, None, None), judge_chain(1, 1.0, -1)))
+    case = Case("", ("a", "b", "c"), -1)
+    assert compare(case, verdict, 2).predicted == -1
+    assert compare(case, first_chains(verdict, 1), 1).error is not None

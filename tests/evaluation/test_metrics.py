@@ -12,10 +12,14 @@ from thinkprm_jax.evaluation.metrics import (
     binary_f1,
     binary_scores,
     bootstrap_interval,
+    brier_score,
     expected_calibration_error,
     first_error_scores,
     harmonic_mean,
+    percentile_interval,
+    point_biserial,
     reliability_bins,
+    spearman,
     step_accuracy,
     steps_right,
     wilson_interval,
@@ -143,3 +147,60 @@ def test_bootstrap_leaves_out_resamples_without_a_class():
     assert (found.low, found.high) == (1.0, 1.0)
     assert math.isnan(bootstrap_interval(lambda rows: math.nan, 3).low)
     assert math.isnan(bootstrap_interval(lambda rows: 1.0, 0).low)
+
+
+def test_brier_score_and_correlations_by_hand():
+    scores, labels = [0.9, 0.4, 0.2, 0.6], [1, 1, 0, 0]
+    assert brier_score(scores, labels) == pytest.approx((0.01 + 0.36 + 0.04 + 0.36) / 4)
+    # Deviations from the means: 0.375, -0.125, -0.325, 0.075 and +-0.5.
+    assert point_biserial(scores, labels) == pytest.approx(0.25 / math.sqrt(0.2675))
+    # Ranks 4, 2, 1, 3 against 3.5, 3.5, 1.5, 1.5: products of the deviations sum to 2, squares to 5 and 4.
+    assert spearman(scores, labels) == pytest.approx(2 / math.sqrt(5 * 4))
+    assert spearman([0.1, 0.2, 0.9], [0, 0, 1]) == spearman([1, 2, 900], [0, 0, 1])  # ranks alone matter
+
+
+def test_a_correlation_with_what_never_varies_is_undefined():
+    for correlation in (point_biserial, spearman):
+        assert math.isnan(correlation([0.1, 0.9], [1, 1]))
+        assert math.isnan(correlation([0.3, 0.3], [0, 1]))
+        assert math.isnan(correlation([], []))
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_scikit_learn_and_scipy_agree(levels):
+    from scipy import stats
+    from sklearn import metrics
+
+    random = np.random.default_rng(levels)
+    scores = random.integers(0, levels + 1, 200) / levels
+    labels = random.random(200) < 0.2 + 0.6 * scores
+    said = scores >= 0.5
+    assert auroc(scores, labels) == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert brier_score(scores, labels) == pytest.approx(metrics.brier_score_loss(labels, scores))
+    found = binary_scores(said, labels)
+    assert found.f1 == pytest.approx(metrics.f1_score(labels, said))
+    assert found.precision == pytest.approx(metrics.precision_score(labels, said))
+    assert found.recall == pytest.approx(metrics.recall_score(labels, said))
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, said))
+    assert point_biserial(scores, labels) == pytest.approx(stats.pointbiserialr(labels, scores).statistic)
+    assert spearman(scores, labels) == pytest.approx(stats.spearmanr(scores, labels).statistic)
+
+
+def test_reliability_bins_are_those_of_scikit_learn():
+    from sklearn import calibration
+
+    random = np.random.default_rng(0)
+    scores = random.random(300)
+    labels = random.random(300) < scores**2
+    shares, means = calibration.calibration_curve(labels, scores, n_bins=10)
+    bins = [bin for bin in reliability_bins(scores, labels) if bin.count]
+    assert [bin.share_correct for bin in bins] == pytest.approx(list(shares))
+    assert [bin.mean_score for bin in bins] == pytest.approx(list(means))
+    gaps = sum(bin.count * abs(bin.mean_score - bin.share_correct) for bin in bins)
+    assert expected_calibration_error(scores, labels) == pytest.approx(gaps / 300)
+
+
+def test_percentile_interval_leaves_out_what_is_undefined():
+    found = percentile_interval([math.nan, *range(101)], confidence=0.9)
+    assert (found.low, found.high) == pytest.approx((5.0, 95.0))
+    assert math.isnan(percentile_interval([math.nan]).low)

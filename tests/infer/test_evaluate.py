@@ -116,7 +116,7 @@ def test_solutions_without_a_verdict_count_as_wrong(run):
     ("more", "message"),
     [
         (("--problems", "0"), "--problems is 0, it must be at least 1"),
-        (("--n", "2", "--temperature", "0"), "needs --temperature above 0"),
+        (("--n", "2", "--temperature", "0"), "n 2 needs a temperature above 0"),
         (("--output", "nowhere/figures.json"), "there is no folder nowhere"),
         (("--rounds", "9"), "9 thinking rounds need 8 trigger phrases"),
     ],

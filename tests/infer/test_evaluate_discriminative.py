@@ -45,8 +45,8 @@ def test_figures_are_those_of_the_scores(run, model, tmp_path):
     assert status == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert all(name in text for name, _, _ in FIGURES.values())
-    assert "discriminative: no chains" in text
-    assert figures["verifier"]["task"] == "discriminative"
+    assert "disc_prm: no chains" in text
+    assert figures["verifier"]["kind"] == "disc_prm"
 
     cases = [arithmetic_case(0, index, "test") for index in range(PROBLEMS)]
     results = DiscriminativePRM(model).predict_correctness_batch(
@@ -94,7 +94,7 @@ def test_options_of_chains_are_refused(run, option):
     status, out, err = run(*option.split())
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
-    assert f"{option.split()[0]} is of chains" in err
+    assert f"{option.split()[0]} is no option of the verifier disc_prm" in err
 
 
 def test_score_refuses_the_folder(model, tmp_path, capsys):

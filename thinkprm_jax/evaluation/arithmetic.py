@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinkprm_jax.data.arithmetic import make_example
-from thinkprm_jax.evaluation.judging import Case
+from thinkprm_jax.evaluation.outcomes import Case
 
 
 def arithmetic_case(seed: int, index: int, split: str) -> Case:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.data.chains import Chain
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.judging import Case, judge, summarise
+from thinkprm_jax.evaluation.judging import judge
+from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.summary import summarise
 from thinkprm_jax.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -121,10 +121,34 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     negatives = len(labels) - positives
     if not positives or not negatives:
         return math.nan
-    # Mann-Whitney: equal scores share the mean of their ranks.
-    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    # Mann-Whitney's statistic.
+    ranks = _ranks(scores)
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def brier_score(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of (score - label)^2: 0 is best, and 0.25 is what always saying one half gets.
+
+    Args:
+      scores: float [N], probabilities that the solution is correct. labels: bool [N].
+    """
+    scores, labels = _scores(scores), _flags(labels)
+    _check_lengths(scores, labels)
+    return _mean((scores - labels) ** 2)
+
+
+def point_biserial(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Pearson's correlation of a score with being correct; NaN where either is the same for all.
+
+    Args:
+      scores: float [N], finite. labels: bool [N].
+    """
+    return _correlation(_scores(scores), _flags(labels).astype(float))
+
+
+def spearman(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Spearman's rank correlation of the same two; equal scores share their mean rank."""
+    return _correlation(_ranks(_scores(scores)), _ranks(_flags(labels).astype(float)))
 
 
 def reliability_bins(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
@@ -133,11 +157,9 @@ def reliability_bins(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> li
     Args:
       scores: float [N], probabilities that the solution is correct. labels: bool [N].
     """
-    scores, labels = _scores(scores), _flags(labels)
+    scores, labels = _probabilities(scores), _flags(labels)
     _check_lengths(scores, labels)
-    if len(scores) and (scores.min() < 0 or scores.max() > 1):
-        raise ValueError("probabilities must lie within [0, 1]")
-    places = np.minimum((scores * bins).astype(int), bins - 1)
+    places = _places(scores, bins)
     found = []
     for place in range(bins):
         inside = places == place
@@ -149,11 +171,14 @@ def reliability_bins(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> li
 
 
 def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> float:
-    """Mean over the solutions of |mean score - share correct| of the bin each falls into."""
-    filled = [bin for bin in reliability_bins(scores, labels, bins) if bin.count]
-    total = sum(bin.count for bin in filled)
-    gaps = sum(bin.count * abs(bin.mean_score - bin.share_correct) for bin in filled)
-    return gaps / total if total else math.nan
+    """Mean over the solutions of |mean score - share correct| of the bin each falls into; see
+    :func:`reliability_bins`."""
+    scores, labels = _probabilities(scores), _flags(labels)
+    _check_lengths(scores, labels)
+    places = _places(scores, bins)
+    # A bin's gap times its count is the difference of its sums.
+    gaps = np.bincount(places, scores, bins) - np.bincount(places, labels, bins)
+    return float(np.abs(gaps).sum() / len(scores)) if len(scores) else math.nan
 
 
 def steps_right(read: Sequence[int | None], labels: Sequence[int]) -> tuple[int, int]:
@@ -201,7 +226,13 @@ def bootstrap_interval(
         one of the classes) is left out.
     """
     random = np.random.default_rng(seed)
-    values = np.array([statistic(random.integers(0, n, n)) for _ in range(resamples)] if n else [], float)
+    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)] if n else []
+    return percentile_interval(values, confidence)
+
+
+def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The middle share of resampled figures, those that are NaN left out."""
+    values = np.asarray(values, float)
     values = values[~np.isnan(values)]
     if not values.size:
         return Interval(math.nan, math.nan)
@@ -211,6 +242,33 @@ def bootstrap_interval(
 
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if values.size else math.nan
+
+
+def _probabilities(values: ArrayLike) -> np.ndarray:
+    scores = _scores(values)
+    if len(scores) and (scores.min() < 0 or scores.max() > 1):
+        raise ValueError("probabilities must lie within [0, 1]")
+    return scores
+
+
+def _places(scores: np.ndarray, bins: int) -> np.ndarray:
+    """int [N]: the bin that each score falls into."""
+    return np.minimum((scores * bins).astype(int), bins - 1)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From 1; equal values share the mean of their ranks."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    _check_lengths(a, b)
+    if not len(a):
+        return math.nan
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / scale if scale > 1e-12 * len(a) else math.nan
 
 
 def _flags(values: ArrayLike) -> np.ndarray:

@@ -1,0 +1,123 @@
+"""A figure with its interval and the number of cases behind it: the only form in which this package states one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from thinkprm_jax.evaluation.metrics import bootstrap_interval, harmonic_mean, percentile_interval, wilson_interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95% interval, and the number of cases (solutions, problems) behind it. NaN where there are
+    none."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share_estimate(share: float, n: int) -> Estimate:
+    """A share of n independent cases, with Wilson's interval."""
+    interval = wilson_interval(share, n)
+    return Estimate(share, interval.low, interval.high, n)
+
+
+def bootstrap_estimate(
+    statistic: Callable[[np.ndarray], float], n: int, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """``statistic`` (int [rows] of cases -> figure) over all n cases, with the bootstrap's interval over cases.
+
+    The same seed draws the same cases for every statistic, so figures of one set of cases move together.
+    """
+    value = statistic(np.arange(n)) if n else math.nan
+    interval = bootstrap_interval(statistic, n, resamples, seed=seed)
+    return Estimate(value, interval.low, interval.high, n)
+
+
+def widened(estimate: Estimate, shares: Sequence[tuple[Estimate, Estimate]]) -> Estimate:
+    """A mean of harmonic means of two shares, with an interval where the bootstrap has none.
+
+    Where all cases are alike (nothing found, nothing missed) so are all resamples, which says nothing of how
+    certain that is: an interval without width is replaced by the harmonic means of the shares' own bounds.
+    """
+    if math.isnan(estimate.value) or estimate.low != estimate.high:
+        return estimate
+    low, high = (
+        float(np.mean([harmonic_mean(getattr(a, end), getattr(b, end)) for a, b in shares]))
+        for end in ("low", "high")
+    )
+    return replace(estimate, low=min(estimate.value, low), high=max(estimate.value, high))
+
+
+def bootstrap_average(
+    parts: Sequence[tuple[Callable[[np.ndarray], float], int]], resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """The plain mean of several statistics, each over its own cases; a resample draws within each of them.
+
+    Args:
+      parts: (statistic, its number of cases). Where one is NaN (no case of a class) so is the average; a resample
+        in which one is does not count.
+    """
+    n = sum(count for _, count in parts)
+    if not parts or any(count == 0 for _, count in parts):
+        return Estimate(math.nan, math.nan, math.nan, n)
+    random = np.random.default_rng(seed)
+
+    def resampled() -> float:
+        return float(np.mean([statistic(random.integers(0, count, count)) for statistic, count in parts]))
+
+    value = float(np.mean([statistic(np.arange(count)) for statistic, count in parts]))
+    interval = percentile_interval([resampled() for _ in range(resamples)])
+    return Estimate(value, interval.low, interval.high, n)
+
+
+def estimate_json(estimate: Estimate) -> dict[str, Any]:
+    """{"value", "low", "high", "n"}; null where undefined, since JSON has no NaN."""
+    return {name: null_for_nan(value) for name, value in asdict(estimate).items()}
+
+
+def estimate_from_json(row: Mapping[str, Any]) -> Estimate:
+    """What :func:`estimate_json` wrote.
+
+    Raises:
+      KeyError, TypeError: it is something else.
+    """
+    value, low, high = (math.nan if row[name] is None else float(row[name]) for name in ("value", "low", "high"))
+    return Estimate(value, low, high, int(row["n"]))
+
+
+def null_for_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def show(value: float, percent: bool | None) -> str:
+    """For people. percent: as a percentage, as a plain number below 1, or (None) as a quantity; NaN is "-"."""
+    if math.isnan(value):
+        return "-"
+    if percent is None:
+        return f"{value:,.1f}"
+    return f"{100 * value:.1f}%" if percent else f"{value:.3f}"
+
+
+def show_gain(gain: Estimate, percent: bool) -> str:
+    """A paired difference with its interval; a bootstrap finds none to give where no case differs."""
+    scale, digits = (100, 1) if percent else (1, 3)
+    value, low, high = (scale * number for number in (gain.value, gain.low, gain.high))
+    if math.isnan(value):
+        return "-"
+    if value == low == high == 0:
+        return "0 (no case differs)"
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def show_interval(estimate: Estimate, percent: bool | None) -> str:
+    if math.isnan(estimate.low):
+        return "-"
+    return f"{show(estimate.low, percent)} to {show(estimate.high, percent)}"

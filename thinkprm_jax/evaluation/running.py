@@ -1,0 +1,197 @@
+"""Running a verifier over the cases of a task: resumable, and with its speed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thinkprm_jax.data.jsonl import OrderedOutput
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.evaluation.judging import compare, first_chains, judge
+from thinkprm_jax.evaluation.measures import Measure
+from thinkprm_jax.evaluation.outcomes import Case, Outcome
+from thinkprm_jax.progress import VerdictProgress
+
+if TYPE_CHECKING:
+    from thinkprm_jax.verifier.interface import AnyVerdict, Verifier, VerifierSpec
+
+_NAMED = 20  # solutions without a verdict that are named one by one
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is judged. settings: say it in JSON; title: to people. measures: the figures the task is known by."""
+
+    settings: Mapping[str, Any]
+    title: str
+    cases: Sequence[Case]
+    measures: Sequence[Measure]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Outcomes in the order of the cases.
+
+    of_first: number of chains -> the outcomes of that many first chains of every verdict, from 1 to all of them.
+    speed: of what was judged now, compilation included. breakdowns: whether a report is to have them.
+    """
+
+    outcomes: list[Outcome]
+    of_first: dict[int, list[Outcome]]
+    speed: dict[str, Any]
+    breakdowns: bool = True
+
+    @property
+    def status(self) -> int:
+        """Of a program: 1 where some solution got no verdict."""
+        return int(any(outcome.error is not None for outcome in self.outcomes))
+
+
+class Loader:
+    """Loads verifiers when they are needed, and one model only once for all of its settings."""
+
+    def __init__(self) -> None:
+        self._last: Verifier | None = None
+
+    def load(self, spec: VerifierSpec) -> Verifier:
+        verifier = spec.load(like=self._last if self._is_alike(spec) else None)
+        if verifier is None:
+            raise UserError("majority is no verifier: it judges no solution")
+        self._last = verifier
+        return verifier
+
+    def _is_alike(self, spec: VerifierSpec) -> bool:
+        """Whether the last verifier's sampler serves this one, too."""
+        if self._last is None or not hasattr(self._last, "sampler") or spec.kind not in ("thinkprm", "judge"):
+            return False
+        return all(self._last.settings[name] == spec.stamp[name] for name in ("model", "dtype", "max_length"))
+
+
+def judge_all(
+    loader: Loader, spec: VerifierSpec, cases: Sequence[Case], details_path: Path | None = None
+) -> Judged:
+    """Judges what ``details_path`` does not hold yet.
+
+    Raises:
+      UserError: the file is of other cases or settings, or the verifier cannot be loaded.
+    """
+    rows = [case_row(index, case) for index, case in enumerate(cases)]
+    with OrderedOutput(details_path, rows, {"verifier": spec.stamp}) as details:
+        found = {row["index"]: _outcomes_of_row(row) for row in details.resumed}
+        missing = details.missing
+        verifier = loader.load(spec) if missing else None
+        tokens, failed = 0, 0
+        with VerdictProgress(len(cases), done=len(found)) as progress:
+            for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
+                index = missing[place]
+                found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
+                details.add(index, {**_result(found[index]), "verdict": verdict_row(verdict)})
+                tokens += outcome.tokens
+                progress.advance(tokens)
+                if outcome.error is not None:
+                    failed += 1
+                    _say_failure(progress, index, outcome.error, failed)
+            seconds = progress.seconds
+    ordered = [found[index] for index in range(len(cases))]
+    chains = max((len(outcomes) for outcomes in ordered), default=0)
+    return Judged(
+        [outcomes[-1] for outcomes in ordered],
+        {count + 1: [outcomes[count] for outcomes in ordered] for count in range(chains)},
+        _speed(len(missing), tokens, seconds),
+    )
+
+
+def _say_failure(progress: VerdictProgress, index: int, error: str, failed: int) -> None:
+    """The first ones; an untuned judge has hundreds."""
+    if failed <= _NAMED:
+        progress.say(f"solution {index} got no verdict: {error}")
+    elif failed == _NAMED + 1:
+        progress.say("more solutions got no verdict; --details names them all")
+
+
+def _of_fewer_chains(case: Case, verdict: AnyVerdict, outcome: Outcome) -> list[Outcome]:
+    """Of the first chain, the first two, ...: what smaller n would have given."""
+    return [
+        compare(case, first_chains(verdict, count), count, outcome.locates) for count in range(1, outcome.chains)
+    ]
+
+
+def _result(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    row: dict[str, Any] = {"outcome": dataclasses.asdict(outcomes[-1])}
+    if len(outcomes) > 1:
+        row["outcomes_of_first"] = [dataclasses.asdict(outcome) for outcome in outcomes[:-1]]
+    return row
+
+
+def _outcomes_of_row(row: Mapping[str, Any]) -> list[Outcome]:
+    return [Outcome(**outcome) for outcome in [*row.get("outcomes_of_first", []), row["outcome"]]]
+
+
+def heading(task: Task, verifier: Mapping[str, Any], judged: Judged) -> list[str]:
+    """Lines above the tables: what judged what, how, and how fast."""
+    speed = judged.speed
+    rate = f"{speed['verdicts_per_second']:.1f} verdicts/s"
+    pace = f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s, {rate}"
+    if speed["tokens_per_second"]:
+        pace += f", {speed['tokens_per_second']:,.0f} tokens/s"
+    lines = [
+        f"{verifier['model']} on {task.title}",
+        f"{_how(verifier)}, {verifier['dtype']} on {speed['device']}: {pace}",
+    ]
+    failed = sum(outcome.error is not None for outcome in judged.outcomes)
+    return [*lines, f"{failed:,} solutions got no verdict and count as wrong"] if failed else lines
+
+
+def _how(verifier: Mapping[str, Any]) -> str:
+    """The settings in words."""
+    if "temperature" not in verifier:
+        return f"{verifier['kind']}: no chains, a score a step in one pass"
+    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']:g}"
+    rounds = f", rounds {verifier['rounds']}" if "rounds" in verifier else ""
+    prompt = f", prompt {verifier['judge_prompt']}" if "judge_prompt" in verifier else ""
+    return f"{verifier['kind']}, n {verifier['n']}{rounds}{prompt}, {chains}"
+
+
+def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
+    import jax
+
+    return {
+        "device": jax.devices()[0].device_kind,
+        "judged_now": verdicts,
+        "seconds": round(seconds, 3),
+        "verdicts_per_second": round(verdicts / seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+
+
+def case_row(index: int, case: Case) -> dict[str, Any]:
+    """A line of the details before it is judged: `label` as in ProcessBench."""
+    name = {} if case.id is None else {"id": case.id}
+    return {
+        "index": index,
+        **name,
+        "problem": case.problem,
+        "steps": list(case.steps),
+        "label": case.first_error,
+        "groups": dict(case.groups),
+    }
+
+
+def verdict_row(verdict: AnyVerdict) -> dict[str, Any]:
+    """A verdict as in the output of `thinkprm score`; of an unreadable one the chains too."""
+    chains = [
+        {**dataclasses.asdict(chain), "step_scores": list(chain.step_scores)}
+        for chain in getattr(verdict, "chains", ())
+    ]
+    written = {"chains": chains} if chains else {}
+    if verdict.error is not None:
+        return {"error": str(verdict.error), **written}
+    return {
+        "prefix_score": verdict.prefix_score,
+        "step_scores": verdict.step_scores,
+        "step_labels": verdict.step_labels,
+        **written,
+    }
