@@ -179,11 +179,10 @@ def test_prm800k(mini_tokenizer, tmp_path):
     }
     path = Path(tmp_path / "prm800k.jsonl")
     path.write_text(json.dumps(row) + "\n")
-    solutions = prm800k_solutions(str(path))
+    solutions = ListedSteps(prm800k_solutions(str(path)))
     encoder = StepEncoder(mini_tokenizer)
     data = DiscriminativeDataset(len(solutions), solutions, encoder, 200)
     example = data[0]
     assert encoder.encode("1 + 1?", ["1 + 1.", "3."]).ids == example.ids.tolist()
     assert example.targets[example.weights > 0].tolist() == [encoder.marks.positive, encoder.marks.negative]
     assert data.place(0) == f"{path}:1"
-    assert isinstance(solutions, ListedSteps)

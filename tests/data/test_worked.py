@@ -65,9 +65,10 @@ def test_files_are_read(tmp_path: Path, mini_tokenizer: Tokenizer):
     path.write_text(json.dumps({"problem": ONE.problem, "solution": ONE.solution, "level": 3}) + "\n")
     found = read(str(path))
     assert len(found) == 1
-    assert found(0) == ONE
+    assert found[0] == ONE
     np.testing.assert_array_equal(
-        SolutionDataset(1, found, mini_tokenizer, 200)[0].ids, dataset(ONE, tokenizer=mini_tokenizer)[0].ids
+        SolutionDataset(1, ListedSolutions(found), mini_tokenizer, 200)[0].ids,
+        dataset(ONE, tokenizer=mini_tokenizer)[0].ids,
     )
 
 

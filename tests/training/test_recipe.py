@@ -128,6 +128,8 @@ def test_overrides(tmp_path: Path) -> None:
         ("steps: 10", "steps: 10\ntask: solver",
          "r.yaml, line 1: chains are no solutions; task: solver needs solutions or arithmetic"),
         ("chains: a.jsonl", "solutions: a.jsonl", "r.yaml, line 1: solutions are for task: solver"),
+        ("chains: a.jsonl", "arithmetic: {examples: 9}\n    limit: 3",
+         "r.yaml, line 6: data.train: limit is for files; arithmetic has examples"),
         ("steps: 10", "steps: 10\nsystem_prompt: Be brief.", "r.yaml, line 1: system_prompt is for task: solver"),
         ("chains: a.jsonl", "arithmetic: {examples: 9, form: {answers: 2}}",
          "r.yaml, line 7: data.train.arithmetic.form: answers and rounds are shares, at most 1"),

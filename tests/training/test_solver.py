@@ -9,6 +9,7 @@ import pytest
 import tiny_training
 
 from thinkprm_jax import Sampler, cli, load_model
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.text.tokenizer import Tokenizer
 from thinkprm_jax.training import setup
@@ -45,3 +46,21 @@ def test_solutions_of_the_synthetic_task(tmp_path: Path, mini_tokenizer: Tokeniz
     text = mini_tokenizer.decode(dataset[3].ids.tolist())
     assert "The answer is \\boxed{" in text
     assert "[Solution]" not in text  # no verifier's prompt
+
+
+def test_the_first_rows_of_a_file(tmp_path: Path, mini_tokenizer: Tokenizer) -> None:
+    solutions = tmp_path / "solutions.jsonl"
+    rows = [{"problem": f"What is {number}?", "solution": str(number)} for number in range(5)]
+    solutions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = load_recipe(TrainRecipe, write_recipe(tmp_path, {"solutions": str(solutions), "limit": 3}))
+    dataset = setup.make_dataset(recipe.data.train, recipe, mini_tokenizer, "data")
+    assert len(dataset) == 3
+    assert "What is 2?" in mini_tokenizer.decode(dataset[2].ids.tolist())
+
+
+def test_a_limit_that_the_file_cannot_meet(tmp_path: Path, mini_tokenizer: Tokenizer) -> None:
+    solutions = tmp_path / "solutions.jsonl"
+    solutions.write_text(json.dumps({"problem": PROBLEM, "solution": SOLUTION}) + "\n")
+    recipe = load_recipe(TrainRecipe, write_recipe(tmp_path, {"solutions": str(solutions), "limit": 3}))
+    with pytest.raises(UserError, match=r"has 1 rows that can be used, limit asks for 3"):
+        setup.make_dataset(recipe.data.train, recipe, mini_tokenizer, "data")

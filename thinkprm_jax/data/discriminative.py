@@ -20,7 +20,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.text.steps import strip_step_label
 from thinkprm_jax.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from thinkprm_jax.data.prm800k import Prefix
 
 KEY = "thinkprm"  # of config.json: what kind of verifier a folder holds
 TASK = "discriminative"
@@ -245,7 +248,7 @@ class DiscriminativeDataset(TokenisedDataset):
         return Example(np.asarray(text.ids, np.int32), weights, targets)
 
 
-def prm800k_solutions(path: str) -> ListedSteps:
+def prm800k_solutions(path: str) -> list[Prefix]:
     """The labelled path of every row of a PRM800K file; see :func:`thinkprm_jax.data.prm800k.read_prm800k`.
 
     The paper's 98K examples are whole rows: the rejected candidates beside a path are no examples of their own.
@@ -255,4 +258,4 @@ def prm800k_solutions(path: str) -> ListedSteps:
     solutions = list(read_prm800k(path))
     if not solutions:
         raise UserError(f"{path}: no labelled solutions in it")
-    return ListedSteps(solutions)
+    return solutions

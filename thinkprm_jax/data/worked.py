@@ -75,7 +75,7 @@ class ListedSolutions:
         return stable_hash(_content(found) for found in self._solutions)
 
 
-def read_worked_solutions(path: str) -> ListedSolutions:
+def read_worked_solutions(path: str) -> list[WorkedSolution]:
     """JSON Lines with the fields `problem` and `solution`.
 
     Raises:
@@ -87,7 +87,7 @@ def read_worked_solutions(path: str) -> ListedSolutions:
     ]
     if not solutions:
         raise UserError(f"{path}: no solutions in it")
-    return ListedSolutions(solutions)
+    return solutions
 
 
 class SolutionDataset(TokenisedDataset):

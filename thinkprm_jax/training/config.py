@@ -89,8 +89,14 @@ class DataSource:
     chains: str | None = None  # a JSON, JSON Lines or parquet file, or a Hugging Face data set id
     prm800k: str | None = None  # a JSON Lines file in PRM800K's schema; it has no chains: discriminative task only
     solutions: str | None = None  # a JSON Lines file with `problem` and `solution`: solver task only
+    limit: int | None = (
+        None  # the first so many rows of a file that can be used (label efficiency); not of arithmetic
+    )
 
     def __post_init__(self) -> None:
+        at_least(1, self, "limit")
+        if self.limit is not None and self.arithmetic is not None:
+            raise ValueError("limit is for files; arithmetic has examples")
         sources = (self.arithmetic, self.chains, self.prm800k, self.solutions)
         if sum(source is not None for source in sources) != 1:
             raise ValueError("give one of arithmetic, chains, prm800k and solutions")

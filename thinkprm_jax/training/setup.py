@@ -8,9 +8,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,15 @@ from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.arithmetic import PLAIN, make_solution
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
 from thinkprm_jax.data.chains import Chain, ChainReport, read_chains
-from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder, prm800k_solutions
+from thinkprm_jax.data.discriminative import DiscriminativeDataset, ListedSteps, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
-from thinkprm_jax.data.worked import DrawnSolutions, SolutionDataset, SolutionSource, read_worked_solutions
+from thinkprm_jax.data.worked import (
+    DrawnSolutions,
+    ListedSolutions,
+    SolutionDataset,
+    SolutionSource,
+    read_worked_solutions,
+)
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
@@ -43,6 +49,8 @@ from thinkprm_jax.training.metrics import Rates
 from thinkprm_jax.training.optimizer import make_optimizer, make_schedule
 from thinkprm_jax.training.trackers import Trackers, open_trackers
 from thinkprm_jax.training.trainer import Params, Trainer, TrainState, abstract_parameters, parameters_of
+
+Row = TypeVar("Row")
 
 # Folder
 
@@ -245,7 +253,7 @@ def label_choices(recipe: TrainRecipe, tokenizer: Tokenizer) -> tuple[int, ...] 
 def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
     longest = recipe.data.buckets[-1]
     if source.prm800k is not None:
-        solutions = prm800k_solutions(source.prm800k)
+        solutions = ListedSteps(_first(prm800k_solutions(source.prm800k), source.limit, source.prm800k))
         return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name)
     report = ChainReport(name)
     if recipe.task == "solver":
@@ -265,8 +273,15 @@ def _chains(source: DataSource, report: ChainReport) -> tuple[Callable[[int], Ch
         chain = arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start, form)
         return chain, arithmetic.examples
     assert source.chains is not None
-    chains = read_chains(source.chains, report=report)
+    chains = _first(read_chains(source.chains, report=report), source.limit, source.chains)
     return listed_chains(chains), len(chains)
+
+
+def _first(rows: Sequence[Row], limit: int | None, name: str) -> list[Row]:
+    """The first ``limit`` rows; UserError where there are fewer: less data must not pass for more."""
+    if limit is not None and len(rows) < limit:
+        raise UserError(f"{name}: has {len(rows):,} rows that can be used, limit asks for {limit:,}")
+    return list(rows)[:limit]
 
 
 def _solutions(source: DataSource) -> tuple[SolutionSource, int]:
@@ -277,7 +292,7 @@ def _solutions(source: DataSource) -> tuple[SolutionSource, int]:
         arguments = ["arithmetic", arithmetic.seed, arithmetic.split]
         return DrawnSolutions(draw, arguments, arithmetic.start), arithmetic.examples
     assert source.solutions is not None
-    solutions = read_worked_solutions(source.solutions)
+    solutions = ListedSolutions(_first(read_worked_solutions(source.solutions), source.limit, source.solutions))
     return solutions, len(solutions)
 
 
