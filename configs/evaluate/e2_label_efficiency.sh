@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # E2: binary F1 by the number of training examples. First train the verifiers: ThinkPRM-14B on the first 500 of the 1K
-# chains (configs/train/r1_distill_14b_lora.yaml, data.train.chains=FILE output=runs/thinkprm_14b_500), DiscPRM-14B on
-# 1,000, 10,000, 50,000 and all 98,000 solutions of PRM800K (configs/train/disc_prm_14b.yaml, data.train.prm800k=FILE
-# output=runs/disc_prm_14b_1000 and so on; FILE: so many lines of phase 2, drawn at random), then `thinkprm export RUN
-# RUN/exported` each. The paper gives its curve as a picture only.
+# chains (configs/train/r1_distill_14b_lora.yaml, data.train.limit=500 output=runs/thinkprm_14b_500), DiscPRM-14B on
+# 1,000, 10,000, 50,000 and all 98,000 solutions of PRM800K (configs/train/disc_prm_14b.yaml, data.train.limit=1000
+# output=runs/disc_prm_14b_1000 and so on: the first ones of the file, so shuffle its lines once), then `thinkprm export
+# RUN RUN/exported` each. The paper gives its curve as a picture only.
 set -euo pipefail
 thinkprm() { command thinkprm "$@" || [ $? -eq 1 ]; } # 1: some solutions got no verdict, which is counted
 
