@@ -87,8 +87,9 @@ class ProgressBar:
         now = time.monotonic()
         if now - self._last_line >= self._plain_seconds or (self._stays and done == self._total):
             self._last_line = now
-            left = (self._total - done) * self.seconds / max(done - self._first, 1)
-            self.say(f"{self._prefix}{done}/{self._total}  {text}  ETA {_duration(left)}")
+            now_done = done - self._first  # before the first, nobody knows
+            left = _duration((self._total - done) * self.seconds / now_done) if now_done else "?"
+            self.say(f"{self._prefix}{done}/{self._total}  {text}  ETA {left}")
 
     def say(self, text: str) -> None:
         """A line on stderr, above the bar where there is one."""

@@ -13,7 +13,7 @@ import difflib
 import os
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +32,20 @@ class _Value:
     place: str  # "recipe.yaml, line 3" or "override data.seed=x"
 
 
-def load_recipe(cls: type[Recipe], path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    cls: type[Recipe],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    unused: Mapping[str, str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Recipe:
     """Reads ``path`` as a ``cls``, after replacing fields by ``overrides`` like ``optimizer.learning_rate=1e-4``.
 
+    A field may be given twice with one and the same value.
+
+    Args:
+      unused: fields that recipes of another program hold and that mean nothing here, with the reason. They are
+        dropped, and ``say`` gets one line on each.
     Raises:
       UserError: no such file, bad YAML, an unknown or missing field, a wrong type, an impossible combination.
     """
@@ -47,6 +58,10 @@ def load_recipe(cls: type[Recipe], path: str | Path, overrides: Sequence[str] = 
         raise UserError(f"recipe {tree.place}: the recipe must be a table of fields")
     for override in overrides:
         _apply_override(tree, override)
+    for name, reason in (unused or {}).items():
+        value = tree.content.pop(name, None)
+        if value is not None and say is not None:
+            say(f"recipe {value.place}: {name} is not used: {reason}")
     return _build(cls, tree, "")
 
 
@@ -147,9 +162,11 @@ def _convert(node: yaml.Node, file: str) -> _Value:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: a field's name must be a word")
-            if key.value in content:
-                raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: {key.value} is given twice")
-            content[key.value] = _convert(value, file)
+            converted = _convert(value, file)
+            if key.value in content and _bare(content[key.value]) != _bare(converted):
+                place = f"{file}, line {key.start_mark.line + 1}"
+                raise UserError(f"recipe {place}: {key.value} is given twice with different values")
+            content[key.value] = converted
             if not isinstance(value, yaml.MappingNode):
                 continue
             content[key.value] = dataclasses.replace(
@@ -162,6 +179,14 @@ def _convert(node: yaml.Node, file: str) -> _Value:
         return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
     except (yaml.YAMLError, ValueError):  # an unknown tag; a date such as 2026-13-01
         raise UserError(f"recipe {place}: {node.value!r} cannot be read as a value") from None
+
+
+def _bare(value: _Value) -> Any:
+    """The value without the places."""
+    content = value.content
+    if isinstance(content, dict):
+        return {name: _bare(item) for name, item in content.items()}
+    return [_bare(item) for item in content] if isinstance(content, list) else content
 
 
 def _apply_override(tree: _Value, override: str) -> None:

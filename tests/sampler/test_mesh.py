@@ -1,4 +1,4 @@
-"""The sampler over a mesh: the same tokens on one device and on eight (2 x 4)."""
+"""The sampler over a mesh: the same tokens on one device and on eight (2 x 4), also from shared beginnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ config = ModelConfig(
     eos_token_id=tokenizer.eos_id,
 )
 model = Decoder(config, rngs=nnx.Rngs(3))
-prompts = [[1 + i] * (5 + 9 * i) for i in range(11)]
+prompts = [[1 + i] * (5 + 9 * i) for i in range(11)] + [[30] * 40 + [31 + i] * 20 for i in range(4)]
 
 def script():
     thought = yield Think(20, stop_ids=(5,))
@@ -39,11 +39,18 @@ def script():
     return thought.ids + more.ids
 
 def run(mesh):
-    sampler = Sampler(model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh)
-    requests = [Request(p, script, temperature=float(i % 2), seed=i) for i, p in enumerate(prompts)]
+    sampler = Sampler(model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh, shelf=1600, share_from=16)
+    requests = [Request(p, script, float(i % 2), seed=i, keep="context") for i, p in enumerate(prompts)]
     results = dict(sampler.run(requests))
     values = [results[i].value for i in range(len(prompts))]
-    return values, sampler._cache.keys[0].sharding, sampler._steps.decode._cache_size()
+    again = [Request([*prompts[i], *results[i].ids], script, 1.0, seed=i) for i in (9, 2, 14, 5, 11)]
+    results = dict(sampler.run(again))
+    values += [results[i].value for i in range(len(again))]
+    assert sampler.stats.reprefilled_tokens == 0
+    moving = [getattr(sampler._steps, name)._cache_size() for name in ("decode", "park", "restore", "extend")]
+    assert min(moving) > 0
+    assert sampler._store._shelf.keys[0].sharding == sampler._store.cache.keys[0].sharding
+    return values, sampler._store.cache.keys[0].sharding, sum(moving)
 
 alone, _, programs = run(None)
 assert len(jax.devices()) == 8

@@ -72,7 +72,7 @@ class Plan:
         size = self.size
         quick = size == dataclasses.replace(SIZES["quick"], problems=size.problems, cases=size.cases)
         verifiers = [f"{name}={model}" for name, model in self.verifiers.items()]
-        named = [] if list(self.verifiers.values()) == list(VERIFIERS) else ["--verifiers", *verifiers]
+        named = [] if self.verifiers == {name: name for name in VERIFIERS} else ["--verifiers", *verifiers]
         generator = [] if self.generator == GENERATOR else ["--generator", self.generator]
         seed = ["--seed", self.seed] if self.seed else []
         numbers = ["--problems", size.problems, "--cases", size.cases]

@@ -22,7 +22,7 @@ from thinkprm_jax.evaluation.miniature_figures import (
     Findings,
 )
 from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves, draw_reliability, save_figure
-from thinkprm_jax.evaluation.report import plain_table
+from thinkprm_jax.evaluation.report import bins_of, plain_table
 from thinkprm_jax.evaluation.selection import SCORE_FIGURES, curves_by_n
 from thinkprm_jax.evaluation.selection_report import accuracy_table, difference_table
 from thinkprm_jax.evaluation.sweep import NAMES, gains_table
@@ -125,7 +125,7 @@ def save_pictures(findings: Findings, folder: Path) -> list[Path]:
     draws = {
         "accuracy_by_n": (_accuracy_panels(findings), 3),
         "verifier_compute": (_compute_panels(findings), len(MEASURES)),
-        "calibration": (_calibration_panels(findings), len(TRUTHS)),
+        "calibration": (_calibration_panels(findings), len(TRUTHS) + 1),
     }
     return [
         path
@@ -194,13 +194,23 @@ def _compute_panels(findings: Findings) -> list[Draw]:
 
 
 def _calibration_panels(findings: Findings) -> list[Draw]:
-    return [
+    """The scores of the best-of-N solutions, of one greedy chain each, by both kinds of truth; then what averaging
+    over chains makes of the scores of the cases."""
+    draws = [
         draw_reliability(
             {verifier: truths[truth].bins for verifier, truths in findings.calibration.items()},
-            title=f"scores of single solutions: correct if {TRUTHS[truth]}",
+            title=f"best-of-N, one greedy chain\ncorrect: {TRUTHS[truth]}",
         )
         for truth in TRUTHS
     ]
+    averaged = {}
+    for verifier, compute in findings.compute.items():
+        chains = [setting for setting in compute.settings if setting.line == "n"]
+        averaged |= {
+            f"{verifier}, {setting.name}": bins_of(setting.outcomes) for setting in (chains[0], chains[-1])
+        }
+    title = f"cases, mean over n chains\ncorrect: {TRUTHS['steps']}"
+    return [*draws, draw_reliability(averaged, title=title)]
 
 
 def markdown(table: Table) -> str:

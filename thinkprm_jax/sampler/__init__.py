@@ -1,6 +1,6 @@
 """The KV-cached sampler with budget-forcing hooks."""
 
-from thinkprm_jax.sampler.engine import Sampler, SamplerStats
+from thinkprm_jax.sampler.engine import Sampler
 from thinkprm_jax.sampler.request import (
     Choose,
     Completion,
@@ -12,6 +12,7 @@ from thinkprm_jax.sampler.request import (
     Think,
     Thought,
 )
+from thinkprm_jax.sampler.stats import SamplerStats
 
 __all__ = [
     "Choose", "Completion", "Force", "Mark", "Request", "Result", "Rewind", "Sampler", "SamplerStats", "Think",

@@ -15,6 +15,21 @@ def length_buckets(smallest: int, largest: int) -> tuple[int, ...]:
     return (*sizes, largest)
 
 
+def coarse_buckets(smallest: int, largest: int, factor: int) -> tuple[int, ...]:
+    """smallest, factor x, factor^2 x, ... up to ``largest``, which is always the last."""
+    sizes: list[int] = []
+    size = smallest
+    while size < largest:
+        sizes.append(size)
+        size *= factor
+    return (*sizes, largest)
+
+
+def multiple(value: int, unit: int) -> int:
+    """``value`` rounded up to a multiple of ``unit``."""
+    return -(-value // unit) * unit
+
+
 def round_up(value: int, buckets: tuple[int, ...]) -> int:
     """The smallest bucket that holds ``value``; ValueError if none does."""
     for size in buckets:

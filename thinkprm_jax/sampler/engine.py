@@ -1,58 +1,46 @@
 """Continuous batching: requests in, results out as they finish, one decode loop for every user.
 
 slots     a fixed number B; the decode shape never changes with the load
-admission free slots take waiting requests; prompts are prefilled together, equal prompts once
+admission free slots take waiting requests; of their prompts only what no row and no shelf holds is processed, once
+          for all that begin with it
 chunk     C decode steps on the device, then the host reads what each slot sampled, looks for stop texts,
           runs the scripts of the slots that stopped, and refills the free ones
 cache     allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
+shelf     beginnings of contexts that later prompts will go on from, when their rows have been taken by others
+
+Rows are contiguous, because a decode step reads them at every token; the shelf is blocks of 16 positions, because
+it is read and written once a request, and because a search keeps many contexts that differ in their last tokens
+only. A tree on the host (:mod:`thinkprm_jax.sampler.prefixes`) says which blocks make up a context: what several
+have in common stands there once. Copying between rows and blocks is moving memory; attention over blocks in place
+would cost a gather, or a kernel of its own, at every token. When the shelf is full, what was unused for longest
+goes; it is processed again if a prompt begins with it after all, and counted.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import dataclasses
 import itertools
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.sampler.buckets import length_buckets, round_up
 from thinkprm_jax.sampler.request import Choose, Completion, Request, Result, Think, Thought
-from thinkprm_jax.sampler.slot import PENDING, Slot, start_script
-from thinkprm_jax.sampler.steps import Controls, DeviceSteps, device_steps
+from thinkprm_jax.sampler.slot import PENDING, Limits, Slot, start_script
+from thinkprm_jax.sampler.stats import SamplerStats
+from thinkprm_jax.sampler.steps import ChunkOutput, Controls, DeviceSteps, device_steps
+from thinkprm_jax.sampler.store import Store
 from thinkprm_jax.text.tokenizer import Tokenizer
 
-logger = logging.getLogger(__name__)
+# Between two looks at a source of requests that has none at the moment, when no slot is busy.
+IDLE_SECONDS = 0.005
 
-# Prefill works on at most this many tokens at once: enough to fill a device, and it bounds the activations.
-PREFILL_TOKENS = 8192
-
-
-@dataclasses.dataclass
-class SamplerStats:
-    """Counters since the sampler was made."""
-
-    decode_steps: int = 0
-    slot_steps: int = 0  # decode steps x slots
-    busy_slot_steps: int = 0  # of those, the ones that fed a token
-    sampled_tokens: int = 0
-    prefilled_tokens: int = 0  # of prompts, each distinct prompt once
-    shared_tokens: int = 0  # of prompts copied from another slot
-    finished: int = 0
-
-    @property
-    def occupancy(self) -> float:
-        """Share of slot steps that fed a token."""
-        return self.busy_slot_steps / max(self.slot_steps, 1)
+_Numbered = Iterator[tuple[int, Request] | None]
 
 
 class Sampler:
@@ -66,6 +54,12 @@ class Sampler:
       chunk: decode steps between two looks of the host.
       mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor.
       cache_dtype: default the model's compute dtype.
+      shelf: positions (tokens) of the shelf, in whole blocks of 16, for requests with ``keep``; 0: none. A search
+        wants the contexts of two rounds on it: a prompt once for all its beams, and for each beam the tokens that
+        it alone has and half a block.
+      share_from: tokens; a beginning in common with another prompt that is shorter than this is processed again,
+        because copying it and going on from there costs more than it saves. One that is the whole prompt is always
+        shared. 1: no token of any common beginning is processed twice.
     Raises:
       UserError: a setting that cannot work.
     """
@@ -80,11 +74,15 @@ class Sampler:
         chunk: int = 32,
         mesh: Mesh | None = None,
         cache_dtype: str | None = None,
+        shelf: int = 0,
+        share_from: int = 64,
     ) -> None:
         if slots < 1 or chunk < 1 or max_length < 2:
             raise UserError(
                 f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
             )
+        if shelf < 0 or share_from < 1:
+            raise UserError(f"sampler: shelf={shelf} must be 0 or more, share_from={share_from} at least 1")
         if max_length > model.config.max_position_embeddings:
             raise UserError(
                 f"sampler: max_length {max_length} is above the model's "
@@ -99,18 +97,25 @@ class Sampler:
         self._config = model.config
         self._graph, self._parameters = nnx.split(model)
         self._steps: DeviceSteps = device_steps(self._graph, mesh, chunk)
-        self._cache_dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
-        # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
-        self._cache_lengths = length_buckets(128, max_length + chunk + 128)
-        self._prompt_lengths = length_buckets(min(32, max_length), max_length)
-        self._cache: KVCache | None = None
-        self._rows = [Slot() for _ in range(slots)]
+        self._limits = Limits(max_length, model.config.vocab_size)
+        self._store = Store(
+            self._steps,
+            model.config,
+            self.stats,
+            slots=slots,
+            max_length=max_length,
+            chunk=chunk,
+            dtype=jnp.dtype(cache_dtype) if cache_dtype else model.dtype,
+            shelf=shelf,
+            share_from=share_from,
+            parts=rows,
+        )
         self._running = False
 
     def use(self, model: Decoder) -> None:
         """Goes on with other weights of the same architecture, dtypes and shardings: nothing is compiled again.
 
-        What the slots still hold of earlier prompts is forgotten.
+        What the slots and the shelf still hold of earlier prompts is forgotten.
         """
         if self._running:
             raise RuntimeError("this sampler is running")
@@ -123,10 +128,19 @@ class Sampler:
         self._parameters = parameters
 
     def release(self) -> None:
-        """Lets go of the weights and the cache, so that their memory is free; :meth:`use` brings weights back."""
+        """Lets go of weights, cache and shelf, so that their memory is free; :meth:`use` brings weights back."""
         self._parameters = None
-        self._cache = None
-        self._rows = [Slot() for _ in range(self.slots)]
+        self._store.reset()
+
+    @property
+    def position_bytes(self) -> int:
+        """Device memory of one token in the cache or on the shelf."""
+        return self._store.position_bytes
+
+    @property
+    def planned_bytes(self) -> int:
+        """Device memory of the cache at its longest and of the shelf, over all devices."""
+        return self._store.planned_bytes
 
     @property
     def compilations(self) -> int:
@@ -180,11 +194,13 @@ class Sampler:
         ids = eos if isinstance(eos, tuple) else (eos,)
         return tuple(dict.fromkeys(i for i in (*ids, self.tokenizer.eos_id) if i is not None))
 
-    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
+    def run(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Result]]:
         """Runs requests; yields (index, result) as they finish.
 
         Requests are taken from the iterable as slots become free. Of a sequence, four a slot are in sight at a
-        time, and those with a larger ``size_hint`` start first.
+        time, and those with a larger ``size_hint`` start first. An iterator may give None for "nothing now": the
+        slots go on, and it is asked again after the next chunk, or soon where no slot is busy. Indices count
+        requests only.
 
         A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
         exception of a script or KeyboardInterrupt frees all slots and leaves the sampler usable.
@@ -192,176 +208,119 @@ class Sampler:
         if self._running:
             raise RuntimeError("this sampler is already running; make another for nested use")
         self._running = True
-        waiting = enumerate(requests)
+        waiting: _Numbered = _numbered(requests)
         if isinstance(requests, Sequence):
-            waiting = _by_size(waiting, 4 * self.slots)
+            waiting = _by_size(enumerate(requests), 4 * self.slots)
         try:
             while True:
-                yield from self._admit(waiting)
-                if not any(slot.busy for slot in self._rows):
+                ended = yield from self._admit(waiting)
+                if any(slot.busy for slot in self._store.slots):
+                    yield from self._chunk()
+                elif ended:
                     return
-                yield from self._chunk()
+                else:
+                    time.sleep(IDLE_SECONDS)
         finally:
             self._running = False
             self._release_all()
 
     def _release_all(self) -> None:
-        rows = self._rows
-        if self._cache is None:  # interrupted where it had been taken: what the rows held is gone
-            self._rows = [Slot() for _ in range(self.slots)]
+        slots = self._store.slots
+        self._store.recover()
         with contextlib.ExitStack() as stack:  # all of them, even where a script fails to close
-            for slot in rows:
+            stack.callback(self._store.park)
+            for slot in slots:
                 stack.callback(slot.release)
 
-    def _take_cache(self) -> KVCache:
-        """The cache, for a call it is donated to; there is none until the result of the call is put back."""
-        cache, self._cache = self._cache, None
-        assert cache is not None
-        return cache
+    def _admit(self, waiting: _Numbered) -> Generator[tuple[int, Result], None, bool]:
+        """Fills free slots from ``waiting`` and brings their prompts into the cache.
 
-    def _admit(self, waiting: Iterator[tuple[int, Request]]) -> Iterator[tuple[int, Result]]:
-        """Fills free slots from ``waiting`` and brings their prompts into the cache."""
+        Returns: whether ``waiting`` has ended.
+        """
+        store = self._store
+        store.park()
         admitted: list[Slot] = []
-        free = collections.deque(slot for slot in self._rows if not slot.busy)
+        free = [slot for slot in store.slots if not slot.busy]
+        ended = False
         while free:
-            index, request = next(waiting, (-1, None))
-            if request is None:
+            item = next(waiting, _END)
+            if item is None or item is _END:
+                ended = item is _END
                 break
+            index, request = item
             try:
-                request.validate(self.max_length, self._config.vocab_size)
+                request.validate(self._limits.max_length, self._limits.vocab_size)
             except RequestError as error:
                 self.stats.finished += 1
                 yield index, Result(error=error)
                 continue
-            # A slot that already holds this prompt needs no work at all.
-            prefix = list(request.prompt[:-1])
-            slot = next((s for s in free if s.holds(prefix)), min(free, key=lambda s: s.fed))
-            free.remove(slot)
-            slot.occupy(request, index, start_script(request))
-            result = slot.advance(None, self.tokenizer, self.max_length)
-            if result is not None:  # a script that never needed the device
+            prompt = [int(token) for token in request.prompt]
+            slot, kept = store.choose(free, prompt)
+            slot.occupy(request, prompt, index, start_script(request), kept)
+            result = slot.advance(None, self.tokenizer, self._limits)
+            if result is None:
+                free.remove(slot)
+                admitted.append(slot)
+            else:  # a script that never needed the device
                 slot.release()
-                free.append(slot)
                 self.stats.finished += 1
                 yield index, result
-            elif slot.filled:
-                self.stats.shared_tokens += len(prefix)
-            else:
-                admitted.append(slot)
         if admitted:
-            self._fill(admitted)
-
-    def _fill(self, admitted: list[Slot]) -> None:
-        """Brings prompts of ``admitted`` slots into the cache, copied from a row that has it or prefilled."""
-        by_prompt: dict[tuple[int, ...], list[Slot]] = {}
-        copies: dict[Slot, Slot] = {}  # to, from
-        others = [slot for slot in self._rows if slot.filled]
-        for slot in admitted:
-            prefix = list(slot.request.prompt[:-1])
-            holder = next((s for s in others if s.holds(prefix)), None)
-            if holder is not None:
-                copies[slot] = holder
-                self.stats.shared_tokens += len(prefix)
-            else:
-                by_prompt.setdefault(tuple(prefix), []).append(slot)
-        self._reserve(max(slot.fed for slot in self._rows))
-        if copies:
-            pairs = self._pairs([(self._rows.index(holder), slot) for slot, holder in copies.items()])
-            self._cache = self._steps.copy_rows(self._take_cache(), *pairs)
-            for slot in copies:
-                slot.filled = True
-        prompts = sorted(by_prompt, key=len)
-        while prompts:
-            length = round_up(len(prompts[-1]), self._prompt_lengths)
-            rows = self._prefill_rows(len(prompts), length)
-            group, prompts = prompts[-rows:], prompts[:-rows]
-            self._prefill(group, rows, length, by_prompt)
-
-    def _prefill_rows(self, wanted: int, length: int) -> int:
-        """Rows of a prefill: 1, 4, 16, ... such that more than half are wanted, within PREFILL_TOKENS."""
-        rows = 1
-        while rows * 2 < wanted and rows * 4 * length <= PREFILL_TOKENS:
-            rows *= 4
-        return rows
-
-    def _prefill(
-        self,
-        group: list[tuple[int, ...]],
-        rows: int,
-        length: int,
-        by_prompt: dict[tuple[int, ...], list[Slot]],
-    ) -> None:
-        tokens = np.zeros((rows, length), np.int32)
-        pairs: list[tuple[int, Slot]] = []
-        for row, prompt in enumerate(group):
-            tokens[row, : len(prompt)] = prompt
-            slots = by_prompt[prompt]
-            pairs.extend((row, slot) for slot in slots)
-            self.stats.prefilled_tokens += len(prompt)
-            self.stats.shared_tokens += len(prompt) * (len(slots) - 1)
-        self._reserve(length)
-        prefilled = self._steps.prefill(self._parameters, tokens)
-        self._cache = self._steps.insert(self._take_cache(), prefilled, *self._pairs(pairs))
-        for _, slot in pairs:
-            slot.filled = True
-
-    def _pairs(self, pairs: list[tuple[int, Slot]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(source rows, numbers of the target slots, how many of them count), padded to B."""
-        sources, targets = np.zeros((2, self.slots), np.int32)
-        for i, (source, slot) in enumerate(pairs):
-            sources[i], targets[i] = source, self._rows.index(slot)
-        return sources, targets, np.asarray(len(pairs), np.int32)
-
-    def _reserve(self, positions: int, shrink: bool = False) -> None:
-        """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
-        length = round_up(positions, self._cache_lengths)
-        if self._cache is None:
-            sharding = self._steps.cache_sharding(self._config, self.slots)
-            self._cache = KVCache.zeros(self._config, self.slots, length, self.chunk, self._cache_dtype, sharding)
-        elif length > self._cache.length or (shrink and length < self._cache.length):
-            logger.debug("cache: %d -> %d positions", self._cache.length, length)
-            self._cache = self._take_cache().resized(length)
-            for slot in self._rows:
-                if slot.fed > length:  # a free row: its tail is gone
-                    slot.cut(length)
+            store.fill(self._parameters, admitted)
+        return ended
 
     def _chunk(self) -> Iterator[tuple[int, Result]]:
         """One chunk on the device, then what the scripts make of it."""
-        longest = max(slot.fed for slot in self._rows if slot.busy)
-        self._reserve(longest + self.chunk, shrink=True)
+        store = self._store
+        longest = max(slot.fed for slot in store.slots if slot.busy)
+        store.reserve(longest + self.chunk, shrink=True)
         controls = self._controls()
-        cache, output = self._steps.decode(self._parameters, self._take_cache(), controls)
+        cache, output = self._steps.decode(self._parameters, store.take_cache(), controls)
         output = jax.device_get(output)  # an error of the device appears here
-        self._cache = cache
+        store.cache = cache
         self.stats.decode_steps += int(output.steps)
         self.stats.slot_steps += int(output.steps) * self.slots
-        self.stats.busy_slot_steps += int(output.fed.sum())
-        for row, slot in enumerate(self._rows):
+        for row, slot in enumerate(store.slots):
             if not slot.busy:
                 continue
-            count = int(output.counts[row])
-            self.stats.sampled_tokens += count
-            outcome = slot.absorb(
-                output.tokens[row, :count],
-                output.logprobs[row, :count],
-                output.watched[row],
-                int(output.fed[row]),
-                not output.active[row],
-                self.tokenizer,
-            )
+            outcome = self._absorb(slot, row, output)
             if outcome is PENDING:
                 continue
-            result = slot.advance(outcome, self.tokenizer, self.max_length)
+            result = slot.advance(outcome, self.tokenizer, self._limits)
             if result is not None:
                 index = slot.index
-                slot.release()
+                store.retire(slot)
                 self.stats.finished += 1
                 yield index, result
+
+    def _absorb(self, slot: Slot, row: int, output: ChunkOutput) -> object:
+        """Counts what a chunk did for a slot, and tells the slot. Returns: as :meth:`Slot.absorb`."""
+        count, fed = int(output.counts[row]), int(output.fed[row])
+        given = min(fed, len(slot.context) - slot.fed)  # the others were sampled by this very chunk
+        again = max(min(slot.processed - slot.fed, given), 0)
+        of_prompt = max(min(slot.wanted - slot.fed, given), 0)
+        stats, again_of_prompt = self.stats, min(again, of_prompt)
+        stats.busy_slot_steps += fed
+        stats.sampled_tokens += count
+        stats.fed_samples += fed - given
+        stats.prefilled_tokens += of_prompt - again_of_prompt
+        stats.reprefilled_tokens += again_of_prompt
+        stats.forced_tokens += given - of_prompt - (again - again_of_prompt)
+        stats.refed_tokens += again - again_of_prompt
+        slot.processed = max(slot.processed, slot.fed + fed)
+        return slot.absorb(
+            output.tokens[row, :count],
+            output.logprobs[row, :count],
+            output.watched[row],
+            fed,
+            not output.active[row],
+            self.tokenizer,
+        )
 
     def _controls(self) -> Controls:
         controls = Controls.zeros(self.slots, self.chunk)
         busy = 0
-        for row, slot in enumerate(self._rows):
+        for row, slot in enumerate(self._store.slots):
             if not slot.busy:
                 continue
             busy += 1
@@ -386,7 +345,17 @@ class Sampler:
         return controls
 
 
-def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tuple[int, Request]]:
+_END = object()
+
+
+def _numbered(requests: Iterable[Request | None]) -> _Numbered:
+    """Requests with their numbers; None, which is none, as it comes."""
+    count = itertools.count()
+    for request in requests:
+        yield None if request is None else (next(count), request)
+
+
+def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> _Numbered:
     """Takes ``ahead`` requests at a time and gives the larger ones first.
 
     A long request that starts last keeps one slot busy while all the others stand empty. Within a window nothing

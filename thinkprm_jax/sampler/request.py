@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -34,6 +34,9 @@ class Think:
     What stopped the generation is taken back: it stands neither in the context nor in the outcome. Of several stop
     texts the one that is complete first counts. A stop text that begins inside a token breaks that token; the part
     before it is put back as plain text, which may be more tokens than one.
+
+    With ``keep_stop`` it stays instead: the stop id, or every token through the one that completes the stop text
+    (with whatever else that token holds). The ids are then exactly what was sampled, and can be gone on from.
     """
 
     max_tokens: int
@@ -41,6 +44,7 @@ class Think:
     stop_texts: tuple[str, ...] = ()
     watch: tuple[int, ...] = ()  # ids whose log-probabilities are recorded at every generated position
     reserve: int = 0  # positions kept free for what the script forces later; a broken token may take some of them
+    keep_stop: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +84,11 @@ Phase = Think | Force | Choose | Mark | Rewind
 
 @dataclasses.dataclass(frozen=True)
 class Thought:
-    """What a :class:`Think` phase generated, the stop excluded.
+    """What a :class:`Think` phase generated, the stop excluded unless ``keep_stop``.
 
     Attributes:
-      ids: the n generated ids (and, at the end, those of a broken token's remainder).
+      ids: the n generated ids (and, at the end, those of a broken token's remainder), with ``keep_stop`` also the
+        ones that stopped it.
       text: their text.
       logprobs: float32 [n], log-probability of each id under the float32 logits at temperature 1; NaN for the
         remainder of a broken token, which was not sampled.
@@ -100,6 +105,7 @@ class Thought:
     stop: int | str | None = None
 
 
+Keep = Literal["", "prompt", "context"]
 Script = Callable[[], Generator[Phase, Any, Any]]
 
 
@@ -108,6 +114,11 @@ class Request:
     """One prompt and its script; the sampling settings hold for all its Think phases.
 
     A token depends on the prompt, the script, ``seed`` and its position, and on nothing else.
+
+    ``keep`` says what a later prompt will begin with: "prompt" this request's prompt, "context" its whole context
+    as it ends. That is put on the sampler's shelf, if it has one; what stands in a slot's row is shared without,
+    but only for as long as no other request takes that row. A prompt shares what it has in common with such a
+    context token by token, so go on from ``[*prompt, *result.ids]``, not from text that is encoded again.
     """
 
     prompt: Sequence[int]
@@ -117,6 +128,7 @@ class Request:
     top_k: int = 0  # 0: off
     seed: int = 0  # any integer; its low 64 bits count
     size_hint: int = 0  # expected tokens, roughly; of a sequence of requests, larger ones start first
+    keep: Keep = ""
 
     def validate(self, max_length: int, vocab_size: int | None = None) -> None:
         """RequestError where this request can never run under ``max_length`` on a model of that vocabulary."""
@@ -132,6 +144,8 @@ class Request:
             raise RequestError(f"top_p is {self.top_p}, it must lie in (0, 1]")
         if self.top_k < 0:
             raise RequestError(f"top_k is {self.top_k}, it must be 0 (off) or more")
+        if self.keep not in get_args(Keep):
+            raise RequestError(f'keep is {self.keep!r}, it must be "", "prompt" or "context"')
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from thinkprm_jax.errors import RequestError
+from thinkprm_jax.sampler.prefixes import common_length
 from thinkprm_jax.sampler.request import (
     MAX_STOP_IDS,
     MAX_WATCHED,
@@ -27,20 +28,32 @@ from thinkprm_jax.sampler.request import (
 from thinkprm_jax.text.tokenizer import Tokenizer
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What no script may exceed."""
+
+    max_length: int  # tokens of a context
+    vocab_size: int  # ids lie below it
+
+
 @dataclasses.dataclass(eq=False)
 class Slot:
     """One row of the cache and whoever occupies it.
 
     Attributes:
       context: all token ids of the occupant, prompt first; kept after it leaves, for as long as its keys and
-        values stand in the cache, so that an equal prompt can be copied from here.
+        values stand in the cache, so that a prompt with the same beginning can be copied from here.
       fed: how many of them are in the cache. The rest are fed by the next chunks.
-      filled: False from the occupant's arrival until its prompt, which ``fed`` counts already, is in the cache.
+      wanted: how many of them, the prompt's but for its last, are prefilled where nothing better is possible.
+      processed: how many of them have gone through the layers at this place, in this row or elsewhere.
+      to_park: of a row whose occupant has left, how many tokens of the context go on the shelf.
     """
 
     context: list[int] = dataclasses.field(default_factory=list)
     fed: int = 0
-    filled: bool = True
+    wanted: int = 0
+    processed: int = 0
+    to_park: int = 0
     request: Request | None = None
     index: int = -1
     script: Generator[Phase, Any, Any] | None = None
@@ -58,30 +71,37 @@ class Slot:
     def busy(self) -> bool:
         return self.request is not None
 
-    def holds(self, prompt: list[int]) -> bool:
-        """Whether keys and values of all of ``prompt`` stand in this row."""
-        return self.fed >= len(prompt) and self.context[: len(prompt)] == prompt
+    def common(self, tokens: list[int]) -> int:
+        """How many tokens, from the first on, the row has in common with ``tokens``."""
+        return min(common_length(self.context, tokens), self.fed)
 
-    def occupy(self, request: Request, index: int, script: Generator[Phase, Any, Any]) -> None:
-        """Takes the slot; the prompt's last token is always fed by a decode step, the others must be filled in
-        unless the row holds them."""
-        self.filled = self.holds(list(request.prompt[:-1]))
+    def occupy(
+        self, request: Request, prompt: list[int], index: int, script: Generator[Phase, Any, Any], kept: int
+    ) -> None:
+        """Takes the slot for a prompt of which the row holds the first ``kept`` tokens. The prompt's last token is
+        always fed by a decode step, because its logits are needed."""
         self.request, self.index, self.script = request, index, script
-        self.context = list(request.prompt)
-        self.fed = len(self.context) - 1
+        self.context, self.fed = prompt, kept
+        self.wanted = len(prompt) - 1
         self.phase, self.sampled = None, 0
+        self.processed = self.to_park = 0
+
+    def finish(self) -> None:
+        """Frees the slot of an occupant that is done; the row may still have to be parked."""
+        assert self.request is not None
+        wanted = {"": 0, "prompt": len(self.request.prompt), "context": len(self.context)}[self.request.keep]
+        self.to_park = min(wanted, self.fed)
+        self.release()
 
     def release(self) -> None:
         """Frees the slot; the row's keys and values stay valid for ``context[:fed]``."""
         script = self.script
         self.request = self.script = self.phase = None
-        self.fed = self.fed if self.filled else 0
-        self.filled = True
         del self.context[self.fed :]
         if script is not None:
             script.close()
 
-    def advance(self, outcome: Any, tokenizer: Tokenizer, max_length: int) -> Result | None:
+    def advance(self, outcome: Any, tokenizer: Tokenizer, limits: Limits) -> Result | None:
         """Sends ``outcome`` to the script and carries out its phases up to one that needs the device.
 
         Returns: the result if the script ended.
@@ -93,7 +113,7 @@ class Slot:
                 phase = send(outcome)
                 send = self.script.send
                 try:
-                    outcome = self._carry_out(phase, tokenizer, max_length)
+                    outcome = self._carry_out(phase, tokenizer, limits)
                 except RequestError as error:
                     send, outcome = self.script.throw, error
                     continue
@@ -104,13 +124,14 @@ class Slot:
         except RequestError as error:
             return self._result(error=error)
 
-    def _carry_out(self, phase: Phase, tokenizer: Tokenizer, max_length: int) -> Any:
+    def _carry_out(self, phase: Phase, tokenizer: Tokenizer, limits: Limits) -> Any:
         match phase:
             case Force(ids):
-                if len(self.context) + len(ids) > max_length:
+                _check_ids(ids, "Force.ids", limits.vocab_size)
+                if len(self.context) + len(ids) > limits.max_length:
                     raise RequestError(
                         f"{len(ids)} forced tokens do not fit behind {len(self.context)}: "
-                        f"max_length is {max_length}"
+                        f"max_length is {limits.max_length}"
                     )
                 self.context.extend(ids)
                 return None
@@ -122,13 +143,14 @@ class Slot:
                 self.cut(mark)
                 return None
             case Choose(ids):
-                _check_ids(ids, "Choose")
+                _check_ids(ids, "Choose.ids", limits.vocab_size, MAX_WATCHED)
                 self._begin(phase, budget=0, limit="length")
                 return _DEVICE
             case Think():
-                _check_ids(phase.watch, "Think.watch")
-                _check_stops(phase)
-                room = max(max_length - phase.reserve - len(self.context), 0)
+                _check_ids(phase.watch, "Think.watch", limits.vocab_size, MAX_WATCHED)
+                _check_ids(phase.stop_ids, "Think.stop_ids", limits.vocab_size, MAX_STOP_IDS)
+                _check_stop_texts(phase)
+                room = max(limits.max_length - phase.reserve - len(self.context), 0)
                 budget = min(phase.max_tokens, room)
                 self._begin(phase, budget, "context" if room < phase.max_tokens else "length")
                 return _DEVICE if budget > 0 else self._thought(tokenizer, self.limit, None)
@@ -145,7 +167,8 @@ class Slot:
     def cut(self, length: int) -> None:
         """Cuts the context back; what the cache holds beyond is never read."""
         del self.context[length:]
-        self.fed = min(self.fed, length)
+        self.fed, self.wanted = min(self.fed, length), min(self.wanted, length - 1)
+        self.processed, self.to_park = min(self.processed, length), min(self.to_park, length)
 
     def absorb(
         self, tokens: np.ndarray, logprobs: np.ndarray, watched: np.ndarray, fed: int, paused: bool,
@@ -164,13 +187,14 @@ class Slot:
         assert isinstance(self.phase, Think)
         self.budget -= len(tokens)
         stop = int(tokens[-1]) if paused and len(tokens) and int(tokens[-1]) in self.phase.stop_ids else None
-        kept = len(tokens) - (stop is not None)
-        self.sampled += kept
+        free = len(tokens) - (stop is not None)
+        kept = len(tokens) if self.phase.keep_stop else free
+        self.sampled += free
         self.context.extend(tokens[:kept].tolist())
         self.logprobs.extend(logprobs[:kept].tolist())
         width = len(self.phase.watch)
         self.watched.extend(watched[:kept, :width].copy())
-        found = self._find_stop_text(tokens[:kept], tokenizer)
+        found = self._find_stop_text(tokens[:free], tokenizer)
         if found is not None:
             return self._thought(tokenizer, "stop_text", found)
         if stop is not None:
@@ -179,7 +203,8 @@ class Slot:
         return self._thought(tokenizer, self.limit, None) if paused else PENDING
 
     def _find_stop_text(self, tokens: np.ndarray, tokenizer: Tokenizer) -> str | None:
-        """The stop text that is complete first in the phase's text; cuts the context to before it."""
+        """The stop text that is complete first in the phase's text; cuts the context to before it (or, to keep it,
+        behind the token that completes it)."""
         assert isinstance(self.phase, Think)
         stops = [text.encode() for text in self.phase.stop_texts]
         if not stops:
@@ -196,6 +221,10 @@ class Slot:
         # must not matter, nor what it sampled behind the stop.
         last, at, stop = min((bisect.bisect_left(self.ends, at + len(stop)), at, stop) for at, stop in hits)
         self.sampled -= len(self.ends) - (last + 1)
+        if self.phase.keep_stop:
+            self.cut(self.phase_start + last + 1)
+            del self.logprobs[last + 1 :], self.watched[last + 1 :]
+            return stop.decode()
         keep = bisect.bisect_right(self.ends, at)
         while keep and self.text[self.ends[keep - 1]] & 0xC0 == 0x80:  # the next token begins inside a character
             keep -= 1
@@ -238,14 +267,14 @@ def start_script(request: Request) -> Generator[Phase, Any, Any]:
     return script
 
 
-def _check_ids(ids: tuple[int, ...], what: str) -> None:
-    if len(ids) > MAX_WATCHED:
-        raise RequestError(f"{what} names {len(ids)} ids, at most {MAX_WATCHED} are supported")
+def _check_ids(ids: tuple[int, ...], what: str, vocab_size: int, most: int | None = None) -> None:
+    if most is not None and len(ids) > most:
+        raise RequestError(f"{what} names {len(ids)} ids, at most {most} are supported")
+    if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
+        raise RequestError(f"{what} has ids outside the model's vocabulary of {vocab_size}")
 
 
-def _check_stops(phase: Think) -> None:
-    if len(phase.stop_ids) > MAX_STOP_IDS:
-        raise RequestError(f"{len(phase.stop_ids)} stop ids, at most {MAX_STOP_IDS} are supported")
+def _check_stop_texts(phase: Think) -> None:
     for text in phase.stop_texts:
         try:
             empty = not text.encode()

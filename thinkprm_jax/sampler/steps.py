@@ -1,12 +1,19 @@
 """The device side of the sampler: pure functions over parameters, cache and per-slot controls, jitted per shape.
 
     prefill   prompts of one length bucket -> keys and values            one compilation per (rows, length)
+    take      beginnings of cache rows, for extend                       one per (rows, beginning, cache length)
+    extend    tokens behind such beginnings -> keys and values           one per (rows, length, beginning)
     insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)
     copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
+    park      cache rows -> blocks of the shelf                          one per cache length
+    restore   blocks of the shelf -> cache rows                          one per cache length
     decode    up to `chunk` tokens for every slot                        one per cache length
 
-The cache is donated everywhere, so there is one of it. The controls are small host arrays sent whole with every
-chunk: the host owns the state of a slot, the device only its keys and values.
+Only prefill, extend and decode run the model and take long to compile; the others move memory. That is why extend
+gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
+
+The cache and the shelf are donated everywhere, so there is one of each. The controls are small host arrays sent
+whole with every chunk: the host owns the state of a slot, the device only its keys and values.
 """
 
 from __future__ import annotations
@@ -21,9 +28,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thinkprm_jax.mesh import axis_counts, partition_spec
-from thinkprm_jax.model.cache import KVCache, map_bits, settle
+from thinkprm_jax.mesh import partition_spec
+from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits, settle
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler.prefixes import BLOCK
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
 
@@ -98,20 +106,25 @@ class DeviceSteps:
         self._mesh = mesh
         self._chunk = chunk
         self.prefill = jax.jit(self._prefill)
+        self.take = jax.jit(self._take, static_argnums=2)
+        self.extend = jax.jit(self._extend)
         self.insert = jax.jit(self._insert, donate_argnums=0)
         self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
+        self.park = jax.jit(self._park, donate_argnums=0)
+        self.restore = jax.jit(self._restore, donate_argnums=0)
         self.decode = jax.jit(self._decode, donate_argnums=1)
 
     def compilations(self) -> int:
-        """How many programs have been compiled so far; inserts and copies count for all models of the process."""
-        jitted = (self.prefill, self.insert, self.copy_rows, self.decode)
-        return sum(function._cache_size() for function in jitted)
+        """How many programs have been compiled so far; takes, inserts and copies count for all models of the
+        process."""
+        moving = (self.take, self.insert, self.copy_rows, self.park, self.restore)
+        return sum(function._cache_size() for function in (self.prefill, self.extend, self.decode, *moving))
 
-    def cache_sharding(self, config: Any, slots: int) -> NamedSharding | None:
-        """Slots over data and fsdp, KV heads over tensor (copied where there are too few)."""
+    def cache_sharding(self, batch: int, kv_heads: int) -> NamedSharding | None:
+        """Slots (or blocks of the shelf) over data and fsdp, KV heads over tensor (copied where too few)."""
         if self._mesh is None:
             return None
-        counts = {**axis_counts(config), "batch": slots}
+        counts = {"batch": batch, "kv_heads": kv_heads}
         spec = list(partition_spec(self._mesh, ("batch", "kv_heads"), counts))
         while spec and spec[-1] is None:  # as XLA writes it: jit takes P(x) and P(x, None) for two shardings
             spec.pop()
@@ -120,8 +133,8 @@ class DeviceSteps:
     def _model(self, parameters: nnx.State) -> Decoder:
         return nnx.merge(self._graphdef, parameters)
 
-    def _keep_sharding(self, config: Any, cache: KVCache) -> KVCache:
-        sharding = self.cache_sharding(config, cache.batch)
+    def _keep_sharding(self, cache: KVCache) -> KVCache:
+        sharding = self.cache_sharding(*cache.keys[0].shape[:2])
         if sharding is None:
             return cache
         return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, sharding), cache)
@@ -130,16 +143,50 @@ class DeviceSteps:
         """tokens int [R, T], right padded -> keys and values of every position (padding's are never read)."""
         return self._model(parameters).prefill(tokens)
 
+    def _extend(self, parameters: nnx.State, tokens: jax.Array, lengths: jax.Array, prefix: KVCache) -> KVCache:
+        """tokens int [R, T], right padded, behind lengths[r] positions of prefix row r -> keys and values."""
+        return self._model(parameters).extend(tokens, lengths, prefix)
+
+    @staticmethod
+    def _take(cache: KVCache, rows: jax.Array, length: int) -> KVCache:
+        """The first ``length`` positions of cache rows int [R]; zeros where the cache is shorter."""
+
+        def all_rows(x: jax.Array) -> jax.Array:
+            kept = min(length, x.shape[POSITIONS])
+            shape = (1, x.shape[1], kept, x.shape[3])
+            taken = jax.vmap(lambda row: jax.lax.dynamic_slice(x, (row, 0, 0, 0), shape)[0])(rows)
+            return jnp.pad(taken, ((0, 0), (0, 0), (0, length - kept), (0, 0)))
+
+        return dataclasses.replace(map_bits(all_rows, cache), steps=0)
+
     @staticmethod
     def _insert(
-        cache: KVCache, rows: KVCache, sources: jax.Array, targets: jax.Array, count: jax.Array
+        cache: KVCache,
+        rows: KVCache,
+        sources: jax.Array,
+        targets: jax.Array,
+        places: jax.Array,
+        count: jax.Array,
     ) -> KVCache:
-        """Writes prefilled row sources[i] to cache row targets[i], for i < count."""
+        """Writes prefilled row sources[i] to cache row targets[i] from position places[i] on, for i < count.
+
+        Padding that would stand behind the cache's end is left out.
+        """
 
         def all_rows(old: jax.Array, new: jax.Array) -> jax.Array:
+            _, heads, length, width = new.shape
+            last = old.shape[POSITIONS] - length
+
             def write(i: jax.Array, old: jax.Array) -> jax.Array:
+                begin = jnp.minimum(places[i], last)
+                late = places[i] - begin  # so many positions too early, and as much padding cut
                 row = jax.lax.dynamic_slice_in_dim(new, sources[i], 1)
-                return jax.lax.dynamic_update_slice(old, row, (targets[i], 0, 0, 0))
+                here = jax.lax.dynamic_slice(old, (targets[i], 0, begin, 0), (1, heads, length, width))
+                index = jax.lax.broadcasted_iota(jnp.int32, here.shape, POSITIONS)
+                row = jnp.concatenate([row, row], axis=POSITIONS)  # rolled by a slice
+                row = jax.lax.dynamic_slice_in_dim(row, length - late, length, axis=POSITIONS)
+                row = jnp.where(index < late, here, row)
+                return jax.lax.dynamic_update_slice(old, row, (targets[i], 0, begin, 0))
 
             return jax.lax.fori_loop(0, count, write, old)
 
@@ -157,6 +204,43 @@ class DeviceSteps:
             return jax.lax.fori_loop(0, count, write, old)
 
         return map_bits(all_rows, cache)
+
+    def _park(
+        self, shelf: KVCache, cache: KVCache, rows: jax.Array, blocks: jax.Array, count: jax.Array
+    ) -> KVCache:
+        """Writes block j of cache row rows[i] to shelf block blocks[i, j], for i < count; not where that is none.
+
+        Args:
+          shelf: P blocks, [P, K, BLOCK, h] a layer. blocks: int [B, S / BLOCK], P: none.
+        """
+        length = cache.length
+
+        def all_rows(shelf: jax.Array, cache: jax.Array) -> jax.Array:
+            _, heads, _, width = shelf.shape
+
+            def write(i: jax.Array, shelf: jax.Array) -> jax.Array:
+                row = jax.lax.dynamic_index_in_dim(cache, rows[i], keepdims=False)[:, :length]
+                row = row.reshape(heads, length // BLOCK, BLOCK, width).swapaxes(0, 1)
+                return shelf.at[blocks[i]].set(row, mode="drop")
+
+            return jax.lax.fori_loop(0, count, write, shelf)
+
+        return self._keep_sharding(map_bits(all_rows, shelf, cache))
+
+    def _restore(
+        self, cache: KVCache, shelf: KVCache, blocks: jax.Array, targets: jax.Array, count: jax.Array
+    ) -> KVCache:
+        """Fills cache row targets[i] with shelf blocks blocks[i], int [B, S / BLOCK], for i < count."""
+        length = cache.length
+
+        def all_rows(old: jax.Array, shelf: jax.Array) -> jax.Array:
+            def write(i: jax.Array, old: jax.Array) -> jax.Array:
+                row = shelf[blocks[i]].swapaxes(0, 1).reshape(1, old.shape[1], length, old.shape[3])
+                return jax.lax.dynamic_update_slice(old, row, (targets[i], 0, 0, 0))
+
+            return jax.lax.fori_loop(0, count, write, old)
+
+        return self._keep_sharding(map_bits(all_rows, cache, shelf))
 
     def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
         """Up to C steps for all slots; a slot feeds its pending tokens, then samples until it must stop."""
@@ -220,7 +304,7 @@ class DeviceSteps:
         first = jnp.asarray(controls.pending)[:, 0]
         _, cache, output = jax.lax.while_loop(wanted, step, (first, cache, start))
         cache = settle(cache, lengths, output.fed)
-        return self._keep_sharding(model.config, cache), output
+        return self._keep_sharding(cache), output
 
 
 def _put(array: jax.Array, rows: jax.Array, columns: jax.Array, new: jax.Array, where: jax.Array) -> jax.Array:

@@ -1,0 +1,191 @@
+"""`thinkprm miniature`: the paper's questions about search and verifier compute, asked of the bundled models.
+
+    solutions/           the solver's solutions of held-out problems of the arithmetic task
+    best_of_n/           the same solutions judged by each verifier
+    beam_search/, dvts/  searches that each verifier guides
+    verifier_compute/    solutions of other problems, judged with 1 to 8 chains and with 1 to 4 rounds
+
+Each is an ordinary run of `thinkprm search` or `thinkprm evaluate`; what they found together is in results.md,
+results.json and the pictures. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thinkprm_jax import program
+from thinkprm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from thinkprm_jax.evaluation.miniature import Plan, Size
+    from thinkprm_jax.evaluation.miniature_clock import StageClock
+    from thinkprm_jax.evaluation.miniature_figures import Findings
+    from thinkprm_jax.evaluation.miniature_stages import Stage
+
+ABOUT = """\
+Asks the questions of the ThinkPRM paper that need no training of small models on a synthetic task: accuracy
+against N for best-of-N, beam search and DVTS; verifier compute, chains against rounds; calibration. Everything
+comes with its 95% interval and its n. docs/miniature.md says what each part asks."""
+MORE = """\
+It takes under half an hour on two CPU cores, --quick two minutes. A run that was stopped goes on from where it
+was; with more --problems or --cases it goes on from what there is. Exit status: 0 done; 1 some solutions got no
+verdict (they count as wrong); 2 bad usage."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    from thinkprm_jax.compilation import enable_compilation_cache
+    from thinkprm_jax.evaluation.miniature_clock import StageClock
+    from thinkprm_jax.evaluation.miniature_figures import read_findings
+    from thinkprm_jax.evaluation.miniature_stages import plan_stages
+
+    plan = make_plan(options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
+    enable_compilation_cache()
+    stages = plan_stages(plan)
+    clock = StageClock(plan.folder / "stages.json", stages, say)
+    status = 0
+    for stage in stages:
+        with clock.running(stage):
+            status = max(status, stage.run())
+
+    say(f"reading {len(stages)} runs: figures, intervals, pictures")
+    findings = read_findings(plan, stages)
+    write(findings, plan, stages, clock)
+    show(findings, plan, clock)
+    return status
+
+
+def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageClock) -> None:
+    """results.json, results.md and the pictures."""
+    from thinkprm_jax.evaluation.miniature_figures import figures_of
+    from thinkprm_jax.evaluation.miniature_report import page, save_pictures
+    from thinkprm_jax.evaluation.output import replace_file
+
+    results = {
+        "command": plan.command,
+        "generator": plan.generator,
+        "verifiers": plan.verifiers,
+        "seed": plan.seed,
+        "size": dataclasses.asdict(plan.size),
+        "machine": machine(),
+        "seconds": round(clock.seconds, 1),
+        "stages": clock.as_rows(),
+        "figures": [figure.as_dict(plan.seed) for figure in figures_of(findings, plan, stages)],
+    }
+    replace_file(plan.folder / "results.json", json.dumps(results, indent=2) + "\n")
+    save_pictures(findings, plan.folder)
+    text = page(findings, about(plan, clock), clock.table(fancy=False))
+    replace_file(plan.folder / "results.md", text)
+
+
+def about(plan: Plan, clock: StageClock) -> list[str]:
+    """What a reader must know before the figures."""
+    from thinkprm_jax.evaluation.miniature import SPLIT, VERIFIERS
+    from thinkprm_jax.evaluation.miniature_clock import duration
+
+    size = plan.size
+    searched = f"{size.problems:,} problems are searched"
+    judged = f"{size.cases:,} solutions of others are judged for verifier compute"
+    return [
+        f"`{plan.command}`",
+        f"{duration(clock.seconds)} minutes on {machine()}",
+        f"task: arithmetic, split `{SPLIT}` (kept out of training), seed {plan.seed}; {searched}, {judged}",
+        f"solver: `{plan.generator}`, temperature 0.8",
+        *(f"verifier `{name}`: {VERIFIERS.get(model, model)}" for name, model in plan.verifiers.items()),
+        "intervals: 95%, bootstrap over problems; gains: paired, on the same problems or solutions",
+    ]
+
+
+def machine() -> str:
+    """What the times are of."""
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    host = f"{cores} CPU cores ({platform.machine()})"
+    device = jax.devices()[0]
+    return host if device.platform == "cpu" else f"{jax.device_count()} x {device.device_kind}, {host}"
+
+
+def show(findings: Findings, plan: Plan, clock: StageClock) -> None:
+    """All tables, and where the files are."""
+    from thinkprm_jax.evaluation.miniature_clock import duration
+    from thinkprm_jax.evaluation.miniature_report import HEADINGS, QUESTIONS, tables
+    from thinkprm_jax.evaluation.output import Output, Report, is_fancy
+
+    for question, heading in HEADINGS.items():
+        items = [part for pair in tables(findings, question, is_fancy()) for part in pair]
+        Output().write(Report({}, [heading.upper(), QUESTIONS[question]], items, []))
+        print()
+    print(f"{duration(clock.seconds)} minutes; {plan.folder / 'results.md'} has the pictures and the commands")
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """What the options ask for.
+
+    Raises:
+      UserError: they cannot work; said before anything is written.
+    """
+    from thinkprm_jax.checkpoint.weights import find_model
+    from thinkprm_jax.evaluation.miniature import SIZES, Plan
+
+    size: Size = SIZES["quick" if options.quick else "full"]
+    for name in ("problems", "cases"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}, it must be at least 1")
+        size = size if value is None else dataclasses.replace(size, **{name: value})
+    verifiers: dict[str, str] = {}
+    for text in options.verifiers:
+        name, equals, model = text.partition("=")
+        if not equals:
+            name, model = Path(text).name, text
+        if not name or "/" in name or name in verifiers:
+            raise UserError(f"--verifiers {text}: each verifier needs a name of its own, write NAME=MODEL")
+        verifiers[name] = model
+    for model in (options.generator, *verifiers.values()):
+        find_model(model)
+    folder = options.output or Path("runs/miniature_quick" if options.quick else "runs/miniature")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be made: {error.strerror}") from error
+    return Plan(folder, options.generator, verifiers, size, options.seed)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    from thinkprm_jax.evaluation.miniature import GENERATOR, VERIFIERS
+
+    parser = argparse.ArgumentParser(
+        prog="thinkprm miniature",
+        description=ABOUT,
+        epilog=MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="FOLDER", help="default: runs/miniature, with --quick runs/miniature_quick")
+    add("--quick", action="store_true", help="a small one, to see it work: its intervals say how little it shows")
+    add("--problems", type=int, metavar="P", help="that are searched")
+    add("--cases", type=int, metavar="C", help="solutions that verifier compute is measured on")
+    add("--generator", default=GENERATOR, metavar="MODEL", help=f"(default: {GENERATOR})")
+    help = f"to compare, the first with each other one (default: {' '.join(VERIFIERS)})"
+    add("--verifiers", nargs="+", default=list(VERIFIERS), metavar="[NAME=]MODEL", help=help)
+    add("--seed", type=int, default=0, help="draws the problems, the solutions and the chains (default: 0)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(program.run(main, sys.argv[1:], name="thinkprm miniature"))

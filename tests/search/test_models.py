@@ -1,0 +1,112 @@
+"""Generator and verifier of a recipe: loaded side by side, compiled once, no prefix processed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny_model
+
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.search.engine import Piece, Problem
+from thinkprm_jax.search.judging import ModelEngine, read_verdict
+from thinkprm_jax.search.models import describe, load_models, resolve
+from thinkprm_jax.search.problems import load_tasks
+from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
+from thinkprm_jax.search.running import search_tasks
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> SearchRecipe:
+    folder = tmp_path_factory.mktemp("models")
+    return SearchRecipe(
+        approach="beam_search", n=4, beam_width=2, num_iterations=3, max_tokens=24, temperature=1.0,
+        step_separator="e", system_prompt=None, model_path=str(tiny_model.save_folder(folder / "gen", 0)),
+        prm_path=str(tiny_model.save_folder(folder / "prm", 1)), max_verification_length=384,
+        max_verification_tokens=6, dataset_name="arithmetic", num_samples=6, slots=4, prm_slots=4, dtype="float32",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine(recipe: SearchRecipe) -> ModelEngine:
+    return load_models(recipe, load_tasks(recipe), say=lambda line: None)
+
+
+def run(recipe: SearchRecipe, engine: ModelEngine, places: range) -> None:
+    assert len(list(search_tasks(recipe, load_tasks(recipe), places, engine))) == len(places)
+
+
+def test_a_wave_again_compiles_nothing_and_no_prefix_is_processed_twice(recipe, engine) -> None:
+    sampler = engine.generator.sampler
+    compiled = []
+    for _ in range(2):
+        sampler._store.reset()  # as if it had never seen the problems
+        engine.verifier.sampler._store.reset()
+        run(recipe, engine, range(4))
+        compiled.append((sampler.compilations, engine.verifier.sampler.compilations))
+        assert sampler.stats.reprefilled_tokens == 0
+    assert compiled[0] == compiled[1]
+    assert sampler.stats.shared_tokens > 0
+    assert sampler.stats.evicted_tokens == 0
+
+
+def test_progress_sees_every_piece_and_verdict(recipe, engine) -> None:
+    pieces: list[Piece] = []
+    verdicts = []
+    engine.on_piece = lambda done, total, piece: pieces.append(piece)
+    engine.on_verdict = lambda done, total, judgement: verdicts.append(judgement)
+    before = engine.verifier.sampled_tokens
+    results = dict(search_tasks(recipe, load_tasks(recipe), range(1), engine))
+    assert sum(piece.tokens for piece in pieces) == results[0].generated_tokens
+    assert sum(judgement.tokens for judgement in verdicts) == results[0].verifier_tokens
+    assert 0 < results[0].verifier_tokens <= engine.verifier.sampled_tokens - before
+
+
+def test_a_prefix_is_judged_up_to_its_last_step(recipe) -> None:
+    assert describe(recipe).settings["stop_at_unknown_step"] is True
+    whole = dataclasses.replace(recipe, approach="best_of_n")
+    assert describe(whole).settings["stop_at_unknown_step"] is False
+
+
+def test_settings_of_chains_are_dropped_for_a_verifier_without_any(recipe) -> None:
+    without = dataclasses.replace(recipe, prm_type="disc_prm", prm_temperature=0.4)
+    assert "temperature" not in describe(without).settings
+    with pytest.raises(UserError, match="prm_n 4: the verifier"):
+        describe(dataclasses.replace(without, prm_n=4))
+
+
+def test_the_verifier_of_a_recipe_that_names_none() -> None:
+    assert resolve(SearchRecipe()).prm_path == VERIFIER
+    assert resolve(SearchRecipe(just_sample=True)).prm_path is None
+
+
+@dataclasses.dataclass
+class Verdict:
+    step_scores: list[float]
+    prefix_score: float
+    error: RequestError | None = None
+    output_tokens: int = 3
+
+
+def test_the_last_score_is_that_of_the_whole() -> None:
+    assert read_verdict(Verdict([0.9, 0.8], 0.3), ["a", "b"]).scores == (0.9, 0.3)
+    failed = read_verdict(Verdict([], 0.0, RequestError("no room")), ["a"])
+    assert (failed.scores, failed.error, failed.tokens) == ((), "no room", 3)
+
+
+class Splitter:
+    def split(self, solution: str) -> list[str]:
+        return [solution]
+
+    def verify(self, items):
+        yield from ((index, Verdict([0.5], 0.5)) for index, _ in enumerate(items))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("<think>\nso 3\n</think>\nIt is 3.", "so 3"), ("so 3", "so 3"), ("so 3</think>", "so 3")],
+)
+def test_of_a_long_chain_the_thinking_is_judged(text: str, shown: str) -> None:
+    engine = ModelEngine(None, Splitter(), long_cot=True)
+    ((_, judgement),) = engine.verify([(Problem(0, "p"), text)])
+    assert judgement.steps == (shown,)

@@ -1,0 +1,202 @@
+"""How generator and verifier share the memory of a device, planned before anything is loaded or compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from thinkprm_jax.checkpoint.huggingface import parameter_shapes
+from thinkprm_jax.checkpoint.names import stored_tensors
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.memory import cache_bytes, weight_bytes
+from thinkprm_jax.sampler.prefixes import BLOCK
+from thinkprm_jax.sampler.store import PREFILL_TOKENS
+
+# Tried in this order where the recipe leaves the choice. Beyond them a device gains little: its products are as
+# large as it needs them, and a chunk ends when its last slot does.
+SLOTS = {"cpu": (64, 48, 32, 24, 16, 8, 4, 2, 1), "": (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)}
+_SPARE = 0.05  # of the memory, for programs and what the allocator cannot use
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A decoder in the plan; all bytes are of one device.
+
+    Attributes:
+      name: in messages. max_length: tokens of a row of its cache; 0: it keeps no cache.
+    """
+
+    name: str
+    config: ModelConfig
+    dtype: str
+    max_length: int
+    mesh: Mesh | None = None
+
+    @functools.cached_property
+    def weights(self) -> int:
+        if self.mesh is None:
+            return weight_bytes(self.config, self.dtype)
+        shapes, counts = parameter_shapes(self.config), axis_counts(self.config)
+        numbers = sum(
+            math.prod(named_sharding(self.mesh, tensor.axes, counts).shard_shape(shapes[tensor.path]))
+            for tensor in stored_tensors(self.config)
+        )
+        return numbers * jnp.dtype(self.dtype).itemsize
+
+    def cache(self, slots: int) -> int:
+        """Of the key-value cache once its longest row is full."""
+        if not self.max_length:
+            return 0
+        return cache_bytes(self.config, slots, self.max_length, self.dtype) // self._split
+
+    def shelf(self, positions: int) -> int:
+        numbers = 2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * positions
+        return numbers * jnp.dtype(self.dtype).itemsize // self._split
+
+    def work(self, slots: int) -> int:
+        """Activations of the largest prefill, by the widths of a layer, and the float32 logits of a decode step
+        with what sampling makes of them."""
+        config, split = self.config, 1 if self.mesh is None else self.mesh.shape["tensor"]
+        attention = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+        width = 4 * config.hidden_size + (2 * attention + 3 * config.intermediate_size) // split
+        activations = PREFILL_TOKENS * width * jnp.dtype(self.dtype).itemsize
+        return activations + 4 * 4 * slots * config.vocab_size // split
+
+    @property
+    def _split(self) -> int:
+        """Parts of a cache: slots over data and fsdp, heads over tensor where they can be."""
+        if self.mesh is None:
+            return 1
+        tensor = self.mesh.shape["tensor"]
+        return rows(self.mesh) * (tensor if self.config.num_kv_heads % tensor == 0 else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What a search could use.
+
+    Attributes:
+      slots, prm_slots: as the recipe says; None: as many as fit, at most what can have work.
+      solutions, chains: that can run side by side.
+      shelf: positions that would hold all prefixes which a next round may begin with.
+    """
+
+    slots: int | None
+    prm_slots: int | None
+    solutions: int
+    chains: int
+    shelf: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """text: one line for people. needed, available: bytes of one device; None: nobody knows."""
+
+    slots: int
+    prm_slots: int
+    shelf: int
+    needed: int
+    available: int | None
+    text: str
+
+
+def plan(
+    generator: Model | None, verifier: Model | None, need: Need, available: int | None, mesh: Mesh | None = None
+) -> Plan:
+    """How many slots each model gets, and how many positions the generator's shelf.
+
+    A smaller number of slots is taken where it leaves room for a quarter of the shelf that is wanted.
+
+    Raises:
+      UserError: it cannot fit, or a number of slots does not suit the mesh.
+    """
+    step = rows(mesh)
+    for name, number in (("slots", need.slots), ("prm_slots", need.prm_slots)):
+        if number is not None and number % step:
+            raise UserError(f"{name} must be a multiple of the mesh's data x fsdp = {step}, not {number}")
+    levels = SLOTS.get(jax.devices()[0].platform, SLOTS[""])
+    tried: list[Plan] = []
+    for share in (4, 0):  # a quarter of the shelf, then whatever is left
+        for level in levels:
+            level = max(level // step, 1) * step
+            slots = need.slots or min(level, -(-need.solutions // step) * step)
+            prm_slots = need.prm_slots or min(level, -(-need.chains // step) * step)
+            found = _plan(generator, verifier, slots, prm_slots, need.shelf, share, available)
+            tried.append(found)
+            if available is None or found.needed <= available:
+                return found
+    raise UserError(
+        f"the models do not fit: {tried[-1].text}; split them over more devices (mesh.tensor), shorten max_tokens "
+        "or max_verification_length, or take fewer slots, a smaller model or dtype"
+    )
+
+
+def _plan(
+    generator: Model | None,
+    verifier: Model | None,
+    slots: int,
+    prm_slots: int,
+    shelf: int,
+    share: int,
+    available: int | None,
+) -> Plan:
+    """share: at least one in ``share`` of the shelf's positions is counted; 0: it may be missing."""
+    parts, needed, work = [], 0, 0
+    for model, number in ((generator, slots), (verifier, prm_slots)):
+        if model is None:
+            continue
+        cache = model.cache(number)
+        needed += model.weights + cache
+        work = max(work, model.work(number))  # they take turns
+        held = f" + {_gb(cache)} cache ({number} x {model.max_length:,} tokens)" if cache else ""
+        parts.append(f"{model.name} {_gb(model.weights)}{held}")
+    work += int(_SPARE * available) if available is not None else 0
+    needed += work
+    if generator is not None and shelf:
+        position = generator.shelf(BLOCK * 64)
+        room = shelf if available is None else max(available - needed, 0) // position * BLOCK * 64
+        shelf = min(shelf, max(room, shelf // share if share else 0))
+        needed += generator.shelf(shelf)
+        parts.append(f"prefixes {_gb(generator.shelf(shelf))} ({shelf:,} tokens)")
+    parts.append(f"work {_gb(work)}")
+    bound = "" if available is None else f" of {_gb(available)}"
+    text = f"memory of a device: {', '.join(parts)}: {_gb(needed)}{bound} GB"
+    return Plan(slots, prm_slots, shelf if generator is not None else 0, needed, available, text)
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g}"
+
+
+def rows(mesh: Mesh | None) -> int:
+    """By what the slots are split."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def device_bytes(read: Callable[[], dict[str, int] | None] | None = None) -> int | None:
+    """Bytes that programs may use on one device: what it says itself; of a CPU, what the machine has free. None
+    where nobody says."""
+    stats = (read or jax.devices()[0].memory_stats)()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if jax.devices()[0].platform != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(line.split()[1] for line in file if line.startswith("MemAvailable:"))
+        return int(free) * 1024 // jax.local_device_count()
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None

@@ -1,0 +1,148 @@
+"""Generator and verifier of a recipe, side by side on one mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config
+from thinkprm_jax.checkpoint.weights import find_model
+from thinkprm_jax.compilation import enable_compilation_cache
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.sampler import Sampler
+from thinkprm_jax.search.generator import Generator, Prompts
+from thinkprm_jax.search.judging import ModelEngine
+from thinkprm_jax.search.memory import Model, Need, Plan, device_bytes, plan
+from thinkprm_jax.search.problems import Task
+from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
+from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.verifier.interface import SETTINGS, VerifierSpec, describe_verifier
+from thinkprm_jax.verifier.thinkprm import default_dtype
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+VERIFICATION_LENGTH = 8192  # the paper's, where the verifier has so many positions
+STEP_TOKENS = 256  # of a step, for the plan of the shelf
+
+
+def resolve(recipe: SearchRecipe) -> SearchRecipe:
+    """The recipe with a value where it leaves the choice to us and results depend on it."""
+    path = recipe.prm_path
+    if recipe.verified and path is None and recipe.prm_type in (None, "thinkprm"):
+        path = VERIFIER
+    return dataclasses.replace(recipe, prm_path=path, dtype=recipe.dtype or default_dtype())
+
+
+def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str], None]) -> ModelEngine:
+    """Plans the memory, says the plan, and loads what the recipe needs.
+
+    Raises:
+      UserError: a model cannot be loaded, or they do not fit.
+    """
+    enable_compilation_cache()
+    mesh = _mesh(recipe)
+    spec = describe(recipe) if recipe.verified else None
+    written = any(task.solutions is None for task in tasks)
+    prompts, length = None, 0
+    if written:
+        prompts, length = _prompts(recipe, tasks)
+    planned = plan_memory(recipe, length, spec, mesh)
+    say(planned.text)
+    generator = None
+    if prompts is not None:
+        model, tokenizer = load_model(recipe.model_path, recipe.dtype or default_dtype(), mesh)
+        sampler = Sampler(
+            model,
+            tokenizer,
+            slots=planned.slots,
+            max_length=length,
+            mesh=mesh,
+            shelf=planned.shelf,
+            share_from=1 if planned.shelf else 64,
+        )
+        generator = Generator.of(recipe, sampler, prompts)
+    verifier = describe(recipe, planned.prm_slots).load(mesh) if spec is not None else None
+    return ModelEngine(generator, verifier, recipe.long_cot)
+
+
+def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:
+    """The verifier of the recipe, with those of its settings that a verifier of its kind takes."""
+    kind = describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm").kind
+    settings: dict[str, Any] = {
+        "n": recipe.prm_n,
+        "temperature": recipe.prm_temperature,
+        "seed": recipe.prm_seed,
+        "n_thinking_rounds": recipe.rounds,
+        "max_gen_tokens": recipe.max_verification_tokens,
+        "decision_temperature": recipe.prm_decision_temperature,
+        "stop_at_unknown_step": recipe.approach in ("beam_search", "dvts"),
+        "judge_prompt": recipe.judge_prompt,
+        "dtype": recipe.dtype,
+        "slots": slots,
+        "max_length": _verification_length(recipe),
+    }
+    if kind == "judge":
+        settings["force_decision"] = True  # as the original's search: a chain without verdict is asked for one
+    takes = SETTINGS[kind]
+    for name, field in (("n", "prm_n"), ("n_thinking_rounds", "n_thinking_rounds")):
+        if name not in takes and settings[name] != 1:
+            raise UserError(f"{field} {settings[name]}: the verifier {recipe.prm_path} ({kind}) has no such thing")
+    given = {name: value for name, value in settings.items() if name in takes and value is not None}
+    return describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm", **given)
+
+
+def plan_memory(recipe: SearchRecipe, length: int, spec: VerifierSpec | None, mesh: Mesh | None) -> Plan:
+    """length: of a row of the generator's cache; 0: there is no generator."""
+    dtype = recipe.dtype or default_dtype()
+    generator = verifier = None
+    if length:
+        config = read_config(find_model(recipe.model_path).config_folder)
+        generator = Model(f"generator {recipe.model_path}", config, dtype, length, mesh)
+    chains = 1
+    if spec is not None:
+        config = read_config(find_model(spec.path).config_folder)
+        writes = "slots" in SETTINGS[spec.kind]
+        chains = recipe.prm_n if "n" in SETTINGS[spec.kind] else 1
+        cached = spec.settings["max_length"] if writes else 0
+        verifier = Model(f"verifier {spec.path}", config, dtype, cached, mesh)
+    solutions = recipe.wave * recipe.settings.n
+    need = Need(recipe.slots, recipe.prm_slots, solutions, solutions * chains, _shelf(recipe, length))
+    memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
+    return plan(generator, verifier, need, memory, mesh)
+
+
+def _shelf(recipe: SearchRecipe, length: int) -> int:
+    """Positions for all that a next round may begin with: of each problem the prompt, the paths of the beams that
+    go on, and the last step of every candidate."""
+    if recipe.approach not in ("beam_search", "dvts") or not length:
+        return 0
+    paths = -(-recipe.n // recipe.beam_width)
+    steps = recipe.n * STEP_TOKENS * (1 + recipe.lookahead)
+    return recipe.wave * (length - recipe.max_tokens + paths * recipe.max_tokens + steps)
+
+
+def _prompts(recipe: SearchRecipe, tasks: Sequence[Task]) -> tuple[Prompts, int]:
+    """The prompts, and the length of a row that holds the longest of them with a whole solution."""
+    files = find_model(recipe.model_path)
+    prompts = Prompts(Tokenizer.load(files.tokenizer_folder), recipe.system_prompt, recipe.custom_chat_template)
+    longest = prompts.longest([task.problem for task in tasks])
+    positions = read_config(files.config_folder).max_position_embeddings
+    return prompts, max(min(longest + recipe.max_tokens, positions), 2)
+
+
+def _verification_length(recipe: SearchRecipe) -> int:
+    if recipe.max_verification_length is not None:
+        return recipe.max_verification_length
+    config = read_config(find_model(recipe.prm_path or VERIFIER).config_folder)
+    return min(VERIFICATION_LENGTH, config.max_position_embeddings)
+
+
+def _mesh(recipe: SearchRecipe) -> Mesh | None:
+    sizes = recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor
+    single = jax.device_count() == 1 and max(sizes) == 1
+    return None if single else make_mesh(*sizes)
