@@ -76,3 +76,10 @@ def test_figures_for_people():
     assert show_gain(Estimate(0.0, 0.0, 0.0, 40), percent=True) == "0 (no case differs)"
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     assert (show_gain(undefined, True), show_interval(undefined, True)) == ("-", "-")
+
+
+def test_a_share_of_nothing_bounds_nothing():
+    recall = share_estimate(0.0, 20)
+    found = widened(Estimate(0.0, 0.0, 0.0, 40), [(share_estimate(math.nan, 0), recall)])
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(2 * recall.high / (1 + recall.high))

@@ -147,6 +147,7 @@ def figures() -> Figures:
             judged("omnimath", 1, None, 0.4),  # no step is judged, but the whole is
             judged("omnimath", 1, None, None),
         ],
+        {"n": 1},
         resamples=50,
     )
 
@@ -180,8 +181,10 @@ def test_no_table_has_both_f1(figures):
 
 
 def test_how_the_index_is_predicted_is_said():
-    one = Figures([judged("math", 0, 0, 0.1), judged("math", -1, -1, 0.9)], resamples=2)
+    one = Figures([judged("math", 0, 0, 0.1), judged("math", -1, -1, 0.9)], {"n": 1}, resamples=2)
     assert "what the chain says" in processbench_json(one)["first_error"]["what"]
-    many = Figures([Outcome(0, 0, 0.1, 2, 4, 1, 2, groups={"subset": "math"})], resamples=2)
+    many = Figures([Outcome(0, 0, 0.1, 2, 4, 1, 2, groups={"subset": "math"})], {"n": 4}, resamples=2)
     assert "the vote of the readable ones of 4 chains" in processbench_json(many)["first_error"]["what"]
+    scored = Figures([judged("math", 0, 0, 0.1)], {"kind": "qwen_prm"}, resamples=2)
+    assert "the first step scored one half or less" in processbench_json(scored)["first_error"]["what"]
     assert whole_solution_table(many, False) is None  # the paper has no figure for math

@@ -79,6 +79,13 @@ def test_a_difference_is_over_the_problems_that_both_have():
     assert difference_by_n(ours, Run("other", "", (searched("a", [1.0], problem="9"),))) == {}
 
 
+def test_a_gain_over_what_has_no_scores_is_undefined_where_a_method_needs_them():
+    scored, plain = (Run("", "", (searched("ba", scores),)) for scores in ([0.1, 0.9], [None, None]))
+    found = difference_by_n(scored, plain, resamples=5)[2]
+    assert all(math.isnan(found[method].value) for method in ("naive", "weighted"))
+    assert (found["majority"].value, found["pass"].value) == (0.0, 0.0)
+
+
 def test_a_difference_is_paired():
     random = np.random.default_rng(0)
     answers = ["a" if right else "b" for right in random.random(200) < 0.5]

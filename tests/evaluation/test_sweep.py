@@ -50,6 +50,12 @@ def test_settings_of_n_are_those_of_its_first_chains():
     assert [s.tokens.value for s in settings] == [10, 20]
 
 
+def test_the_time_of_fewer_chains_is_said_to_be_that_of_their_run():
+    judged = Judged([], {1: [], 2: []}, {"seconds": 8.0})
+    (run,) = plan_sweep(["n=1,2"])
+    assert [part.speed for _, part in run.settings({}, judged)] == 2 * [{"seconds": 8.0, "speed_of": "n=2"}]
+
+
 def test_what_costs_the_same_is_compared():
     good, bad = outcomes([0, 0, -1, -1]), outcomes([0, -1, -1, 0])
     settings = [

@@ -13,18 +13,24 @@ from thinkprm_jax.evaluation.arithmetic import arithmetic_case
 from thinkprm_jax.evaluation.report import FIGURES
 
 PROBLEMS = 6
-SETTINGS = f"--problems {PROBLEMS} --max-length 512 --max-gen-tokens 20 --slots 4".split()
+SETTINGS = f"--problems {PROBLEMS} --max-length 256 --max-gen-tokens 20 --slots 4".split()
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny", layers=1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Programs of one test are not compiled again in the next."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
+def run(model, cache, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", "off")
+    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:

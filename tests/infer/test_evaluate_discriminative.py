@@ -19,16 +19,22 @@ PROBLEMS = 12
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    folder = tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny", seed=2)
+    folder = tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny", seed=2, layers=1)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "thinkprm": PUBLISHED.to_config()}))
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Programs of one test are not compiled again in the next."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
+def run(model, cache, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", "off")
+    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:

@@ -10,7 +10,7 @@ import tiny_model
 
 from thinkprm_jax import cli
 
-SETTINGS = ("--max-length", "512", "--max-gen-tokens", "12", "--slots", "4")
+SETTINGS = ("--max-length", "256", "--max-gen-tokens", "12", "--slots", "4")
 
 
 def row(subset: str, number: int) -> dict:
@@ -20,13 +20,19 @@ def row(subset: str, number: int) -> dict:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    return tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny", layers=1)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Programs of one test are not compiled again in the next."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def run(model, tmp_path, monkeypatch, capsys):
+def run(model, cache, tmp_path, monkeypatch, capsys):
     """Runs the program in this process, in a folder with pb.jsonl; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", "off")
+    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     rows = [row(subset, number) for subset in ("math", "omnimath") for number in range(4)]
     (tmp_path / "pb.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -18,7 +18,7 @@ from thinkprm_jax.evaluation import miniature
 
 SIZE = miniature.Size(
     problems=2, samples=2, beams=(2,), width=2, cases=3, chains=(1, 2), rounds=(1, 2),
-    max_tokens=16, max_length=512, max_gen_tokens=8,
+    max_tokens=16, max_length=512, compute_length=512, max_gen_tokens=8,
 )  # fmt: skip
 STAGES = [
     "solutions", "best_of_n/one", "best_of_n/two", "beam_search/one/2", "beam_search/two/2", "dvts/one/2",

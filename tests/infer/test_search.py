@@ -190,6 +190,20 @@ def test_another_recipe_is_refused(run, tmp_path) -> None:
     assert contents(tmp_path / "out") == before
 
 
+def test_a_recipe_that_could_not_run_can_be_mended(run, tmp_path) -> None:
+    assert run(prm_type="thinkprmm")[0] == 2
+    status, _, err = run(prm_type="judgee")
+    assert status == 2
+    assert "there is no verifier 'judgee'" in err  # and not that the folder holds another run
+
+
+def test_the_default_verifier_is_said(run, monkeypatch) -> None:
+    monkeypatch.setattr("thinkprm_jax.search.models.VERIFIER", "nowhere/at-all")
+    status, _, err = run(prm_path=None)
+    assert status == 2
+    assert "the recipe has no prm_path: the verifier is nowhere/at-all" in err
+
+
 def test_solutions_made_elsewhere_are_only_judged(run, tmp_path) -> None:
     row = {"problem": "1 + 2?", "answer": "3", "completions": ["It is 3.\n\nSo \\boxed{3}.", "No: \\boxed{4}."],
            "completion_tokens": [9, 4], "scores": [[1.0], [0.0]]}  # fmt: skip

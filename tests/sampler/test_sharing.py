@@ -234,6 +234,19 @@ def test_what_stopped_a_phase_can_be_kept_and_gone_on_from(make, mini_tokenizer)
     assert by_id.tokens == len(by_id.value.logprobs) == first + 1
 
 
+def test_what_is_sampled_behind_a_stop_text_is_counted_apart(make, mini_tokenizer):
+    prompt = tokens_of(1, 20)
+    (free,) = results(make(), [Request(prompt, think(24))])
+    sampler = make()
+    pieces = map(mini_tokenizer.token_bytes, free.value.ids)
+    stop = next(piece for piece in pieces if piece.isascii() and len(piece) > 1).decode()
+    (stopped,) = results(sampler, [Request(prompt, think(24, stop_texts=(stop,)))])
+    stats = sampler.stats
+    assert stats.discarded_tokens > 0
+    assert stats.sampled_tokens - stats.discarded_tokens == stopped.tokens
+    assert stats.first_time_tokens == stopped.tokens + stats.forced_tokens + stats.prefilled_tokens
+
+
 def test_settings_of_the_shelf_that_cannot_work_are_refused(make):
     for settings in ({"shelf": -1}, {"share_from": 0}):
         with pytest.raises(UserError, match="shelf="):

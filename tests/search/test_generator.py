@@ -102,6 +102,15 @@ def test_a_stop_text_ends_the_solution_and_is_no_part_of_it(sampler: Sampler) ->
         assert piece.text == whole.text[: whole.text.index(stop)]
 
 
+@pytest.mark.parametrize("one_step", [True, False])
+def test_a_stop_text_that_begins_in_the_step_before_is_found(sampler: Sampler, one_step: bool) -> None:
+    (first,) = ask(make(sampler), continuation())
+    (free,) = ask(make(sampler), continuation(first.ids, one_step=False))
+    begin = len(first.text) - 1
+    (piece,) = ask(make(sampler, stop=(free.text[begin : begin + 3],)), continuation(first.ids, one_step=one_step))
+    assert (piece.finish, piece.text) == ("stop", first.text[:-1])
+
+
 def test_blank_text_is_no_step(sampler: Sampler) -> None:
     """Whatever ends a step, a piece that could go on has words in it."""
     generator = make(sampler, separator=" ")

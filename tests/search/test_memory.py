@@ -14,7 +14,7 @@ from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.search.memory import Model, Need, device_bytes, plan
+from thinkprm_jax.search.memory import PREFILL_TOKENS, Model, Need, device_bytes, plan
 
 GB = 10**9
 
@@ -44,6 +44,12 @@ def test_a_cache_is_at_least_what_the_sampler_makes(config: ModelConfig) -> None
     cache = KVCache.zeros(config, 4, 256, 32, jnp.float32)
     held = sum(array.nbytes for array in (*cache.keys, *cache.values))
     assert held <= Model("m", config, "float32", 256).cache(4) < 2 * held
+
+
+def test_work_counts_the_keys_and_values_that_a_prefill_makes(config: ModelConfig) -> None:
+    position = 2 * 28 * 2 * 128 * 2  # keys and values, layers, heads, width, bytes
+    without = big(config, max_length=0)  # a verifier that keeps none
+    assert big(config).work(1) - without.work(1) == 2 * PREFILL_TOKENS * position
 
 
 def test_as_many_slots_as_fit(config: ModelConfig) -> None:

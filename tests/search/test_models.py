@@ -10,7 +10,7 @@ import tiny_model
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.search.engine import Piece, Problem
 from thinkprm_jax.search.judging import ModelEngine, read_verdict
-from thinkprm_jax.search.models import describe, load_models, resolve
+from thinkprm_jax.search.models import describe, load_models, plan_memory, resolve
 from thinkprm_jax.search.problems import load_tasks
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.search.running import search_tasks
@@ -73,6 +73,12 @@ def test_settings_of_chains_are_dropped_for_a_verifier_without_any(recipe) -> No
     assert "temperature" not in describe(without).settings
     with pytest.raises(UserError, match="prm_n 4: the verifier"):
         describe(dataclasses.replace(without, prm_n=4))
+
+
+def test_no_more_slots_than_the_problems_that_there_are_can_fill(recipe) -> None:
+    few = dataclasses.replace(recipe, slots=None, prm_slots=None)
+    planned = plan_memory(few, 2, 64, describe(few), None)
+    assert (planned.slots, planned.prm_slots) == (8, 8)  # 2 problems, n 4
 
 
 def test_the_verifier_of_a_recipe_that_names_none() -> None:

@@ -11,6 +11,7 @@ from thinkprm_jax.data.arithmetic import make_solution
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.search.problems import lettered, load_tasks
 from thinkprm_jax.search.recipe import SearchRecipe
+from thinkprm_jax.search.results import completion_row
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -49,6 +50,12 @@ def test_fields_that_a_search_writes_are_left_out(tmp_path: Path) -> None:
     assert set(task.row) == {"index", "problem", "answer", "id"}
 
 
+def test_verdicts_of_thinkprm_score_are_not_taken_for_those_of_the_search(tmp_path: Path) -> None:
+    path = cached(tmp_path, verdicts=[{"prefix_score": 0.9, "step_scores": [0.9]}] * 3, verifier={"n": 1})
+    (task,) = load_tasks(SearchRecipe(cached_solutions_path=path, n=2))
+    assert set(task.row) == {"index", "problem", "answer"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -76,6 +83,8 @@ def test_arithmetic_problems_are_those_of_the_task() -> None:
 def test_arithmetic_needs_an_end_and_a_known_split() -> None:
     with pytest.raises(UserError, match="has no end"):
         load_tasks(SearchRecipe(dataset_name="arithmetic"))
+    with pytest.raises(UserError, match="no dataset_where"):  # none of its rows may hold: it would not end
+        load_tasks(SearchRecipe(dataset_name="arithmetic", num_samples=1, dataset_where=("answer=x",)))
     with pytest.raises(UserError, match="splits train, test, unseen, not dev"):
         load_tasks(SearchRecipe(dataset_name="arithmetic", num_samples=1, dataset_split="dev"))
 
@@ -90,6 +99,14 @@ def test_solutions_made_elsewhere_are_the_first_n(tmp_path: Path) -> None:
     assert [beam.text for beam in task.solutions.solutions] == ["a", "b"]
     assert [beam.tokens for beam in task.solutions.solutions] == [4, 5]
     assert task.answer == "1"
+
+
+def test_what_a_row_does_not_say_of_its_solutions_is_not_made_up(tmp_path: Path) -> None:
+    recipe = SearchRecipe(cached_solutions_path=cached(tmp_path, completion_tokens=None), n=2, answer_kind="exact")
+    (task,) = load_tasks(recipe)
+    row = completion_row(task, task.solutions, recipe)
+    assert "completion_tokens" not in row
+    assert row["finish_reasons"] == [None, None]
 
 
 def test_they_are_joined_to_a_data_set_by_the_problem(tmp_path: Path, data: str) -> None:
@@ -130,6 +147,8 @@ def test_rows_are_chosen_by_their_fields(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", rows)
     tasks = load_tasks(SearchRecipe(dataset_name=path, dataset_where=("level=1", "set=a"), num_samples=2))
     assert [task.problem.number for task in tasks] == [1, 3]
+    with pytest.raises(UserError, match="no rows for which levle=1 from 0 on"):
+        load_tasks(SearchRecipe(dataset_name=path, dataset_where=("levle=1",)))
 
 
 def test_gpqa_rows_become_lettered_options() -> None:

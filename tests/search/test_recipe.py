@@ -26,7 +26,7 @@ ORIGINAL = {
     "custom_chat_template": None, "n": 16, "temperature": 0.6, "top_p": 1.0, "prm_batch_size": 4,
     "search_batch_size": 1, "seed": 42, "max_tokens": 4096, "agg_strategy": "last", "beam_width": 4,
     "num_iterations": 20, "lookahead": 0, "filter_duplicates": True, "sort_completed": False,
-    "truncate_beams": False,
+    "truncate_beams": False, "load_in_4bit": False, "load_in_8bit": False,
 }  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def test_overrides_win(tmp_path: Path) -> None:
         ("approach: dvts\njust_sample: true", "dvts needs a verifier"),
         ("approach: beam_search\nprm_type: majority", "beam_search needs a verifier"),
         ("approach: dvts\ncached_solutions_path: x.jsonl", "can only be ranked"),
+        ("answer_kind: none", "answer_kind none needs cached_solutions_path"),
         ("dataset_start: 5\ndataset_end: 5", "dataset_end must be above dataset_start"),
         ("top_p: 0", "top_p must lie in"),
         ("n: 0", "n must be at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.text.answers import DEFAULT_OPTIONS, answers_equal, canonical_answer
 from thinkprm_jax.text.answers_pool import WorkerPool, shared_pool
+from thinkprm_jax.text.answers_worker import _alarm
 
 # Next to a number, sympy works out all its factors: hours.
 HANGS = r"\binom{10^9}{5 \cdot 10^8}"
@@ -45,12 +47,26 @@ def test_a_comparison_that_hangs_is_cut_and_the_next_one_works(pool: WorkerPool)
 
 def test_a_worker_that_dies_costs_its_comparison_only(pool: WorkerPool) -> None:
     compare(pool, "x+1", "1+x")
+    threading.Timer(LIMIT, pool._idle[-1]._process.kill).start()
+    assert compare(pool, HANGS, "7") is None
+    assert compare(pool, "x+1", "1+x") is True
+
+
+def test_a_worker_that_dies_while_it_waits_costs_nothing(pool: WorkerPool) -> None:
+    compare(pool, "x+1", "1+x")
     for worker in pool._idle:
         worker._process.kill()
         worker._process.wait()
-    died = compare(pool, "x+1", "1+x")
-    assert died is None
+    cut = pool.cut
     assert compare(pool, "x+1", "1+x") is True
+    assert pool.cut == cut
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms on this system")
+def test_the_alarm_of_a_task_ends_with_it() -> None:
+    with _alarm(100.0):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 90
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0  # else a worker would be dead when it is needed again
 
 
 def test_threads_share_the_workers(pool: WorkerPool) -> None:

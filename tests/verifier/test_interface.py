@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import prm_folders
@@ -42,15 +43,15 @@ class Folders:
     """Kind -> a folder of that kind, made when it is wanted; some say it, some are named for it."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._plain = root, tiny_model.save_folder(root / "plain", layers=1)
 
     def __getitem__(self, kind: str) -> str:
         folder = self._root / NAMES[kind]
         if not folder.exists():
-            folder.mkdir()
             if kind in ("thinkprm", "judge", "disc_prm"):
-                tiny_model.save_folder(folder)
+                shutil.copytree(self._plain, folder)
             else:
+                folder.mkdir()
                 getattr(prm_folders, kind)(folder)
         if kind == "disc_prm":
             config = folder / "config.json"
@@ -112,6 +113,16 @@ def test_ids_of_the_originals_recipes_are_known_without_a_download(path, kind):
     assert recognise(path) == kind
 
 
+def test_a_folder_is_not_known_by_where_it_lies(tmp_path, monkeypatch):
+    folder = tmp_path / "thinkprm_jax" / "llama"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert recognise(folder) is None
+    folder.rename(tmp_path / "math-shepherd-mistral-7b-prm")
+    monkeypatch.chdir(tmp_path / "math-shepherd-mistral-7b-prm")
+    assert recognise(".") == "math_shepherd"
+
+
 def test_an_id_that_says_nothing_needs_a_kind(folders):
     with pytest.raises(
         UserError, match="says what kind of verifier this is; say one of thinkprm, judge, disc_prm"
@@ -145,6 +156,9 @@ def test_without_a_verifier(name):
         ("thinkprm", "mini", {"n": 2, "temperature": 0}, "n 2 needs a temperature above 0"),
         ("judge", "mini", {"judge_prompt": "x"}, "judge_prompt is 'x', it must be one of single, index, steps"),
         ("judge", "mini", {"n": 0}, "n is 0"),
+        ("judge", "mini", {"top_p": 0.0}, "top_p is 0.0"),
+        ("thinkprm", "mini", {"n_thinking_rounds": 5}, "5 thinking rounds need 4 trigger phrases"),
+        ("thinkprm", "mini", {"max_gen_tokens": 0}, "max_gen_tokens=0 must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_one_line(kind, path, settings, message):

@@ -45,14 +45,13 @@ def widened(estimate: Estimate, shares: Sequence[tuple[Estimate, Estimate]]) -> 
     """A mean of harmonic means of two shares, with an interval where the bootstrap has none.
 
     Where all cases are alike (nothing found, nothing missed) so are all resamples, which says nothing of how
-    certain that is: an interval without width is replaced by the harmonic means of the shares' own bounds.
+    certain that is: an interval without width is replaced by the harmonic means of the shares' own bounds. A share
+    of nothing (the precision of a verifier that never says yes) could be anything from 0 to 1.
     """
     if math.isnan(estimate.value) or estimate.low != estimate.high:
         return estimate
-    low, high = (
-        float(np.mean([harmonic_mean(getattr(a, end), getattr(b, end)) for a, b in shares]))
-        for end in ("low", "high")
-    )
+    low = float(np.mean([harmonic_mean(*(0.0 if not s.n else s.low for s in pair)) for pair in shares]))
+    high = float(np.mean([harmonic_mean(*(1.0 if not s.n else s.high for s in pair)) for pair in shares]))
     return replace(estimate, low=min(estimate.value, low), high=max(estimate.value, high))
 
 

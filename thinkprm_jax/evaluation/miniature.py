@@ -34,10 +34,12 @@ class Size:
       width: candidates of a beam or a tree (M).
       cases: solutions that verifier compute is measured on, one of each of as many other problems.
       chains, rounds: of verifier compute.
-      max_tokens: of a solution. max_length: of a verifier's prompt and chain. max_gen_tokens: of a round.
+      max_tokens: of a solution. max_gen_tokens: of a round of a verifier, None: what fits.
+      max_length: of a verifier's prompt and chain in a search. compute_length: the same for verifier compute: with
+        several rounds, none of which should be cut.
     """
 
-    problems: int = 80
+    problems: int = 100
     samples: int = 16
     beams: tuple[int, ...] = (4, 8, 16)
     width: int = 4
@@ -45,8 +47,9 @@ class Size:
     chains: tuple[int, ...] = (1, 2, 4, 8)
     rounds: tuple[int, ...] = (1, 2, 3, 4)
     max_tokens: int = 128
-    max_length: int = 768
     max_gen_tokens: int | None = None
+    max_length: int = 768
+    compute_length: int = 1536
 
 
 SIZES = {

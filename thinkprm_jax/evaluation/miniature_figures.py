@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.data.jsonl import iterate_rows
-from thinkprm_jax.evaluation.estimates import Estimate, bootstrap_estimate, estimate_json
+from thinkprm_jax.evaluation.estimates import Estimate, bootstrap_estimate, estimate_json, share_estimate
 from thinkprm_jax.evaluation.measures import AUROC, FIRST_ERROR, WHOLE_SOLUTION
 from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
 from thinkprm_jax.evaluation.miniature import SPLIT, TREES, Plan, shell
@@ -50,10 +51,15 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Of one verifier. gains: (ours, theirs, measure's key -> gain), paired."""
+    """Of one verifier. gains: (ours, theirs, measure's key -> gain), paired.
+
+    cut: share of the solutions with a chain that did not fit. Where there are some, a figure is of the length and
+    not of the setting.
+    """
 
     settings: Sequence[Setting]
     summaries: Sequence[Summary]
+    cut: Sequence[Estimate]
     gains: Sequence[tuple[Setting, Setting, Mapping[str, Estimate]]]
 
 
@@ -84,7 +90,7 @@ def read_findings(plan: Plan, stages: Sequence[Stage]) -> Findings:
     return Findings(
         {name: _accuracy(plan, name, runs[name]) for name in names},
         {name: difference_by_n(runs[names[0]], runs[name]) for name in names[1:]},
-        {name: _compute(sweeps[plan.compute(name)].judge()[0]) for name in names},
+        {name: _compute(plan.compute(name), sweeps[plan.compute(name)].judge()[0]) for name in names},
         {name: _calibration(plan, name, runs[name]) for name in names},
     )
 
@@ -111,13 +117,30 @@ def gain_over_majority(run: Run) -> dict[int, dict[str, Estimate]]:
     return found
 
 
-def _compute(settings: Sequence[Setting]) -> Compute:
+def _compute(folder: Path, settings: Sequence[Setting]) -> Compute:
     gains = [
         (ours, theirs, gain)
         for ours, theirs, gain in compare_settings(settings, MEASURES)
         if (ours.value, theirs.value) != (1, 1)  # one chain of one round, both
     ]
-    return Compute(settings, [summarise(setting.outcomes) for setting in settings], gains)
+    most = max(setting.value for setting in settings if setting.line == "n")
+    files = [f"n={most}.jsonl" if setting.line == "n" else f"{setting.name}.jsonl" for setting in settings]
+    return Compute(
+        settings,
+        [summarise(setting.outcomes) for setting in settings],
+        [cut_share(folder / file, setting) for file, setting in zip(files, settings, strict=True)],
+        gains,
+    )
+
+
+def cut_share(details: Path, setting: Setting) -> Estimate:
+    """Of the rows of a sweep's file, those in which a chain of this setting ended because it did not fit."""
+    chains = setting.value if setting.line == "n" else 1
+    cut = [
+        any(chain["finish_reason"] == "context" for chain in row["verdict"].get("chains", [])[:chains])
+        for _, row in iterate_rows(details)
+    ]
+    return share_estimate(sum(cut) / len(cut), len(cut))
 
 
 def _calibration(plan: Plan, verifier: str, run: Run) -> dict[str, Calibration]:
@@ -195,8 +218,9 @@ def _gains(by_n: ByN, of: Mapping[str, Any], command: str) -> Iterator[Figure]:
 
 def _compute_figures(verifier: str, compute: Compute, command: str) -> Iterator[Figure]:
     question = "verifier compute"
-    for setting, summary in zip(compute.settings, compute.summaries, strict=True):
+    for setting, summary, cut in zip(compute.settings, compute.summaries, compute.cut, strict=True):
         of = {"verifier": verifier, "setting": setting.name}
+        yield Figure(question, "cut", of, cut, command)
         for name in ("tokens", *COMPUTE_FIGURES):
             yield Figure(question, name, of, getattr(summary, name), command)
     for ours, theirs, gains in compute.gains:

@@ -84,17 +84,19 @@ def _points(gain: Estimate) -> str:
 
 
 def compute_table(compute: Compute, fancy: bool) -> Table:
-    """A setting a row: tokens a verdict, then each figure with its interval."""
+    """A setting a row: tokens a verdict, the share that was cut, then each figure with its interval."""
     table = plain_table(fancy, "setting")
-    for heading in ("solutions", "tokens a verdict", *COMPUTE_FIGURES.values()):
+    for heading in ("solutions", "tokens a verdict", "cut", *COMPUTE_FIGURES.values()):
         table.add_column(heading, justify="right", no_wrap=True)
-    for place, (setting, summary) in enumerate(zip(compute.settings, compute.summaries, strict=True)):
+    rows = zip(compute.settings, compute.summaries, compute.cut, strict=True)
+    for place, (setting, summary, cut) in enumerate(rows):
         figures = [getattr(summary, name) for name in COMPUTE_FIGURES]
         ends = place + 1 < len(compute.settings) and compute.settings[place + 1].line != setting.line
         table.add_row(
             setting.name,
             f"{summary.solutions:,}",
             show(summary.tokens.value, None),
+            show(cut.value, True),
             *map(_figure, figures),
             end_section=ends,
         )

@@ -33,8 +33,8 @@ CASE_SAMPLES = 4  # solutions of a problem that its case is chosen from
 SETTING_OF = {"n": "n", "rounds": "n_thinking_rounds"}  # of a sweep's line
 # On two cores: a solution, its verdict, all that one of N costs a search by steps, a chain about a case; and what
 # a stage takes before it has done anything (models, compilation).
-SECONDS = {"solution": 0.02, "judged": 0.03, "candidates": 0.1, "chain": 0.03}
-START_SECONDS = 5.0
+SECONDS = {"solution": 0.01, "judged": 0.033, "candidates": 0.045, "chain": 0.052}
+START_SECONDS = 8.0
 
 
 class Stage(Protocol):
@@ -97,7 +97,7 @@ class SweepStage:
             "model": self.model,
             "temperature": CHAIN_TEMPERATURE,
             "seed": self.seed,
-            "max-length": self.size.max_length,
+            "max-length": self.size.compute_length,
             "slots": SLOTS,
         }
         if self.size.max_gen_tokens is not None:
@@ -134,7 +134,7 @@ class SweepStage:
             default="thinkprm",
             temperature=CHAIN_TEMPERATURE,
             seed=self.seed,
-            max_length=self.size.max_length,
+            max_length=self.size.compute_length,
             max_gen_tokens=self.size.max_gen_tokens,
             slots=SLOTS,
             **varied,

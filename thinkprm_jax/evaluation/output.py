@@ -63,14 +63,14 @@ class Output:
             check_writable(f"{found.plots}.png")
         return found
 
-    def write(self, report: Report) -> None:
-        """Writes the files, then prints the tables (or the JSON)."""
+    def write(self, report: Report, quiet: bool = False) -> None:
+        """Writes the files, then prints the tables (or the JSON), unless ``quiet``."""
         self.write_json(report.content)
         if self.plots is not None and report.draws:
             from thinkprm_jax.evaluation.plots import save_figure
 
             save_figure(self.plots, report.draws)
-        if self.json != "-":
+        if self.json != "-" and not quiet:
             _print(report)
 
     def write_json(self, content: Mapping[str, Any]) -> None:

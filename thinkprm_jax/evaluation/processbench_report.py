@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ _NOT_POOLED = ("first_error_f1", "first_error_f1_by_score", "acc_error", "acc_co
 class Figures:
     """All figures of one evaluation: by subset, averaged, and of what may be pooled."""
 
-    def __init__(self, outcomes: Sequence[Outcome], resamples: int = 1000) -> None:
+    def __init__(self, outcomes: Sequence[Outcome], verifier: Mapping[str, Any], resamples: int = 1000) -> None:
         self.by_subset: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
             self.by_subset.setdefault(outcome.groups[SUBSET], []).append(outcome)
@@ -57,12 +57,15 @@ class Figures:
             m: estimate(m, outcomes, resamples) for m in measures(list(self.by_subset))
         }
         self.pooled = summarise(outcomes, resamples)
-        self.how = how_predicted(outcomes)
+        self.how = how_predicted(verifier)
 
 
-def how_predicted(outcomes: Sequence[Outcome]) -> str:
-    chains = max((outcome.chains for outcome in outcomes), default=1)
-    return "what the chain says" if chains == 1 else f"the vote of the readable ones of {chains} chains"
+def how_predicted(verifier: Mapping[str, Any]) -> str:
+    """verifier: its settings."""
+    if "n" not in verifier:
+        return "the first step scored one half or less"
+    n = verifier["n"]
+    return "what the chain says" if n == 1 else f"the vote of the readable ones of {n} chains"
 
 
 def _binary(outcomes: Sequence[Outcome], resamples: int) -> dict[str, Estimate]:
@@ -79,7 +82,7 @@ def _binary(outcomes: Sequence[Outcome], resamples: int) -> dict[str, Estimate]:
 
 
 def processbench_report(task: Task, verifier: dict[str, Any], judged: Judged) -> Report:
-    figures = Figures(judged.outcomes)
+    figures = Figures(judged.outcomes, verifier)
     content = {
         **task.settings,
         "verifier": verifier,

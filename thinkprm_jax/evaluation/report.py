@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -14,10 +14,8 @@ from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
 from thinkprm_jax.evaluation.outcomes import Outcome
 from thinkprm_jax.evaluation.output import Report, is_fancy
 from thinkprm_jax.evaluation.plots import draw_reliability
+from thinkprm_jax.evaluation.running import Judged, Task, heading
 from thinkprm_jax.evaluation.summary import Summary, break_down, summarise
-
-if TYPE_CHECKING:
-    from thinkprm_jax.evaluation.running import Judged, Task
 
 # Field of Summary -> (its name in full, its name at the head of a column, shown as a percentage; None: a quantity)
 FIGURES = {
@@ -62,8 +60,8 @@ def breakdown_table(groups: Mapping[str, Mapping[str, Summary]], fancy: bool) ->
     table = plain_table(fancy, "solutions by")
     table.add_column("", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for _, heading, _ in _COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for _, name, _ in _COLUMNS.values():
+        table.add_column(name, justify="right", no_wrap=True)
     for breakdown, summaries in groups.items():
         for place, (group, summary) in enumerate(summaries.items()):
             figures = [show(getattr(summary, field).value, form[2]) for field, form in _COLUMNS.items()]
@@ -93,17 +91,17 @@ def breakdown_json(groups: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any
 
 
 def reliability_json(outcomes: Sequence[Outcome], bins: int = 10) -> list[dict[str, Any]]:
-    """The bins behind the calibration error: low, high, count, mean_score, share_correct."""
-    return [
-        {name: null_for_nan(value) for name, value in dataclasses.asdict(bin).items()}
-        for bin in bins_of(outcomes, bins)
-    ]
+    """The bins behind the calibration error."""
+    return bins_json(bins_of(outcomes, bins))
+
+
+def bins_json(bins: Sequence[ReliabilityBin]) -> list[dict[str, Any]]:
+    """low, high, count, mean_score, share_correct of each."""
+    return [{name: null_for_nan(value) for name, value in dataclasses.asdict(bin).items()} for bin in bins]
 
 
 def figures_report(task: Task, verifier: dict[str, Any], judged: Judged) -> Report:
     """All figures of one set of solutions, and their breakdowns."""
-    from thinkprm_jax.evaluation.running import heading
-
     summary = summarise(judged.outcomes)
     groups = break_down(judged.outcomes) if judged.breakdowns else {}
     content = {

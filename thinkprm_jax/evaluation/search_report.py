@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
 
 from thinkprm_jax.data.jsonl import read_rows
 from thinkprm_jax.evaluation.estimates import Estimate, estimate_json
-from thinkprm_jax.evaluation.plots import Curve, draw_curves, save_figure
+from thinkprm_jax.evaluation.output import Output, Report, is_fancy
+from thinkprm_jax.evaluation.plots import draw_curves
+from thinkprm_jax.evaluation.report import plain_table
 from thinkprm_jax.evaluation.searched import WHOLE_SEARCHES, read_run
-from thinkprm_jax.evaluation.selection import accuracy_by_n
+from thinkprm_jax.evaluation.selection import accuracy_by_n, curves_by_n, method_name
+from thinkprm_jax.evaluation.selection_report import ByN, accuracy_cell
 from thinkprm_jax.search.results import failures, total_tokens
 from thinkprm_jax.search.running import COMPLETIONS, VERDICTS
 from thinkprm_jax.search.voting import powers_of_two
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from thinkprm_jax.search.recipe import SearchRecipe
 
 ACCURACY = "accuracy.json"
-ByN = Mapping[int, Mapping[str, Estimate]]
-_NAMES = {"pass": "pass@N"}
 
 
 def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = False) -> int:
@@ -45,10 +46,17 @@ def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = 
         "tokens": total_tokens(rows),
         **speed,
     }
-    (folder / ACCURACY).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    draw(folder, by_n)
-    if not quiet:
-        show(recipe, figures, by_n)
+    tokens = figures["tokens"]
+    verdicts = f"{tokens['verifier']:,} of the verifier ({tokens['verifications']:,} verdicts)"
+    lines = [
+        f"{recipe.approach} on {len(rows):,} problems: accuracy with its 95% interval",
+        f"tokens: {tokens['generated']:,} generated, {verdicts}",
+    ]
+    panel = draw_curves(
+        curves_by_n(by_n), x_label="solutions (N)", y_label="accuracy", title=folder.name, percent=True
+    )
+    report = Report(figures, lines, [_table(by_n, is_fancy()), str(folder / COMPLETIONS)], [panel])
+    Output(json=str(folder / ACCURACY), plots=folder / "accuracy").write(report, quiet)
     failed = failures(rows, [row for _, row in read_rows(folder / VERDICTS)])
     for line in [*failed[:10], *([f"and {len(failed) - 10} more"] if len(failed) > 10 else [])]:
         print(f"thinkprm search: {line}", file=sys.stderr)
@@ -72,39 +80,12 @@ def accuracies(recipe: SearchRecipe) -> dict[int, dict[str, Estimate]]:
     }
 
 
-def draw(folder: Path, by_n: ByN) -> None:
-    curves = [
-        Curve(_NAMES.get(method, method), [(n, by_n[n][method]) for n in by_n], reference=method == "pass")
-        for method in next(iter(by_n.values()))
-    ]
-    drawn = draw_curves(curves, x_label="solutions (N)", y_label="accuracy", title=folder.name, percent=True)
-    save_figure(folder / "accuracy", [drawn], columns=1)
-
-
-def show(recipe: SearchRecipe, figures: Mapping[str, Any], by_n: ByN) -> None:
-    """The table: on a terminal with lines, in a pipe aligned."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    fancy = sys.stdout.isatty()
-    console = Console(highlight=False, markup=False, **({} if fancy else {"width": 200}))
-    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
-    table.add_column("N", justify="right")
+def _table(by_n: ByN, fancy: bool) -> Table:
+    """An N a row; cells: accuracy (95% interval)."""
+    table = plain_table(fancy, "N")
     methods = list(next(iter(by_n.values())))
     for method in methods:
-        table.add_column(_NAMES.get(method, method), justify="right")
-    for n, estimates in by_n.items():
-        table.add_row(str(n), *(_percent(estimates[method]) for method in methods))
-    tokens = figures["tokens"]
-    console.print(
-        f"{recipe.approach} on {figures['n']:,} problems: accuracy in percent with its 95% interval\n"
-        f"tokens: {tokens['generated']:,} generated, {tokens['verifier']:,} of the verifier "
-        f"({tokens['verifications']:,} verdicts)\n"
-    )
-    console.print(table)
-    console.print(f"\n{recipe.folder / COMPLETIONS}")
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+        table.add_column(method_name(method), justify="right", no_wrap=True)
+    for n, figures in by_n.items():
+        table.add_row(str(n), *(accuracy_cell(figures[method]) for method in methods))
+    return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -73,16 +73,23 @@ def accuracy_by_n(
     """
     if numbers is None:
         numbers = powers_of_two(max((len(problem.answers) for problem in problems), default=0))
-    scored = any(score is not None for problem in problems for score in problem.scores)
+    defined = _methods_of(problems)
     return {
         n: {
-            method: _share(values, resamples)
-            if scored or method in ("majority", "pass")
-            else Estimate(math.nan, math.nan, math.nan, 0)
+            method: _share(values, resamples) if method in defined else _UNDEFINED
             for method, values in hits.items()
         }
         for n, hits in hits_by_n(problems, numbers).items()
     }
+
+
+_UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def _methods_of(problems: Sequence[SearchedProblem]) -> set[str]:
+    """Those that can select among these: without a score there is nothing to rank by."""
+    scored = any(score is not None for problem in problems for score in problem.scores)
+    return set(METHODS) if scored else {"majority", "pass"}
 
 
 def _share(values: np.ndarray, resamples: int) -> Estimate:
@@ -93,17 +100,22 @@ def _share(values: np.ndarray, resamples: int) -> Estimate:
 
 def difference_by_n(ours: Run, theirs: Run, resamples: int = 1000) -> dict[int, dict[str, Estimate]]:
     """N -> method -> by how much the accuracy of ``ours`` is above that of ``theirs`` on the problems both have,
-    resampled together (paired). {} where they have no problem or no N in common."""
+    resampled together (paired). {} where they have no problem or no N in common; a method that needs scores is
+    undefined where one of the two has none."""
     pairs = list(paired(ours, theirs))
     numbers = [n for n in numbers_of(ours) if n in numbers_of(theirs)]
     if not pairs or not numbers:
         return {}
-    mine = hits_by_n([first for first, _ in pairs], numbers)
-    others = hits_by_n([second for _, second in pairs], numbers)
+    firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
+    mine, others = hits_by_n(firsts, numbers), hits_by_n(seconds, numbers)
+    defined = _methods_of(firsts) & _methods_of(seconds)
     found: dict[int, dict[str, Estimate]] = {}
     for n in numbers:
         gains = {method: mine[n][method].astype(float) - others[n][method] for method in METHODS}
-        found[n] = {method: _mean(values, resamples) for method, values in gains.items()}
+        found[n] = {
+            method: _mean(values, resamples) if method in defined else _UNDEFINED
+            for method, values in gains.items()
+        }
     return found
 
 
@@ -185,11 +197,19 @@ def _flags(problem: SearchedProblem) -> np.ndarray:
     return np.array([correct for score, correct in pairs if score is not None], bool)
 
 
-def curves_by_n(by_n: dict[int, dict[str, Estimate]]) -> list[Curve]:
-    """Of one run: a line a method, pass@N as what no selection can pass."""
-    names = {method: "pass@N" if method == "pass" else method for method in METHODS}
-    return [
-        Curve(name, [(n, figures[method]) for n, figures in sorted(by_n.items())], reference=method == "pass")
-        for method, name in names.items()
-        if not all(math.isnan(figures[method].value) for figures in by_n.values())
+def curves_by_n(by_n: Mapping[int, Mapping[str, Estimate]]) -> list[Curve]:
+    """Of one run: a line a method that has figures, pass@N as what no selection can pass."""
+    curves = [
+        Curve(
+            method_name(method),
+            [(n, figures[method]) for n, figures in sorted(by_n.items()) if method in figures],
+            reference=method == "pass",
+        )
+        for method in METHODS
     ]
+    return [curve for curve in curves if not all(math.isnan(figure.value) for _, figure in curve.points)]
+
+
+def method_name(method: str) -> str:
+    """For people."""
+    return "pass@N" if method == "pass" else method

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from thinkprm_jax.evaluation.estimates import Estimate, estimate_json, null_for_nan, show, show_gain, show_interval
-from thinkprm_jax.evaluation.metrics import reliability_bins
+from thinkprm_jax.evaluation.estimates import Estimate, estimate_json, show, show_gain, show_interval
+from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
 from thinkprm_jax.evaluation.output import Report, is_fancy
 from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves, draw_reliability
-from thinkprm_jax.evaluation.report import plain_table
+from thinkprm_jax.evaluation.report import bins_json, plain_table
 from thinkprm_jax.evaluation.searched import Run
 from thinkprm_jax.evaluation.selection import (
     METHODS,
@@ -86,7 +86,7 @@ def selection_json(found: Sequence[RunFigures]) -> dict[str, Any]:
                     for n, (generator, verifier) in figures.tokens.items()
                 },
                 "scores": {field: estimate_json(figures.scores[field]) for field in SCORE_FIGURES},
-                "reliability": _reliability_json(figures.run),
+                "reliability": bins_json(_bins(figures.run)),
                 "difference_from_first": None if figures.differences is None else _by_n_json(figures.differences),
             }
             for figures in found
@@ -98,11 +98,7 @@ def _by_n_json(by_n: ByN) -> dict[str, Any]:
     return {str(n): {name: estimate_json(value) for name, value in methods.items()} for n, methods in by_n.items()}
 
 
-def _reliability_json(run: Run) -> list[dict[str, Any]]:
-    return [{name: null_for_nan(value) for name, value in dataclasses.asdict(bin).items()} for bin in _bins(run)]
-
-
-def _bins(run: Run) -> list[Any]:
+def _bins(run: Run) -> list[ReliabilityBin]:
     """[] where the scores are no probabilities."""
     scores, correct = pooled_scores(run.problems)
     if not scores or min(scores) < 0 or max(scores) > 1:
@@ -117,7 +113,7 @@ def accuracy_table(found: Sequence[RunFigures], fancy: bool) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for figures in found:
         for place, (n, methods) in enumerate(figures.by_n.items()):
-            cells = [_cell(methods[method]) for method in METHODS]
+            cells = [accuracy_cell(methods[method]) for method in METHODS]
             spent = f"{sum(figures.tokens[n]):,.0f}" if n in figures.tokens else "-"
             first = (figures.run.name, f"{len(figures.run.problems):,}") if place == 0 else ("", "")
             last = place == len(figures.by_n) - 1
@@ -160,7 +156,8 @@ def difference_table(found: Sequence[RunFigures], fancy: bool) -> Table | None:
     return table
 
 
-def _cell(estimate: Estimate) -> str:
+def accuracy_cell(estimate: Estimate) -> str:
+    """Percent (95% interval); "-" where it is undefined."""
     if math.isnan(estimate.value):
         return "-"
     return f"{100 * estimate.value:.1f}% ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"

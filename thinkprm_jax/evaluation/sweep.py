@@ -65,11 +65,12 @@ class SweepRun:
         return changed
 
     def settings(self, verifier: Mapping[str, Any], judged: Judged) -> Iterator[tuple[Setting, Judged]]:
-        """(setting, what was judged at it) of every value."""
+        """(setting, what was judged at it) of every value; `speed_of` names the run whose time they all have."""
+        speed = {**judged.speed, "speed_of": self.name}
         for value in self.values:
             outcomes = judged.of_first[value] if self.line == "n" else judged.outcomes
             stamp = {**verifier, "n": value} if self.line == "n" else dict(verifier)
-            yield Setting(self.line, value, stamp, outcomes), Judged(outcomes, {}, judged.speed, breakdowns=False)
+            yield Setting(self.line, value, stamp, outcomes), Judged(outcomes, {}, speed, breakdowns=False)
 
 
 def plan_sweep(texts: Sequence[str]) -> list[SweepRun]:

@@ -308,7 +308,8 @@ class Sampler:
         stats.forced_tokens += given - of_prompt - (again - again_of_prompt)
         stats.refed_tokens += again - again_of_prompt
         slot.processed = max(slot.processed, slot.fed + fed)
-        return slot.absorb(
+        before = slot.sampled
+        outcome = slot.absorb(
             output.tokens[row, :count],
             output.logprobs[row, :count],
             output.watched[row],
@@ -316,6 +317,8 @@ class Sampler:
             not output.active[row],
             self.tokenizer,
         )
+        stats.discarded_tokens += count - (slot.sampled - before)
+        return outcome
 
     def _controls(self) -> Controls:
         controls = Controls.zeros(self.slots, self.chunk)

@@ -18,7 +18,8 @@ class SamplerStats:
     slot_steps: int = 0  # decode steps x slots
     busy_slot_steps: int = 0  # of those, the ones that fed a token
     sampled_tokens: int = 0
-    fed_samples: int = 0  # of those, the ones that went through the layers: not the last of a phase that stops
+    discarded_tokens: int = 0  # of those, the ones behind a stop text that was seen only after the chunk
+    fed_samples: int = 0  # of the sampled, those that went through the layers: not the last of a phase that stops
     forced_tokens: int = 0  # a prompt's last token, which the decode loop takes, and what scripts force
     refed_tokens: int = 0  # the same, but processed before: once for each further fork of a prompt, and a rewind
     prefilled_tokens: int = 0  # of prompts without their last token, for the first time
@@ -41,5 +42,6 @@ class SamplerStats:
 
     @property
     def first_time_tokens(self) -> int:
-        """Tokens generated, forced or prefilled for the first time: the work there was to do."""
-        return self.sampled_tokens + self.forced_tokens + self.prefilled_tokens
+        """Tokens generated, forced or prefilled for the first time: the work there was to do. What was sampled and
+        thrown away is none."""
+        return self.sampled_tokens - self.discarded_tokens + self.forced_tokens + self.prefilled_tokens

@@ -156,13 +156,13 @@ class Generator:
         if continuation.one_step and thought.finish == "stop_id" and not is_step:  # it was kept, and is no text
             ids = ids[:-1]
         text = self._decode([*continuation.prefix, *ids])
+        # One that was kept, whole token and all, or that begins in the step before.
+        stops = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        if stops:
+            return Piece(tuple(ids), text[: min(stops)], "stop", result.tokens)
         if is_step:
             return Piece(tuple(ids), text, "step", result.tokens)
-        if not thought.finish.startswith("stop"):
-            return Piece(tuple(ids), text, "length", result.tokens)
-        if continuation.one_step and thought.finish == "stop_text":  # it was kept, whole token and all
-            text = text[: text.index(str(thought.stop))]
-        return Piece(tuple(ids), text, "stop", result.tokens)
+        return Piece(tuple(ids), text, "stop" if thought.finish.startswith("stop") else "length", result.tokens)
 
     def _is_step(self, thought: Thought) -> bool:
         return thought.stop == self._separator or thought.stop in self._step_ids

@@ -10,7 +10,7 @@ from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 from thinkprm_jax.search.generator import Generator
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.interface import Verifier
+    from thinkprm_jax.verifier.interface import AnyVerdict, Verifier
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
@@ -50,11 +50,10 @@ class ModelEngine:
         return text.split(_THINK_CLOSE)[0].strip().removeprefix(_THINK_OPEN).strip()
 
 
-def read_verdict(verdict: object, steps: Sequence[str]) -> Judgement:
+def read_verdict(verdict: AnyVerdict, steps: Sequence[str]) -> Judgement:
     """The scores of the steps, the last of them replaced by the score of the whole: aggregated by "last" it is the
     verifier's own score, by "min", "prod" and "mean" the steps count too."""
-    tokens = verdict.output_tokens  # type: ignore[attr-defined]
-    if verdict.error is not None:  # type: ignore[attr-defined]
-        return Judgement((), verdict, tuple(steps), tokens, str(verdict.error))  # type: ignore[attr-defined]
-    scores = (*verdict.step_scores[:-1], verdict.prefix_score)  # type: ignore[attr-defined]
-    return Judgement(scores, verdict, tuple(steps), tokens)
+    if verdict.error is not None:
+        return Judgement((), verdict, tuple(steps), verdict.output_tokens, str(verdict.error))
+    scores = (*verdict.step_scores[:-1], verdict.prefix_score)
+    return Judgement(scores, verdict, tuple(steps), verdict.output_tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable
 
@@ -12,10 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from thinkprm_jax.checkpoint.huggingface import parameter_shapes
-from thinkprm_jax.checkpoint.names import stored_tensors
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
 from thinkprm_jax.sampler.prefixes import BLOCK
@@ -43,37 +39,31 @@ class Model:
 
     @functools.cached_property
     def weights(self) -> int:
-        if self.mesh is None:
-            return weight_bytes(self.config, self.dtype)
-        shapes, counts = parameter_shapes(self.config), axis_counts(self.config)
-        numbers = sum(
-            math.prod(named_sharding(self.mesh, tensor.axes, counts).shard_shape(shapes[tensor.path]))
-            for tensor in stored_tensors(self.config)
-        )
-        return numbers * jnp.dtype(self.dtype).itemsize
+        return weight_bytes(self.config, self.dtype, self.mesh)
 
     def cache(self, slots: int) -> int:
         """Of the key-value cache once its longest row is full."""
         if not self.max_length:
             return 0
-        return cache_bytes(self.config, slots, self.max_length, self.dtype) // self._split
+        return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh)
 
     def shelf(self, positions: int) -> int:
         numbers = 2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * positions
         return numbers * jnp.dtype(self.dtype).itemsize // self._split
 
     def work(self, slots: int) -> int:
-        """Activations of the largest prefill, by the widths of a layer, and the float32 logits of a decode step
-        with what sampling makes of them."""
+        """Activations of the largest prefill, by the widths of a layer; the keys and values that it makes and
+        those that it goes on from; the float32 logits of a decode step with what sampling makes of them."""
         config, split = self.config, 1 if self.mesh is None else self.mesh.shape["tensor"]
         attention = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
         width = 4 * config.hidden_size + (2 * attention + 3 * config.intermediate_size) // split
         activations = PREFILL_TOKENS * width * jnp.dtype(self.dtype).itemsize
-        return activations + 4 * 4 * slots * config.vocab_size // split
+        made = 2 * self.shelf(PREFILL_TOKENS) * rows(self.mesh) if self.max_length else 0
+        return activations + made + 4 * 4 * slots * config.vocab_size // split
 
     @property
     def _split(self) -> int:
-        """Parts of a cache: slots over data and fsdp, heads over tensor where they can be."""
+        """Parts of the shelf: blocks over data and fsdp, heads over tensor where they can be."""
         if self.mesh is None:
             return 1
         tensor = self.mesh.shape["tensor"]

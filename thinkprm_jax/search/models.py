@@ -51,7 +51,7 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
     prompts, length = None, 0
     if written:
         prompts, length = _prompts(recipe, tasks)
-    planned = plan_memory(recipe, length, spec, mesh)
+    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), length, spec, mesh)
     say(planned.text)
     generator = None
     if prompts is not None:
@@ -96,8 +96,10 @@ def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:
     return describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm", **given)
 
 
-def plan_memory(recipe: SearchRecipe, length: int, spec: VerifierSpec | None, mesh: Mesh | None) -> Plan:
-    """length: of a row of the generator's cache; 0: there is no generator."""
+def plan_memory(
+    recipe: SearchRecipe, problems: int, length: int, spec: VerifierSpec | None, mesh: Mesh | None
+) -> Plan:
+    """problems: searched together. length: of a row of the generator's cache; 0: there is no generator."""
     dtype = recipe.dtype or default_dtype()
     generator = verifier = None
     if length:
@@ -110,20 +112,21 @@ def plan_memory(recipe: SearchRecipe, length: int, spec: VerifierSpec | None, me
         chains = recipe.prm_n if "n" in SETTINGS[spec.kind] else 1
         cached = spec.settings["max_length"] if writes else 0
         verifier = Model(f"verifier {spec.path}", config, dtype, cached, mesh)
-    solutions = recipe.wave * recipe.settings.n
-    need = Need(recipe.slots, recipe.prm_slots, solutions, solutions * chains, _shelf(recipe, length))
+    solutions = problems * recipe.settings.n
+    shelf = problems * _shelf(recipe, length)
+    need = Need(recipe.slots, recipe.prm_slots, solutions, solutions * chains, shelf)
     memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
     return plan(generator, verifier, need, memory, mesh)
 
 
 def _shelf(recipe: SearchRecipe, length: int) -> int:
-    """Positions for all that a next round may begin with: of each problem the prompt, the paths of the beams that
-    go on, and the last step of every candidate."""
+    """Positions for all of a problem that a next round may begin with: the prompt, the paths of the beams that go
+    on, and the last step of every candidate."""
     if recipe.approach not in ("beam_search", "dvts") or not length:
         return 0
     paths = -(-recipe.n // recipe.beam_width)
     steps = recipe.n * STEP_TOKENS * (1 + recipe.lookahead)
-    return recipe.wave * (length - recipe.max_tokens + paths * recipe.max_tokens + steps)
+    return length - recipe.max_tokens + paths * recipe.max_tokens + steps
 
 
 def _prompts(recipe: SearchRecipe, tasks: Sequence[Task]) -> tuple[Prompts, int]:
@@ -138,7 +141,7 @@ def _prompts(recipe: SearchRecipe, tasks: Sequence[Task]) -> tuple[Prompts, int]
 def _verification_length(recipe: SearchRecipe) -> int:
     if recipe.max_verification_length is not None:
         return recipe.max_verification_length
-    config = read_config(find_model(recipe.prm_path or VERIFIER).config_folder)
+    config = read_config(find_model(recipe.prm_path).config_folder)
     return min(VERIFICATION_LENGTH, config.max_position_embeddings)
 
 

@@ -15,14 +15,16 @@ from thinkprm_jax.search.engine import Beam, Problem, SearchResult
 from thinkprm_jax.search.recipe import DATASET, SearchRecipe
 
 ARITHMETIC = "arithmetic"
-# What a search writes: such fields of the data (those of an earlier search) are left out.
+# What a search writes, and `thinkprm score`: such fields of the data, which an earlier run left there, would be
+# taken for this run's.
 WRITTEN = (
     "index", "completions", "completion_tokens", "finish_reasons", "pred", "scores", "agg_scores", "answers",
-    "correct", "tokens", "error",
+    "correct", "tokens", "error", "verdict", "verdicts", "verifier",
 )  # fmt: skip
 _WRITTEN_PREFIXES = ("pred_", "completions@", "agg_scores@", "preds@")
 _GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 _PROBLEM_FIELDS = ("problem", "question")
+NOT_COUNTED = -1  # tokens of a solution from elsewhere, as search-and-learn writes it
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def load_tasks(recipe: SearchRecipe) -> list[Task]:
     if recipe.num_samples is not None:
         last = (recipe.dataset_start or 0) + recipe.num_samples
         end = last if end is None else min(end, last)
-    if source == ARITHMETIC and end is None:
-        raise UserError("dataset_name arithmetic has no end: give dataset_end or num_samples")
+    if source == ARITHMETIC and (end is None or recipe.dataset_where):
+        raise UserError(
+            "dataset_name arithmetic has no end: give dataset_end or num_samples, and no dataset_where"
+        )
     solutions = _by_problem(cached) if cached and source is not None else None
     tasks = []
     wanted = ((number, *placed) for number, placed in enumerate(rows) if _holds(placed[1], recipe.dataset_where))
@@ -76,7 +80,8 @@ def load_tasks(recipe: SearchRecipe) -> list[Task]:
             task = _with_solutions(task, *found, recipe)
         tasks.append(task)
     if not tasks:
-        raise UserError(f"{source or cached}: no rows from {recipe.dataset_start or 0} on")
+        where = f" for which {', '.join(recipe.dataset_where)}" if recipe.dataset_where else ""
+        raise UserError(f"{source or cached}: no rows{where} from {recipe.dataset_start or 0} on")
     return tasks
 
 
@@ -165,17 +170,18 @@ def _by_problem(path: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
 
 
 def _with_solutions(task: Task, place: str, row: Mapping[str, Any], recipe: SearchRecipe) -> Task:
-    """The task with the first n solutions of a row in search-and-learn's completions format."""
+    """The task with the first n solutions of a row in search-and-learn's completions format. Where the row does
+    not say how many tokens one has, they are NOT_COUNTED; where not how it ended, that stays open (None)."""
     n = recipe.n
     texts = get_texts(row, "completions", place)
     if len(texts) < n:
         raise UserError(f"{place}: has {len(texts)} completions, n is {n}")
     tokens = row.get("completion_tokens")
     if not isinstance(tokens, list) or len(tokens) < n:
-        tokens = [0] * n  # nobody counted
+        tokens = [NOT_COUNTED] * n
     finish = row.get("finish_reasons")
     if not isinstance(finish, list) or len(finish) < n:
-        finish = ["stop"] * n
+        finish = [None] * n
     correct = None
     if recipe.answer_kind == "none":
         correct = _recorded(row, n, place)
@@ -183,11 +189,11 @@ def _with_solutions(task: Task, place: str, row: Mapping[str, Any], recipe: Sear
         Beam(
             task.problem,
             text=text,
-            tokens=tokens[place_] if isinstance(tokens[place_], int) else 0,
-            finish="length" if finish[place_] == "length" else "stop",
+            tokens=count if type(count) is int else NOT_COUNTED,
+            finish=ended if ended in ("stop", "length") else None,
             seen=text,
         )
-        for place_, text in enumerate(texts[:n])
+        for text, count, ended in zip(texts[:n], tokens, finish, strict=False)
     ]
     return Task(task.problem, task.place, task.row, task.answer, SearchResult(beams), correct)
 

@@ -23,11 +23,12 @@ SYSTEM_PROMPT = (
     "Where [answer] is just the final number or expression that solves the problem."
 )
 DATASET = "HuggingFaceH4/MATH-500"
-VERIFIER = "launch/ThinkPRM-1.5B"
+VERIFIER = "launch/ThinkPRM-1.5B"  # of a recipe that names none
 APPROACHES = ("best_of_n", "beam_search", "dvts", "greedy", "sample")
 
 _IN_PROCESS = "the verifier runs in this process"
 _HUB = "results stay in output_dir"
+_UNQUANTISED = "weights are not quantised; dtype says how they are held"
 _PINNED = "the texts of the protocol are pinned, see docs/protocol.md"
 # Fields of search-and-learn and of ThinkPRM's version of it that mean nothing here.
 UNUSED = {
@@ -36,6 +37,8 @@ UNUSED = {
     "gpu_memory_utilization": "memory is planned from the sizes of both models; device_memory bounds it",
     "search_batch_size": "problems are searched together, `wave` of them at a time",
     "prm_batch_size": "the verifier fills its slots by itself; prm_slots sets how many",
+    "load_in_4bit": _UNQUANTISED,
+    "load_in_8bit": _UNQUANTISED,
     "num_proc": "answers are compared by worker processes of their own",
     "apply_voting": "predictions by every vote are always written",
     "voting_n": "accuracies are given at every power of two up to n",
@@ -131,6 +134,10 @@ class SearchRecipe:
             raise ValueError(f"{self.approach} needs a verifier (just_sample, or a prm_type that is none)")
         if self.cached_solutions_path and self.approach not in ("best_of_n", "sample"):
             raise ValueError("solutions of cached_solutions_path can only be ranked: approach must be best_of_n")
+        if self.answer_kind == "none" and not self.cached_solutions_path:
+            raise ValueError(
+                "answer_kind none needs cached_solutions_path: its rows say which solutions are correct"
+            )
         if (self.dataset_end is not None) and self.dataset_end <= (self.dataset_start or 0):
             raise ValueError("dataset_end must be above dataset_start")
         if not all("=" in condition for condition in self.dataset_where):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinkprm_jax.search.engine import Beam, SearchResult
-from thinkprm_jax.search.problems import Task
+from thinkprm_jax.search.problems import NOT_COUNTED, Task
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.voting import aggregate, prediction_columns, select
 from thinkprm_jax.text.answers import canonical_many, equal_many, extract_answer
@@ -16,7 +16,8 @@ from thinkprm_jax.text.answers import canonical_many, equal_many, extract_answer
 def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> dict[str, Any]:
     """Fields behind those of ``task.row``.
 
-    completions, completion_tokens, finish_reasons, scores ([] without a verdict), agg_scores (null likewise),
+    completions, completion_tokens (not there for solutions from elsewhere whose tokens nobody counted),
+    finish_reasons (null likewise), scores ([] without a verdict), agg_scores (null likewise),
     answers (canonical, null where there is none), correct, pred (the solution with the highest score), tokens, and
     search-and-learn's pred_naive@n, pred_weighted@n and pred_maj@n.
     """
@@ -24,9 +25,10 @@ def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> di
     scores = [list(beam.judgement.scores) if beam.judgement is not None else [] for beam in beams]
     # Without a verifier a search has no scores; one number for all makes "weighted" the majority.
     totals = [aggregate(steps, recipe.agg_strategy) if steps else None for steps in scores]
+    tokens = [beam.tokens for beam in beams]
     row: dict[str, Any] = {
         "completions": [beam.text for beam in beams],
-        "completion_tokens": [beam.tokens for beam in beams],
+        **({} if NOT_COUNTED in tokens else {"completion_tokens": tokens}),
         "finish_reasons": [beam.finish for beam in beams],
         "scores": scores,
         "agg_scores": totals,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.data.jsonl import OrderedOutput
@@ -34,10 +35,9 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
     from thinkprm_jax.search.models import load_models, resolve  # JAX
 
     tasks = load_tasks(recipe)
-    recipe = resolve(recipe)
+    given, recipe = recipe, resolve(recipe)
     folder = recipe.folder
-    begun = (folder / COMPLETIONS).exists() or (folder / VERDICTS).exists()
-    claim_folder(folder, recipe, begun, FREE_FIELDS)
+    claim_folder(folder, recipe, _begun(folder), FREE_FIELDS)
     with (
         OrderedOutput(folder / COMPLETIONS, [task.row for task in tasks], {}) as completions,
         OrderedOutput(folder / VERDICTS, [{"index": task.row["index"]} for task in tasks], {}) as verdicts,
@@ -47,6 +47,8 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
         if completions.resumed:
             progress.say(f"{folder}: {len(completions.resumed):,} of {len(tasks):,} problems are done already")
         if missing:
+            if recipe.prm_path != given.prm_path:
+                progress.say(f"the recipe has no prm_path: the verifier is {recipe.prm_path}")
             engine = load_models(recipe, tasks, progress.say)
             progress.watch(engine)
         for index, result in search_tasks(recipe, tasks, missing, engine) if missing else ():
@@ -58,6 +60,12 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
                 completions.add(index, completion_row(tasks[index], result, recipe))
             progress.finished()
         return progress.speed(len(missing))
+
+
+def _begun(folder: Path) -> bool:
+    """Whether rows stand there. Before the first one, a recipe that could not run may be mended."""
+    files = [folder / f"{name}{end}" for name in (COMPLETIONS, VERDICTS) for end in ("", ".waiting")]
+    return any(file.exists() and file.stat().st_size for file in files)
 
 
 def search_tasks(

@@ -68,6 +68,9 @@ class _Worker:
         line = self._process.stdout.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -89,9 +92,7 @@ class WorkerPool:
     def run(self, task: str, arguments: Mapping[str, Any], limit: float) -> Any:
         """The result of one task; None where it was cut or failed. Raises UserError without math-verify."""
         with self._free:
-            with self._lock:
-                worker = self._idle.pop() if self._idle else None
-            worker = worker or _Worker()
+            worker = self._take_idle() or _Worker()
             finished = False
             try:
                 finished, result = worker.run(task, arguments, limit)
@@ -104,6 +105,15 @@ class WorkerPool:
                 if not finished:
                     worker.kill()  # also when this thread was interrupted: half a conversation is no use
         return result
+
+    def _take_idle(self) -> _Worker | None:
+        """A worker that waits for a task; one that died meanwhile (the system ran out of memory) is left out."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or worker.is_alive():
+                return worker
+            worker.kill()
 
     def run_many(self, task: str, arguments: Sequence[Mapping[str, Any]], limit: float) -> list[Any]:
         """The results of many tasks, in order, on as many workers as they are worth."""

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from thinkprm_jax.text.answers_normal import has_percent, normalise, write_number
@@ -36,11 +36,11 @@ def main() -> None:
     _reply(replies, {"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
-        _leave_alarm(request["limit"])
-        try:
-            result = tasks[request["task"]](request["arguments"])
-        except Exception:  # of the maths: RecursionError, MemoryError, whatever a parser meets
-            result = None
+        with _alarm(2 * request["limit"] + 10):
+            try:
+                result = tasks[request["task"]](request["arguments"])
+            except Exception:  # of the maths: RecursionError, MemoryError, whatever a parser meets
+                result = None
         _reply(replies, {"result": result})
 
 
@@ -57,11 +57,18 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _leave_alarm(limit: float) -> None:
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
     """Should the parent be gone when the limit is over, the system ends this process: the alarm has no handler, so
-    it needs no Python to run."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, 2 * limit + 10)
+    it needs no Python to run. Between tasks there is none: a worker waits as long as its parent lives."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _load_tasks() -> dict[str, Callable[[Mapping[str, Any]], Any]]:

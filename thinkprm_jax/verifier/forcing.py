@@ -88,19 +88,10 @@ class VerificationScript:
         triggers: Sequence[str] = TRIGGERS,
         stop_at_unknown_step: bool = False,
     ) -> None:
-        max_gen_tokens = max_length if max_gen_tokens is None else max_gen_tokens
-        if rounds < 1 or max_gen_tokens < 1:
-            raise UserError(f"rounds={rounds} and max_gen_tokens={max_gen_tokens} must be at least 1")
-        if rounds > len(triggers) + 1:
-            raise UserError(
-                f"{rounds} thinking rounds need {rounds - 1} trigger phrases, there are {len(triggers)}: "
-                "a repeated phrase makes a model repeat itself"
-            )
-        if not 0 < decision_temperature < math.inf:
-            raise UserError(f"decision_temperature is {decision_temperature}, it must be above 0")
+        check_settings(rounds, max_gen_tokens, decision_temperature, triggers)
         self._tokenizer = tokenizer
         self._triggers = tuple(triggers[: rounds - 1])
-        self._max_gen_tokens = max_gen_tokens
+        self._max_gen_tokens = max_length if max_gen_tokens is None else max_gen_tokens
         self._max_length = max_length
         self._decision_temperature = decision_temperature
         self._answers = (tokenizer.token_id(YES), tokenizer.token_id(NO))
@@ -225,6 +216,21 @@ class VerificationScript:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return encode_forced(self._tokenizer, text)
+
+
+def check_settings(
+    rounds: int, max_gen_tokens: int | None, decision_temperature: float, triggers: Sequence[str] = TRIGGERS
+) -> None:
+    """UserError where a script cannot have these settings; see :class:`VerificationScript`."""
+    if rounds < 1 or (max_gen_tokens is not None and max_gen_tokens < 1):
+        raise UserError(f"rounds={rounds} and max_gen_tokens={max_gen_tokens} must be at least 1")
+    if rounds > len(triggers) + 1:
+        raise UserError(
+            f"{rounds} thinking rounds need {rounds - 1} trigger phrases, there are {len(triggers)}: "
+            "a repeated phrase makes a model repeat itself"
+        )
+    if not 0 < decision_temperature < math.inf:
+        raise UserError(f"decision_temperature is {decision_temperature}, it must be above 0")
 
 
 class Chain:

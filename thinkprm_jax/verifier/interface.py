@@ -59,7 +59,7 @@ class AnyVerdict(Protocol):
 
     @property
     def output_tokens(self) -> int:
-        """Tokens sampled for it; also where ``error`` is set."""
+        """Tokens sampled for its chains, those that cannot be read too; 0 where there are none."""
 
     def as_dict(self) -> dict[str, Any]: ...
 
@@ -214,9 +214,13 @@ def describe_verifier(
 
         if settled["temperature"] is None:
             settled["temperature"] = 0.0 if settled["n"] == 1 else 0.6
-        Sampling(settled["n"], settled["temperature"], settled["seed"])
+        Sampling(settled["n"], settled["temperature"], settled["seed"], settled.get("top_p", 1.0))
         if settled["n"] > 1 and settled["temperature"] == 0:
             raise UserError(f"n {settled['n']} needs a temperature above 0: greedy chains are all the same")
+    if kind == "thinkprm":
+        from thinkprm_jax.verifier.forcing import check_settings
+
+        check_settings(settled["n_thinking_rounds"], settled["max_gen_tokens"], settled["decision_temperature"])
     if kind == "judge" and settled["judge_prompt"] not in JUDGE_PROMPTS:
         raise UserError(
             f"judge_prompt is {settled['judge_prompt']!r}, it must be one of {', '.join(JUDGE_PROMPTS)}"

@@ -25,7 +25,7 @@ KINDS = ("thinkprm", "judge", *STEPWISE_KINDS, "majority")
 ALIASES = {"none": "majority"}
 ANY_DISCRIMINATIVE = "discriminative"
 
-# Of the last two parts of a path or id, in lower case: what prm_path of the original's recipes names, and sisters.
+# Of an id or a folder's name, in lower case: what prm_path of the original's recipes names, and sisters.
 _NAMES = (
     (re.compile(r"math-shepherd.*prm"), "math_shepherd"),
     (re.compile(r"llama3\.1-8b-prm-(mistral|deepseek)-data"), "rlhflow"),
@@ -59,9 +59,10 @@ def recognise(path_or_id: str | Path) -> str | None:
     Raises:
       UserError: as of :func:`read_kind`.
     """
-    name = "/".join(Path(path_or_id).parts[-2:]).lower()
+    is_folder = Path(path_or_id).is_dir()
+    name = (Path(path_or_id).resolve().name if is_folder else str(path_or_id)).lower()  # not where a folder lies
     named = next((kind for pattern, kind in _NAMES if pattern.search(name)), None)
-    if named is not None and not Path(path_or_id).is_dir():
+    if named is not None and not is_folder:
         return named
     task = read_kind(path_or_id).get("task")
     if task is not None:

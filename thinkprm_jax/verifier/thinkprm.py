@@ -62,7 +62,7 @@ class Verdict:
 
     @property
     def output_tokens(self) -> int:
-        """Tokens sampled for it, over all chains; 0 where there is no verdict."""
+        """Tokens sampled for it, over all chains; 0 where there are none."""
         return sum(chain.output_tokens for chain in self.chains)
 
     @property
