@@ -75,6 +75,13 @@ def test_settings_of_chains_are_dropped_for_a_verifier_without_any(recipe) -> No
         describe(dataclasses.replace(without, prm_n=4))
 
 
+@pytest.mark.parametrize(("field", "value"), [("judge_prompt", "index"), ("prm_decision_temperature", 2.0)])
+def test_what_a_verifier_cannot_be_asked_is_refused(recipe, field: str, value: object) -> None:
+    changed = dataclasses.replace(recipe, prm_path="Qwen/Qwen2.5-Math-PRM-7B", **{field: value})
+    with pytest.raises(UserError, match=f"{field} {value}: the verifier Qwen/Qwen2.5-Math-PRM-7B"):
+        describe(changed)
+
+
 def test_no_more_slots_than_the_problems_that_there_are_can_fill(recipe) -> None:
     few = dataclasses.replace(recipe, slots=None, prm_slots=None)
     planned = plan_memory(few, 2, 64, describe(few), None)

@@ -39,7 +39,8 @@ QUESTIONS = {
     "verifier_compute": "Is a verdict better if more tokens are spent on it: on several chains whose scores are "
     "averaged, or on further rounds of thinking in one chain? n = k and k rounds cost about as many tokens.",
     "calibration": "Of the solutions that get the score s, is the share s correct? And how well does the score "
-    "rank right solutions above wrong ones?",
+    "rank right solutions above wrong ones? Solutions of one problem are no independent cases: the intervals of the "
+    "table are over problems; those in the picture, of shares of solutions, are narrower than they should be.",
 }
 
 
@@ -188,9 +189,9 @@ def _compute_panels(findings: Findings) -> list[Draw]:
         for line in dict.fromkeys(setting.line for setting in compute.settings):
             members = [setting for setting in compute.settings if setting.line == line]
             points = [(setting.tokens.value, estimate(measure, setting.outcomes)) for setting in members]
-            curves.append(Curve(NAMES[line], points, marks=[setting.name for setting in members]))
+            curves.append(Curve(NAMES[line], points, marks=[str(setting.value) for setting in members]))
         title = f"{measure.name}, {verifier}\n{len(compute.settings[0].outcomes):,} solutions, 95% intervals"
-        x_label = "tokens a verdict (log scale)"
+        x_label = "tokens a verdict (log scale); at the points: chains, rounds"
         draws.append(draw_curves(curves, x_label=x_label, y_label=measure.axis, x_scale="log10", title=title))
     return draws
 

@@ -89,8 +89,15 @@ def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:
     if kind == "judge":
         settings["force_decision"] = True  # as the original's search: a chain without verdict is asked for one
     takes = SETTINGS[kind]
-    for name, field in (("n", "prm_n"), ("n_thinking_rounds", "n_thinking_rounds")):
-        if name not in takes and settings[name] != 1:
+    # A temperature means nothing to a verifier that writes no chains; these would change what is asked.
+    asked = (
+        ("n", "prm_n", 1),
+        ("n_thinking_rounds", "n_thinking_rounds", 1),
+        ("decision_temperature", "prm_decision_temperature", 1.0),
+        ("judge_prompt", "judge_prompt", None),
+    )
+    for name, field, nothing in asked:
+        if name not in takes and settings[name] != nothing:
             raise UserError(f"{field} {settings[name]}: the verifier {recipe.prm_path} ({kind}) has no such thing")
     given = {name: value for name, value in settings.items() if name in takes and value is not None}
     return describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm", **given)
