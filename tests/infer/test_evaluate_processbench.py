@@ -73,7 +73,8 @@ def test_tables_json_details_and_pictures(run, tmp_path):
 
 
 def test_a_stopped_sweep_goes_on(run, tmp_path):
-    sweep = (*PROCESSBENCH, "--limit", "1", "--sweep", "n=1,2", "--sweep", "rounds=1,2", "--output-dir", "out")
+    one = ("processbench", "--data", "pb.jsonl", "--subset", "math", "--limit", "2")
+    sweep = (*one, "--sweep", "n=1,2", "--sweep", "rounds=1,2", "--output-dir", "out")
     assert run(*sweep)[0] == 0
     out = tmp_path / "out"
     whole = json.loads((out / "figures.json").read_text())

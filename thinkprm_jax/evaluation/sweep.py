@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +41,21 @@ class Setting:
     def name(self) -> str:
         return f"{self.line}={self.value}"
 
-    @property
+    @functools.cached_property
     def tokens(self) -> Estimate:
         """Mean tokens of a verdict."""
         tokens = np.array([outcome.tokens for outcome in self.outcomes], float)
         return bootstrap_estimate(lambda rows: float(tokens[rows].mean()), len(tokens))
+
+    def figure(self, measure: Measure) -> Estimate:
+        """Made once, for tables, JSON and pictures alike."""
+        if measure.key not in self._figures:
+            self._figures[measure.key] = estimate(measure, self.outcomes)
+        return self._figures[measure.key]
+
+    @functools.cached_property
+    def _figures(self) -> dict[str, Estimate]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ def sweep_json(
                 "setting": setting.name,
                 "verifier": dict(setting.verifier),
                 "tokens": estimate_json(setting.tokens),
-                "figures": {m.key: estimate_json(estimate(m, setting.outcomes)) for m in measures},
+                "figures": {m.key: estimate_json(setting.figure(m)) for m in measures},
             }
             for setting in settings
         ],
@@ -162,7 +173,7 @@ def sweep_table(settings: Sequence[Setting], measures: Sequence[Measure], fancy:
     for measure in measures:
         table.add_column(measure.key, justify="right", no_wrap=True)
     for place, setting in enumerate(settings):
-        cells = [_cell(estimate(measure, setting.outcomes)) for measure in measures]
+        cells = [_cell(setting.figure(measure)) for measure in measures]
         temperature = setting.verifier.get("temperature")
         ends = place + 1 < len(settings) and settings[place + 1].line != setting.line
         table.add_row(
@@ -197,7 +208,7 @@ def sweep_pictures(settings: Sequence[Setting], measures: Sequence[Measure]) -> 
         curves = []
         for line in lines:
             members = [setting for setting in settings if setting.line == line]
-            points = [(setting.tokens.value, estimate(measure, setting.outcomes)) for setting in members]
+            points = [(setting.tokens.value, setting.figure(measure)) for setting in members]
             curves.append(Curve(NAMES[line], points, marks=[setting.name for setting in members]))
         title = f"{measure.name}\n{len(settings[0].outcomes):,} solutions, 95% intervals"
         x_label = "tokens a verdict (log scale)"
