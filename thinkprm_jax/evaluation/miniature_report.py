@@ -39,8 +39,8 @@ QUESTIONS = {
     "verifier_compute": "Is a verdict better if more tokens are spent on it: on several chains whose scores are "
     "averaged, or on further rounds of thinking in one chain? n = k and k rounds cost about as many tokens.",
     "calibration": "Of the solutions that get the score s, is the share s correct? And how well does the score "
-    "rank right solutions above wrong ones? Solutions of one problem are no independent cases: the intervals of the "
-    "table are over problems; those in the picture, of shares of solutions, are narrower than they should be.",
+    "rank right solutions above wrong ones? Solutions of one problem are no independent cases: the table's "
+    "intervals are over problems; those in the picture, of shares of solutions, are narrower than they should be.",
 }
 
 
