@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from thinkprm_jax.evaluation.miniature_stages import Stage
 
 ABOUT = """\
-Asks the questions of the ThinkPRM paper that need no training of small models on a synthetic task: accuracy
-against N for best-of-N, beam search and DVTS; verifier compute, chains against rounds; calibration. Everything
-comes with its 95% interval and its n. docs/miniature.md says what each part asks."""
+Asks small models on a synthetic task those questions of the ThinkPRM paper that need no training: accuracy against
+N for best-of-N, beam search and DVTS; verifier compute, chains against rounds; calibration. Everything comes with
+its 95% interval and its n. docs/miniature.md says what each part asks."""
 MORE = """\
 It takes under half an hour on two CPU cores, --quick two minutes. A run that was stopped goes on from where it
 was; with more --problems or --cases it goes on from what there is. Exit status: 0 done; 1 some solutions got no
@@ -98,7 +98,7 @@ def about(plan: Plan, clock: StageClock) -> list[str]:
     judged = f"{size.cases:,} solutions of others are judged for verifier compute"
     return [
         f"`{plan.command}`",
-        f"{duration(clock.seconds)} minutes on {machine()}",
+        f"{duration(clock.seconds)} minutes for the stages, on {machine()}",
         f"task: arithmetic, split `{SPLIT}` (kept out of training), seed {plan.seed}; {searched}, {judged}",
         f"solver: `{plan.generator}`, temperature 0.8",
         *(f"verifier `{name}`: {VERIFIERS.get(model, model)}" for name, model in plan.verifiers.items()),
@@ -126,7 +126,7 @@ def show(findings: Findings, plan: Plan, clock: StageClock) -> None:
         items = [part for pair in tables(findings, question, is_fancy()) for part in pair]
         Output().write(Report({}, [heading.upper(), QUESTIONS[question]], items, []))
         print()
-    print(f"{duration(clock.seconds)} minutes; {plan.folder / 'results.md'} has the pictures and the commands")
+    print(f"{duration(clock.seconds)} minutes of stages; {plan.folder / 'results.md'} has pictures and commands")
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
