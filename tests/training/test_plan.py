@@ -175,7 +175,8 @@ def test_written_down_shapes(name: str, parameters: int) -> None:
 def test_the_recipes_of_the_paper_have_shapes() -> None:
     for file in sorted((tiny_training.ROOT / "configs" / "train").glob("*.yaml")):
         source = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
-        if "pretrained" in source and source["pretrained"] != "mini":
+        # The small models go on from one another: the folder of an earlier run.
+        if "pretrained" in source and not source["pretrained"].startswith("runs/"):
             assert model_shapes(ModelSource(pretrained=source["pretrained"]))[0].model_type == "qwen2"
 
 

@@ -59,7 +59,8 @@ def _dataset_rows(
                     raise UserError(f"{place}: no split {split} (it has {', '.join(loaded)})")
                 loaded = loaded[split]
         else:
-            loaded = datasets.load_dataset(name, config, split=split, revision=revision)
+            given = {} if config is None else {"name": config}
+            loaded = datasets.load_dataset(name, split=split, revision=revision, **given)
     except UserError:
         raise
     except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
