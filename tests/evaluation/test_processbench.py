@@ -66,14 +66,14 @@ def test_a_data_set_saved_by_datasets(tmp_path):
 def test_the_hub_is_asked_for_each_subset(monkeypatch):
     asked = []
 
-    def load_dataset(name, config, *, split, revision):
-        asked.append((name, config, split, revision))
+    def load_dataset(name, *, split, revision):
+        asked.append((name, split, revision))
         return [row(f"{split}-0")]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = read_processbench(subsets=["gsm8k", "math"])
     assert [r.subset for r in found] == ["gsm8k", "math"]
-    assert asked == [("Qwen/ProcessBench", None, split, None) for split in ("gsm8k", "math")]
+    assert asked == [("Qwen/ProcessBench", split, None) for split in ("gsm8k", "math")]
 
 
 @pytest.mark.parametrize(
