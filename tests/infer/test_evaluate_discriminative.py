@@ -25,12 +25,6 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """Programs of one test are not compiled again in the next."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def run(model, cache, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""

@@ -16,14 +16,11 @@ from thinkprm_jax.evaluation.report import plain_table
 from thinkprm_jax.evaluation.searched import WHOLE_SEARCHES, read_run
 from thinkprm_jax.evaluation.selection import accuracy_by_n, curves_by_n, method_name
 from thinkprm_jax.evaluation.selection_report import ByN, accuracy_cell
-from thinkprm_jax.search.results import failures, total_tokens
-from thinkprm_jax.search.running import COMPLETIONS, VERDICTS
+from thinkprm_jax.search.results import ACCURACY, COMPLETIONS, VERDICTS, failures, total_tokens
 from thinkprm_jax.search.voting import powers_of_two
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.recipe import SearchRecipe
-
-ACCURACY = "accuracy.json"
 
 
 def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = False) -> int:

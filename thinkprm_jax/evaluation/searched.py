@@ -12,10 +12,10 @@ from typing import Any
 
 from thinkprm_jax.data.jsonl import get_field, get_texts, iterate_rows, type_name
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.search.results import COMPLETIONS, RECIPE, VERDICTS
 from thinkprm_jax.search.voting import aggregate
 from thinkprm_jax.text.answers import canonical_many, equal_many, extract_answer
 
-COMPLETIONS, VERDICTS, RECIPE = "completions.jsonl", "verdicts.jsonl", "recipe.yaml"
 # Approaches whose solutions depend on how many are searched for: half of them is no search of half the size.
 WHOLE_SEARCHES = ("beam_search", "dvts")
 

@@ -12,6 +12,9 @@ from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.voting import aggregate, prediction_columns, select
 from thinkprm_jax.text.answers import canonical_many, equal_many, extract_answer
 
+# The files of a run's folder.
+COMPLETIONS, VERDICTS, RECIPE, ACCURACY = "completions.jsonl", "verdicts.jsonl", "recipe.yaml", "accuracy.json"
+
 
 def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> dict[str, Any]:
     """Fields behind those of ``task.row``.

@@ -13,12 +13,10 @@ from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import Task, load_tasks
 from thinkprm_jax.search.progress import SearchProgress
 from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
-from thinkprm_jax.search.results import completion_row, verdict_row
+from thinkprm_jax.search.results import COMPLETIONS, VERDICTS, completion_row, verdict_row
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.judging import ModelEngine
-
-COMPLETIONS, VERDICTS = "completions.jsonl", "verdicts.jsonl"
 
 
 def run_search(recipe: SearchRecipe) -> dict[str, Any]:
