@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 
@@ -16,6 +16,8 @@ Score = Callable[[str, str], Sequence[float]]
 class ScriptedEngine:
     """Attributes: asked, judged: what every call of :meth:`generate` and :meth:`verify` was given."""
 
+    side_by_side = False
+
     def __init__(self, write: Write, score: Score = lambda problem, text: [0.5]) -> None:
         self._write, self._score = write, score
         self.asked: list[list[Continuation]] = []
@@ -23,8 +25,9 @@ class ScriptedEngine:
         self.failing: set[str] = set()  # problems whose prompt cannot run
         self.unjudged: set[str] = set()  # texts that get no verdict
 
-    def generate(self, continuations: Sequence[Continuation]) -> Iterator[tuple[int, Piece]]:
-        self.asked.append(list(continuations))
+    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
+        continuations = [item for item in continuations if item is not None]
+        self.asked.append(continuations)
         before: Counter[tuple[str, str]] = Counter()
         pieces = []
         for continuation in continuations:
@@ -51,8 +54,10 @@ class ScriptedEngine:
         ids = tuple(map(ord, text[len(start) :]))
         return Piece(ids, text, finish, len(ids))  # type: ignore[arg-type]
 
-    def verify(self, solutions: Sequence[tuple[Problem, str]]) -> Iterator[tuple[int, Judgement]]:
-        self.judged.append(list(solutions))
+    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
+        solutions = [solution for solution in solutions if solution is not None]
+        if solutions:
+            self.judged.append(solutions)
         for index, (problem, text) in reversed(list(enumerate(solutions))):
             if text in self.unjudged:
                 yield index, Judgement(tokens=5, error="nothing to read")

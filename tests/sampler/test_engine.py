@@ -334,11 +334,11 @@ def test_the_cache_follows_the_longest_row_and_not_max_length(tiny_model, mini_t
     long = ids_of(mini_tokenizer, PROMPTS[3] * 4)
     sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=4096, chunk=8)
     results(sampler, [Request(prompt, think(9))])
-    assert sampler._store.cache.length == 128
+    assert sampler._lanes[0].store.cache.length == 128
     mixed = results(sampler, [Request(prompt, think(150)), Request(long, think(5))])
-    assert sampler._store.cache.length in (192, 256)
+    assert sampler._lanes[0].store.cache.length in (192, 256)
     results(sampler, [Request(prompt, think(9))])
-    assert sampler._store.cache.length == 128
+    assert sampler._lanes[0].store.cache.length == 128
     alone = Sampler(tiny_model, mini_tokenizer, slots=1, max_length=512, chunk=8)
     assert results(alone, [Request(prompt, think(150))])[0].value.ids == mixed[0].value.ids
 

@@ -49,8 +49,8 @@ def run(mesh):
     assert sampler.stats.reprefilled_tokens == 0
     moving = [getattr(sampler._steps, name)._cache_size() for name in ("decode", "park", "restore", "extend")]
     assert min(moving) > 0
-    assert sampler._store._shelf.keys[0].sharding == sampler._store.cache.keys[0].sharding
-    return values, sampler._store.cache.keys[0].sharding, sum(moving)
+    assert sampler._lanes[0].store._shelf.keys[0].sharding == sampler._lanes[0].store.cache.keys[0].sharding
+    return values, sampler._lanes[0].store.cache.keys[0].sharding, sum(moving)
 
 alone, _, programs = run(None)
 assert len(jax.devices()) == 8

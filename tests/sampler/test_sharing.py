@@ -258,10 +258,10 @@ def test_settings_of_the_shelf_that_cannot_work_are_refused(make):
 def test_the_plan_of_memory_is_what_is_allocated(make):
     sampler = make(shelf=330)
     results(sampler, [Request(tokens_of(1, MAX_LENGTH - 9), think(), keep="context")])
-    arrays = [*sampler._store.cache.keys, *sampler._store.cache.values, *sampler._store._shelf.keys]
-    allocated = sum(x.nbytes for x in [*arrays, *sampler._store._shelf.values])
-    assert allocated <= sampler.planned_bytes
-    assert sampler._store._shelf.keys[0].shape[0] == 21  # blocks of 16
+    store = sampler._lanes[0].store
+    arrays = [*store.cache.keys, *store.cache.values, *store._shelf.keys, *store._shelf.values]
+    assert sum(x.nbytes for x in arrays) <= sampler.planned_bytes
+    assert store._shelf.keys[0].shape[0] == 21  # blocks of 16
     assert sampler.position_bytes == sum(x.nbytes // x.shape[0] // x.shape[2] for x in arrays[:4])
 
 

@@ -34,8 +34,9 @@ def test_all_solutions_are_one_call_and_all_verdicts_another() -> None:
 
 
 def test_a_problem_comes_out_as_soon_as_it_is_judged() -> None:
-    engine = ScriptedEngine(write, score)  # judges the last problem first
-    assert [index for index, _ in best_of_n(PROBLEMS, engine, SETTINGS)] == [1, 0]
+    engine = ScriptedEngine(write, score)  # what it is asked last is judged first
+    given = [SearchResult([Beam(problem, text=f"{problem.text}7")]) for problem in PROBLEMS]
+    assert [index for index, _ in judge_solutions(given, engine)] == [1, 0]
 
 
 def test_equal_solutions_are_judged_once_and_all_get_the_verdict() -> None:

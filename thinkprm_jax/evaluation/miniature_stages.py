@@ -220,8 +220,6 @@ def _recipe(plan: Plan, folder: Path, **fields: Any) -> SearchRecipe:
         "num_samples": plan.size.problems,
         "output_dir": str(folder),
         "wave": WAVE,
-        "slots": SLOTS,
-        "prm_slots": SLOTS,
     }
     return SearchRecipe(**{**common, **fields})
 

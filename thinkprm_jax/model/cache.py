@@ -89,12 +89,13 @@ def _resize(x: jax.Array, kept: int, total: int) -> jax.Array:
 def map_bits(function: Callable[..., jax.Array], cache: KVCache, *others: KVCache) -> KVCache:
     """``function`` on every array of ``cache`` (and those beside it in ``others``), as bit patterns.
 
-    For writes other than plain slice updates, which XLA's CPU backend does not do in bfloat16. Elsewhere a change
-    of view is free.
+    For writes other than plain slice updates, which XLA's CPU backend does not do in bfloat16. On other backends
+    the arrays are taken as they are: a TPU copies an array to change its view.
     """
+    narrow = (jnp.bfloat16, jnp.float16) if jax.default_backend() == "cpu" else ()
 
     def bits(x: jax.Array) -> jax.Array:
-        return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype in (jnp.bfloat16, jnp.float16) else x
+        return jax.lax.bitcast_convert_type(x, jnp.uint16) if x.dtype in narrow else x
 
     def one(x: jax.Array, *beside: jax.Array) -> jax.Array:
         result = function(bits(x), *(bits(y.astype(x.dtype)) for y in beside))

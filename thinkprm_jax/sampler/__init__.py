@@ -1,6 +1,6 @@
 """The KV-cached sampler with budget-forcing hooks."""
 
-from thinkprm_jax.sampler.engine import Sampler
+from thinkprm_jax.sampler.engine import Sampler, cpu_lanes
 from thinkprm_jax.sampler.request import (
     Choose,
     Completion,
@@ -16,5 +16,5 @@ from thinkprm_jax.sampler.stats import SamplerStats
 
 __all__ = [
     "Choose", "Completion", "Force", "Mark", "Request", "Result", "Rewind", "Sampler", "SamplerStats", "Think",
-    "Thought",
+    "Thought", "cpu_lanes",
 ]  # fmt: skip

@@ -148,6 +148,19 @@ class Request:
             raise RequestError(f'keep is {self.keep!r}, it must be "", "prompt" or "context"')
 
 
+def done_request(value: Any = None, error: RequestError | None = None) -> Request:
+    """A request that needs nothing of the device: its result has this value or error. For what is settled while
+    requests are made, so that it comes out where and when all results do."""
+
+    def script() -> Generator[Phase, Any, Any]:
+        if error is not None:
+            raise error
+        return value
+        yield
+
+    return Request([0], script)
+
+
 @dataclasses.dataclass
 class Result:
     """How a request ended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 
 @dataclasses.dataclass
@@ -28,6 +29,12 @@ class SamplerStats:
     parked_tokens: int = 0  # that got a place on the shelf
     evicted_tokens: int = 0  # that lost it to others
     finished: int = 0
+
+    def plus(self, others: Iterable[SamplerStats]) -> SamplerStats:
+        every = (self, *others)
+        return SamplerStats(
+            **{field.name: sum(getattr(one, field.name) for one in every) for field in dataclasses.fields(self)}
+        )
 
     @property
     def occupancy(self) -> float:

@@ -1,9 +1,10 @@
-"""One round of a search: candidates from beams, a look ahead, and judgements. For all problems at once."""
+"""Candidates of a search: written, looked ahead from, and judged. Of all problems together, each as it comes."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from thinkprm_jax.search.engine import (
     Beam,
@@ -11,6 +12,7 @@ from thinkprm_jax.search.engine import (
     Engine,
     Judgement,
     Piece,
+    Problem,
     SearchResult,
     SearchSettings,
     beam_seed,
@@ -19,34 +21,114 @@ from thinkprm_jax.search.engine import (
 
 @dataclasses.dataclass(frozen=True)
 class Growth:
-    """A candidate to be made: it goes on from ``beam``; ``number`` tells the candidates of a problem apart."""
+    """A candidate to be made.
 
+    Attributes:
+      search: which of the searches wants it.
+      beam: what it goes on from.
+      number: tells the candidates of a problem's round apart.
+      to_the_end: of the solution; otherwise it is one step longer than the beam.
+      result: where its tokens are counted.
+    """
+
+    search: int
     beam: Beam
     number: int
-    result: SearchResult  # whose tokens are counted
+    round: int
+    to_the_end: bool
+    result: SearchResult
 
 
-def grow(
-    engine: Engine, settings: SearchSettings, growths: Sequence[Growth], round: int, to_the_end: bool
-) -> list[Beam]:
-    """The candidates, in order: one call of the generator.
+@dataclasses.dataclass(frozen=True)
+class _Want:
+    """A continuation of a growth's beam, or, once there is a candidate, of what was looked ahead at (``ids``)."""
 
-    A beam whose tokens are used up ends as "length" with the step that used them up.
-    """
-    pieces: list[Piece | None] = [None] * len(growths)
-    continuations = [
-        Continuation(
-            growth.beam.problem,
-            growth.beam.ids,
-            beam_seed(settings.seed, growth.beam.problem.number, round, growth.number),
-            settings.max_tokens - len(growth.beam.ids),
-            one_step=not to_the_end,
+    growth: Growth
+    candidate: Beam | None = None
+    ids: tuple[int, ...] = ()
+    ahead: int = 0
+
+    def continuation(self, settings: SearchSettings) -> Continuation:
+        growth, problem = self.growth, self.growth.beam.problem
+        looks = self.candidate is not None
+        prefix = self.ids if looks else growth.beam.ids
+        return Continuation(
+            problem,
+            prefix,
+            beam_seed(settings.seed, problem.number, growth.round, growth.number, self.ahead),
+            settings.max_tokens - len(prefix),
+            one_step=looks or not growth.to_the_end,
+            greedy=looks,
         )
-        for growth in growths
-    ]
-    for index, piece in engine.generate(continuations):
-        pieces[index] = piece
-    return [_grown(growth, piece, settings) for growth, piece in zip(growths, pieces, strict=True)]  # type: ignore[arg-type]
+
+
+class Board:
+    """What is to be written. One thread may add while another one takes.
+
+    waits: whoever finds the board empty waits for more.
+    """
+
+    def __init__(self, waits: bool = False) -> None:
+        self.waits = waits
+        self._wants: collections.deque[_Want] = collections.deque()
+
+    def add(self, growths: Sequence[Growth]) -> None:
+        self._wants.extend(map(_Want, growths))
+
+    def __bool__(self) -> bool:
+        return bool(self._wants)
+
+    def look_further(self, want: _Want) -> None:
+        self._wants.append(want)
+
+    def taken(self) -> Iterator[_Want | None]:
+        """What there is, until there is nothing; while the board waits, None instead of the end."""
+        while True:
+            if self._wants:
+                yield self._wants.popleft()
+            elif self.waits:
+                yield None
+            else:
+                return
+
+
+def grow(engine: Engine, settings: SearchSettings, board: Board) -> Generator[tuple[Growth, Beam], None, None]:
+    """(growth, its candidate) as they are written, until the board is empty.
+
+    A beam whose tokens are used up ends as "length" with the step that used them up. With ``settings.lookahead``
+    an open candidate is given so many greedy steps more in ``seen``: only what the verifier sees grows.
+    """
+    while board or board.waits:
+        asked: list[_Want] = []
+        for index, piece in engine.generate(_continuations(board, settings, asked)):
+            want = asked[index]
+            beam, ids, is_open = _written(want, piece, settings)
+            if is_open and want.ahead < settings.lookahead:
+                board.look_further(_Want(want.growth, beam, ids, want.ahead + 1))
+            else:
+                yield want.growth, beam
+
+
+def _continuations(board: Board, settings: SearchSettings, asked: list[_Want]) -> Iterator[Continuation | None]:
+    for want in board.taken():
+        if want is None:
+            yield None
+        else:
+            asked.append(want)
+            yield want.continuation(settings)
+
+
+def _written(want: _Want, piece: Piece, settings: SearchSettings) -> tuple[Beam, tuple[int, ...], bool]:
+    """The candidate, the ids that were looked at for it, and whether they can go on."""
+    if want.candidate is None:
+        beam = _grown(want.growth, piece, settings)
+        return beam, beam.ids, beam.finish is None
+    want.growth.result.generated_tokens += piece.tokens
+    if piece.error is not None:
+        return want.candidate, want.ids, False
+    ids = want.ids + piece.ids
+    is_open = piece.finish == "step" and len(ids) < settings.max_tokens
+    return dataclasses.replace(want.candidate, seen=piece.text), ids, is_open
 
 
 def _grown(growth: Growth, piece: Piece, settings: SearchSettings) -> Beam:
@@ -63,58 +145,52 @@ def _grown(growth: Growth, piece: Piece, settings: SearchSettings) -> Beam:
     return Beam(beam.problem, ids, piece.text, beam.tokens + piece.tokens, finish, piece.text, judgement)
 
 
-def look_ahead(
-    engine: Engine, settings: SearchSettings, growths: Sequence[Growth], beams: Sequence[Beam], round: int
-) -> list[Beam]:
-    """The same beams, with ``settings.lookahead`` greedy steps more in ``seen``: a call of the generator for each.
+def judge(
+    engine: Engine,
+    found: Iterator[tuple[Growth, Beam] | None],
+    take: Callable[[Growth, Beam], None],
+    known: dict[tuple[int, str], Judgement] | None = None,
+) -> Generator[None, None, None]:
+    """Gives every candidate with its judgement to ``take``: one call of the verifier, which is given them as they
+    come. Yields after each verdict.
 
-    Only what the verifier sees grows; the beams themselves do not.
+    Equal texts of a problem are judged once; a beam that failed or is judged already is given on as it is, and at
+    once: the next candidates may depend on it alone.
+
+    Args:
+      found: (growth, candidate), or None for "not there yet".
+      known: judgements by number of the problem and text; new ones are put there.
     """
-    beams = list(beams)
-    ids = [beam.ids for beam in beams]
-    open_ends = [place for place, beam in enumerate(beams) if beam.finish is None]
-    for ahead in range(1, settings.lookahead + 1):
-        if not open_ends:
-            break
-        continuations = [
-            Continuation(
-                beams[place].problem,
-                ids[place],
-                beam_seed(settings.seed, beams[place].problem.number, round, growths[place].number, ahead),
-                settings.max_tokens - len(ids[place]),
-                one_step=True,
-                greedy=True,
-            )
-            for place in open_ends
-        ]
-        still_open = []
-        for index, piece in engine.generate(continuations):
-            place = open_ends[index]
-            growths[place].result.generated_tokens += piece.tokens
-            if piece.error is not None:
+    asked: list[tuple[int, str]] = []
+    waiting: dict[tuple[int, str], list[tuple[Growth, Beam]]] = {}
+    known = {} if known is None else known
+
+    def solutions() -> Iterator[tuple[Problem, str] | None]:
+        for item in found:
+            if item is None:
+                yield None
                 continue
-            ids[place] = ids[place] + piece.ids
-            beams[place] = dataclasses.replace(beams[place], seen=piece.text)
-            if piece.finish == "step" and len(ids[place]) < settings.max_tokens:
-                still_open.append(place)
-        open_ends = sorted(still_open)
-    return beams
+            growth, beam = item
+            key = beam.problem.number, beam.seen
+            if beam.error is not None or (beam.judgement is not None and beam.seen == beam.text):
+                take(growth, beam)
+            elif key in known:
+                take(growth, dataclasses.replace(beam, judgement=known[key]))
+            elif key in waiting:
+                waiting[key].append(item)
+            else:
+                waiting[key] = [item]
+                asked.append(key)
+                yield beam.problem, beam.seen
 
-
-def judge(engine: Engine, growths: Sequence[Growth], beams: Sequence[Beam]) -> list[Beam]:
-    """The beams with their judgements: one call of the verifier. Equal texts of a problem are judged once."""
-    places: dict[tuple[int, str], list[int]] = {}
-    for place, beam in enumerate(beams):
-        if beam.error is None and (beam.judgement is None or beam.seen != beam.text):
-            places.setdefault((beam.problem.number, beam.seen), []).append(place)
-    groups = list(places.values())
-    judged = list(beams)
-    items = [(beams[group[0]].problem, beams[group[0]].seen) for group in groups]
-    for index, judgement in engine.verify(items) if items else ():
-        count(growths[groups[index][0]].result, judgement)
-        for place in groups[index]:
-            judged[place] = dataclasses.replace(beams[place], judgement=judgement)
-    return judged
+    for number, judgement in engine.verify(solutions()):
+        key = asked[number]
+        known[key] = judgement
+        members = waiting.pop(key)
+        count(members[0][0].result, judgement)
+        for growth, beam in members:
+            take(growth, dataclasses.replace(beam, judgement=judgement))
+        yield
 
 
 def count(result: SearchResult, judgement: Judgement) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from thinkprm_jax.search.beams import Growth, count, grow
+from thinkprm_jax.search.beams import Growth, grow, judge
+from thinkprm_jax.search.driver import Search, Searches, run_searches
 from thinkprm_jax.search.engine import Beam, Engine, Problem, SearchResult, SearchSettings
 
 
@@ -17,51 +18,47 @@ def best_of_n(
     The solutions stay in the order in which they were asked for, also with ``sort_completed``: the first half of
     them is a best-of-N of half the size.
     """
-    yield from judge_solutions(_sample(problems, engine, settings), engine)
+    return run_searches(_search, problems, engine, settings)
 
 
 def sample(
     problems: Sequence[Problem], engine: Engine, settings: SearchSettings
 ) -> Iterator[tuple[int, SearchResult]]:
     """n solutions of each problem and no verdict on any."""
-    yield from enumerate(_sample(problems, engine, settings))
+    started = [_search(index, problem, settings) for index, problem in enumerate(problems)]
+    searches = Searches(started, waits=False)
+    for growth, beam in grow(engine, dataclasses.replace(settings, lookahead=0), searches.board):
+        searches.take(growth, beam)
+        yield from searches.fetched()
 
 
-def judge_solutions(results: Sequence[SearchResult], engine: Engine) -> Iterator[tuple[int, SearchResult]]:
-    """Judges the solutions of ``results``, wherever they are from: one call of the verifier.
+def judge_solutions(given: Sequence[SearchResult], engine: Engine) -> Iterator[tuple[int, SearchResult]]:
+    """Judges solutions, wherever they are from: one call of the verifier.
 
     Yields each result once its last verdict is there. Equal solutions of a problem are judged once.
     """
-    groups: dict[tuple[int, str], list[int]] = {}
-    for index, result in enumerate(results):
-        for place, beam in enumerate(result.solutions):
-            groups.setdefault((index, beam.text), []).append(place)
-    missing = [len({beam.text for beam in result.solutions}) for result in results]
-    keys = list(groups)
-
-    yield from ((index, result) for index, result in enumerate(results) if not missing[index])
-    items = [(results[index].solutions[places[0]].problem, text) for (index, text), places in groups.items()]
-    for number, judgement in engine.verify(items) if items else ():
-        index, _ = keys[number]
-        result = results[index]
-        count(result, judgement)
-        for place in groups[keys[number]]:
-            result.solutions[place] = dataclasses.replace(result.solutions[place], judgement=judgement)
-        missing[index] -= 1
-        if not missing[index]:
-            yield index, result
+    searches = Searches([_given(index, result) for index, result in enumerate(given)], waits=False)
+    found = ((want.growth, want.growth.beam) for want in searches.board.taken() if want is not None)
+    for _ in judge(engine, found, searches.take):
+        yield from searches.fetched()
+    yield from searches.fetched()
 
 
-def _sample(problems: Sequence[Problem], engine: Engine, settings: SearchSettings) -> list[SearchResult]:
-    results = [SearchResult(rounds=1) for _ in problems]
-    growths = [
-        Growth(Beam(problem), number, result)
-        for problem, result in zip(problems, results, strict=True)
-        for number in range(settings.n)
-    ]
-    for growth, beam in zip(growths, grow(engine, settings, growths, 0, to_the_end=True), strict=True):
+def _search(index: int, problem: Problem, settings: SearchSettings) -> Search:
+    result = SearchResult(rounds=1)
+    start = Beam(problem)
+    for beam in (yield [Growth(index, start, number, 0, True, result) for number in range(settings.n)]):
         if beam.error is not None:
-            growth.result.error = beam.error
+            result.error = beam.error
         else:
-            growth.result.solutions.append(beam)
-    return results
+            result.solutions.append(beam)
+    return result
+
+
+def _given(index: int, given: SearchResult) -> Search:
+    """Solutions that are written already."""
+    result = dataclasses.replace(given)
+    seen = [dataclasses.replace(beam, seen=beam.text) for beam in given.solutions]
+    if seen:
+        result.solutions = yield [Growth(index, beam, number, 0, True, result) for number, beam in enumerate(seen)]
+    return result

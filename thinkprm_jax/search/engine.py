@@ -1,16 +1,17 @@
 """What a search asks for: pieces of solutions, and verdicts on them. The searches are pure functions over this.
 
-    generate   continuations, all of a round and of all problems together  ->  the piece each of them wrote
-    verify     (problem, solution so far), likewise                        ->  a judgement of each
+    generate   continuations, of all problems together  ->  the piece each of them wrote
+    verify     (problem, solution so far), likewise     ->  a judgement of each
 
-A search makes one call of each kind a round, so that whatever runs them can fill its slots.
+A call takes what it is given as it has room for it, and gives results as they are done. So one call of each kind
+can run side by side with the other, each fed by what the other has just given.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 from thinkprm_jax.search.voting import aggregate
@@ -85,11 +86,15 @@ class Judgement:
 
 
 class Engine(Protocol):
-    """Both methods give (index of the item, result) in any order, each item once."""
+    """Both methods give (index of the item, result) in any order, each item once. None among the items: there is
+    none at the moment, ask again; indices do not count it. With ``side_by_side`` they may run in two threads."""
 
-    def generate(self, continuations: Sequence[Continuation]) -> Iterator[tuple[int, Piece]]: ...
+    @property
+    def side_by_side(self) -> bool: ...
 
-    def verify(self, solutions: Sequence[tuple[Problem, str]]) -> Iterator[tuple[int, Judgement]]: ...
+    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]: ...
+
+    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]: ...
 
 
 @dataclasses.dataclass(frozen=True)

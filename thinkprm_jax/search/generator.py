@@ -7,11 +7,11 @@ solution's, never with its text encoded anew, so what goes on is what the cache 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Request, Result, Sampler, Think, Thought
-from thinkprm_jax.sampler.request import MAX_STOP_IDS
+from thinkprm_jax.sampler.request import MAX_STOP_IDS, done_request
 from thinkprm_jax.search.engine import Continuation, Piece, Problem
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.text.tokenizer import Tokenizer
@@ -100,26 +100,26 @@ class Generator:
             stop=recipe.stop,
         )
 
-    def generate(self, continuations: Sequence[Continuation]) -> Iterator[tuple[int, Piece]]:
+    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
         """(index, piece) as they finish. A prompt that cannot run gives a piece with ``error``."""
-        requests: list[Request] = []
-        owners: list[int] = []
-        for index, continuation in enumerate(continuations):
-            try:
-                ids = [*self.prompts(continuation.problem.text), *continuation.prefix]
-            except RequestError as error:
-                yield index, Piece(error=str(error))
-                continue
-            if continuation.prefix and len(ids) >= self.sampler.max_length:  # the model has no more positions
-                yield index, Piece(text=self._decode(continuation.prefix))
-                continue
-            owners.append(index)
-            requests.append(self._request(ids, continuation))
-        for number, result in self.sampler.run(requests):
-            index = owners[number]
-            yield index, self._piece(continuations[index], result)
+        asked: list[Continuation] = []
 
-    def _request(self, ids: list[int], continuation: Continuation) -> Request:
+        def requests() -> Iterator[Request | None]:
+            for continuation in continuations:
+                if continuation is not None:
+                    asked.append(continuation)
+                yield None if continuation is None else self._request(continuation)
+
+        for index, result in self.sampler.run(requests()):
+            yield index, self._piece(asked[index], result)
+
+    def _request(self, continuation: Continuation) -> Request:
+        try:
+            ids = [*self.prompts(continuation.problem.text), *continuation.prefix]
+        except RequestError as error:
+            return done_request(Piece(error=str(error)))
+        if continuation.prefix and len(ids) >= self.sampler.max_length:  # the model has no more positions
+            return done_request(Piece(text=self._decode(continuation.prefix)))
         ends, stops = self.sampler.end_ids, self._stop
         if continuation.one_step:
             ends, stops = (*ends, *self._step_ids), (self._separator, *stops)
@@ -151,6 +151,8 @@ class Generator:
     def _piece(self, continuation: Continuation, result: Result) -> Piece:
         if result.error is not None:
             return Piece(error=str(result.error), tokens=result.tokens)
+        if isinstance(result.value, Piece):
+            return result.value
         ids, thought = result.value
         is_step = continuation.one_step and self._is_step(thought)
         if continuation.one_step and thought.finish == "stop_id" and not is_step:  # it was kept, and is no text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
@@ -20,27 +20,48 @@ class ModelEngine:
     """Attributes:
     generator: None where all solutions come from elsewhere; verifier: None where nothing is judged.
     long_cot: solutions are long chains of thought: the verifier sees what stands before `</think>`.
-    on_piece, on_verdict: told (done, of how many, what came) as a call goes on.
+    side_by_side: solutions may be written by one thread and judged by another. Not on several devices:
+      there two programs that exchange data must start in the same order everywhere, or they wait for each other.
+    on_piece, on_verdict: told (done, of how many so far, what came) as a call goes on; on_piece by that thread.
     """
 
     generator: Generator | None
     verifier: Verifier | None
     long_cot: bool = False
+    side_by_side: bool = False
     on_piece: Callable[[int, int, Piece], None] = lambda done, total, piece: None
     on_verdict: Callable[[int, int, Judgement], None] = lambda done, total, judgement: None
 
-    def generate(self, continuations: Sequence[Continuation]) -> Iterator[tuple[int, Piece]]:
+    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
         assert self.generator is not None
-        for done, (index, piece) in enumerate(self.generator.generate(continuations), start=1):
-            self.on_piece(done, len(continuations), piece)
+        asked = 0
+
+        def counted() -> Iterator[Continuation | None]:
+            nonlocal asked
+            for continuation in continuations:
+                asked += continuation is not None
+                yield continuation
+
+        for done, (index, piece) in enumerate(self.generator.generate(counted()), start=1):
+            self.on_piece(done, asked, piece)
             yield index, piece
 
-    def verify(self, solutions: Sequence[tuple[Problem, str]]) -> Iterator[tuple[int, Judgement]]:
+    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
         assert self.verifier is not None
-        items = [(problem.text, self.verifier.split(self.shown(text))) for problem, text in solutions]
-        for done, (index, verdict) in enumerate(self.verifier.verify(items), start=1):
-            judgement = read_verdict(verdict, items[index][1])
-            self.on_verdict(done, len(items), judgement)
+        verifier, shown = self.verifier, []
+
+        def items() -> Iterator[tuple[str, list[str]] | None]:
+            for solution in solutions:
+                if solution is None:
+                    yield None
+                    continue
+                problem, text = solution
+                shown.append(verifier.split(self.shown(text)))
+                yield problem.text, shown[-1]
+
+        for done, (index, verdict) in enumerate(verifier.verify(items()), start=1):
+            judgement = read_verdict(verdict, shown[index])
+            self.on_verdict(done, len(shown), judgement)
             yield index, judgement
 
     def shown(self, text: str) -> str:

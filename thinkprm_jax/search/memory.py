@@ -17,9 +17,15 @@ from thinkprm_jax.model.memory import cache_bytes, weight_bytes
 from thinkprm_jax.sampler.prefixes import BLOCK
 from thinkprm_jax.sampler.store import PREFILL_TOKENS
 
-# Tried in this order where the recipe leaves the choice. Beyond them a device gains little: its products are as
-# large as it needs them, and a chunk ends when its last slot does.
-SLOTS = {"cpu": (64, 48, 32, 24, 16, 8, 4, 2, 1), "": (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)}
+# Of generator and verifier, tried in this order where the recipe leaves the choice. Beyond them a device gains
+# little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step costs
+# nearly in proportion to its slots, busy or not, and a verifier in a search of several rounds has few solutions at
+# hand.
+_LEVELS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
+SLOTS = {
+    "cpu": tuple((level, max(level // 2, 1)) for level in _LEVELS if level <= 32),
+    "": tuple((level, level) for level in _LEVELS),
+}
 _SPARE = 0.05  # of the memory, for programs and what the allocator cannot use
 
 
@@ -117,9 +123,9 @@ def plan(
     tried: list[Plan] = []
     for share in (4, 0):  # a quarter of the shelf, then whatever is left
         for level in levels:
-            level = max(level // step, 1) * step
-            slots = need.slots or min(level, -(-need.solutions // step) * step)
-            prm_slots = need.prm_slots or min(level, -(-need.chains // step) * step)
+            most, prm_most = (max(number // step, 1) * step for number in level)
+            slots = need.slots or min(most, -(-need.solutions // step) * step)
+            prm_slots = need.prm_slots or min(prm_most, -(-need.chains // step) * step)
             found = _plan(generator, verifier, slots, prm_slots, need.shelf, share, available)
             tried.append(found)
             if available is None or found.needed <= available:
@@ -146,7 +152,7 @@ def _plan(
             continue
         cache = model.cache(number)
         needed += model.weights + cache
-        work = max(work, model.work(number))  # they take turns
+        work += model.work(number)  # they may run side by side
         held = f" + {_gb(cache)} cache ({number} x {model.max_length:,} tokens)" if cache else ""
         parts.append(f"{model.name} {_gb(model.weights)}{held}")
     work += int(_SPARE * available) if available is not None else 0

@@ -13,7 +13,7 @@ from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.compilation import enable_compilation_cache
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.mesh import make_mesh
-from thinkprm_jax.sampler import Sampler
+from thinkprm_jax.sampler import Sampler, cpu_lanes
 from thinkprm_jax.search.generator import Generator, Prompts
 from thinkprm_jax.search.judging import ModelEngine
 from thinkprm_jax.search.memory import Model, Need, Plan, device_bytes, plan
@@ -64,10 +64,12 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             mesh=mesh,
             shelf=planned.shelf,
             share_from=1 if planned.shelf else 64,
+            # What is kept in one lane would be processed again in another.
+            lanes=1 if planned.shelf else cpu_lanes(model.config, model.dtype, planned.slots),
         )
         generator = Generator.of(recipe, sampler, prompts)
     verifier = describe(recipe, planned.prm_slots).load(mesh) if spec is not None else None
-    return ModelEngine(generator, verifier, recipe.long_cot)
+    return ModelEngine(generator, verifier, recipe.long_cot, side_by_side=mesh is None or mesh.size == 1)
 
 
 def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from thinkprm_jax.progress import ProgressBar
@@ -15,7 +16,8 @@ class SearchProgress(ProgressBar):
     def __init__(self, total: int, done: int = 0) -> None:
         super().__init__(total, done, name="problems")
         self.tokens = 0
-        self._doing = ""
+        self._doing = {"writing": "", "judging": ""}
+        self._lock = threading.Lock()  # pieces and verdicts may come from two threads
 
     def watch(self, engine: ModelEngine) -> None:
         """Follows the calls of this engine."""
@@ -23,7 +25,8 @@ class SearchProgress(ProgressBar):
 
     def finished(self) -> None:
         """One problem more."""
-        self.show(self._done + 1, self._text())
+        with self._lock:
+            self.show(self._done + 1, self._text())
 
     def speed(self, problems: int) -> dict[str, Any]:
         """Of this run alone, compilation included."""
@@ -34,14 +37,16 @@ class SearchProgress(ProgressBar):
         }
 
     def _piece(self, done: int, total: int, piece: Piece) -> None:
-        self.tokens += piece.tokens
-        self._doing = f"writing {done:,}/{total:,}"
-        self.show(self._done, self._text())
+        self._came("writing", done, total, piece.tokens)
 
     def _verdict(self, done: int, total: int, judgement: Judgement) -> None:
-        self.tokens += judgement.tokens
-        self._doing = f"judging {done:,}/{total:,}"
-        self.show(self._done, self._text())
+        self._came("judging", done, total, judgement.tokens)
+
+    def _came(self, what: str, done: int, total: int, tokens: int) -> None:
+        with self._lock:
+            self.tokens += tokens
+            self._doing[what] = f"{what} {done:,}/{total:,}  " if done < total else ""
+            self.show(self._done, self._text())
 
     def _text(self) -> str:
-        return f"{self._doing}  {self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s"
+        return f"{''.join(self._doing.values())}{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.sampler.request import Request, Script
+from thinkprm_jax.sampler.request import Request, Script, done_request
 
 if TYPE_CHECKING:
     from thinkprm_jax.sampler import Sampler
@@ -54,25 +54,30 @@ Prepare = Callable[[str, list[str]], tuple[list[int], Script]]
 
 
 def write_chains(
-    sampler: Sampler, items: Iterable[tuple[str, Sequence[str]]], prepare: Prepare, sampling: Sampling
+    sampler: Sampler, items: Iterable[tuple[str, Sequence[str]] | None], prepare: Prepare, sampling: Sampling
 ) -> Iterator[tuple[int, Written]]:
     """(index of the item, what was written) as they finish, in any order.
 
     Args:
-      items: (problem, steps); taken from the iterable as slots become free.
+      items: (problem, steps); taken from the iterable as slots become free. None: there is none at the moment.
     """
-    failed: collections.deque[tuple[int, Written]] = collections.deque()
     owners: dict[int, tuple[int, int]] = {}  # request -> (item, chain)
     open_items: dict[int, _OpenItem] = {}
     chains = 1 if sampling.temperature == 0 else sampling.n
 
-    def requests() -> Iterator[Request]:
-        asked = 0
-        for index, (problem, steps) in enumerate(items):
+    def requests() -> Iterator[Request | None]:
+        asked, number = 0, itertools.count()
+        for item in items:
+            if item is None:
+                yield None
+                continue
+            index, (problem, steps) = next(number), item
             try:
                 ids, script = prepare(problem, check_item(problem, steps))
             except RequestError as error:
-                failed.append((index, Written(error=error)))
+                open_items[index], owners[asked] = _OpenItem("", [None]), (index, 0)
+                asked += 1
+                yield done_request(error=error)
                 continue
             open_items[index] = _OpenItem(sampler.tokenizer.decode(ids), [None] * chains)
             for chain in range(chains):
@@ -82,8 +87,6 @@ def write_chains(
                 yield Request(ids, script, temperature=sampling.temperature, top_p=sampling.top_p, seed=seed)
 
     for number, result in sampler.run(requests()):
-        while failed:
-            yield failed.popleft()
         index, chain = owners.pop(number)
         item = open_items[index]
         item.error = item.error or result.error
@@ -91,7 +94,6 @@ def write_chains(
         item.missing -= 1
         if not item.missing:
             yield index, open_items.pop(index).written(copies=sampling.n // chains)
-    yield from failed
 
 
 @dataclasses.dataclass

@@ -85,9 +85,9 @@ class Verifier(Protocol):
     def split(self, solution: str) -> list[str]:
         """The steps of a whole solution, as this kind's own code cuts it."""
 
-    def verify(self, items: Iterable[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, AnyVerdict]]:
-        """(index of the item, verdict) as they finish, in any order; items: (problem, steps). An item that cannot
-        be judged has a verdict with ``error``; the others go on."""
+    def verify(self, items: Iterable[tuple[str, Sequence[str]] | None]) -> Iterator[tuple[int, AnyVerdict]]:
+        """(index of the item, verdict) as they finish, in any order; items: (problem, steps), or None: there
+        is none at the moment. An item that cannot be judged has a verdict with ``error``; the others go on."""
 
 
 @dataclass(frozen=True)

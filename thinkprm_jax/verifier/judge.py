@@ -230,11 +230,11 @@ class LLMJudge:
         """Tokens sampled so far by its sampler."""
         return self.sampler.stats.sampled_tokens
 
-    def verify(self, items: Iterable[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, JudgeVerdict]]:
+    def verify(self, items: Iterable[tuple[str, Sequence[str]] | None]) -> Iterator[tuple[int, JudgeVerdict]]:
         """(index of the item, verdict) as they finish, in any order.
 
         Args:
-          items: (problem, steps); taken from the iterable as slots become free.
+          items: (problem, steps); taken from the iterable as slots become free. None: there is none at the moment.
         """
 
         def prepare(problem: str, steps: list[str]) -> tuple[list[int], Script]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST = 64  # the first length bucket
 _FEWEST_STEPS = 8  # the first bucket of steps a row; they grow fourfold, like the rows of a batch
 BATCH_TOKENS = 8192
+_IDLE_SECONDS = 0.005  # between two looks at a source that has nothing at the moment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,14 +187,24 @@ class StepwisePRM:
         """
         return [[steps for steps, _ in row] for row in score_outputs(self, questions, outputs)]
 
-    def verify(self, items: Iterable[tuple[str, Sequence[str]]]) -> Iterator[tuple[int, StepVerdict]]:
+    def verify(self, items: Iterable[tuple[str, Sequence[str]] | None]) -> Iterator[tuple[int, StepVerdict]]:
         """(index of the item, verdict), in any order.
 
         Args:
-          items: (problem, steps); read as far as it takes to fill a batch of texts of similar length.
+          items: (problem, steps); read as far as it takes to fill a batch of texts of similar length. None: there
+            is none at the moment.
         """
         waiting: dict[int, list[_Row]] = {length: [] for length in self._lengths}
-        for index, (problem, steps) in enumerate(items):
+        number = itertools.count()
+        for item in items:
+            if item is None:  # what is waiting need not wait for more
+                length = max(self._lengths, key=lambda length: len(waiting[length]))
+                if not waiting[length]:
+                    time.sleep(_IDLE_SECONDS)
+                yield from self._judge(waiting[length], length) if waiting[length] else ()
+                waiting[length] = []
+                continue
+            index, (problem, steps) = next(number), item
             try:
                 row = self._encode(index, problem, steps)
             except RequestError as error:

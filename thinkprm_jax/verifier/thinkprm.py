@@ -248,14 +248,14 @@ class ThinkPRM:
 
     def verify(
         self,
-        items: Iterable[tuple[str, Sequence[str]]],
+        items: Iterable[tuple[str, Sequence[str]] | None],
         n_thinking_rounds: int | None = None,
         stop_at_unknown_step: bool | None = None,
     ) -> Iterator[tuple[int, Verdict]]:
         """(index of the item, verdict) as they finish, in any order.
 
         Args:
-          items: (problem, steps); taken from the iterable as slots become free.
+          items: (problem, steps); taken from the iterable as slots become free. None: there is none at the moment.
           n_thinking_rounds, stop_at_unknown_step: None: as the constructor says.
         """
         rounds = self.n_thinking_rounds if self.multiround_verifier else 1
@@ -323,14 +323,15 @@ def make_sampler(
     mesh: Mesh | None,
 ) -> Sampler:
     from thinkprm_jax.checkpoint.huggingface import load_model
-    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.sampler import Sampler, cpu_lanes
 
     if (model is None) != (tokenizer is None):
         raise UserError("model and tokenizer go together: give both or neither")
     if model is None:
         require_generative(path)
         model, tokenizer = load_model(path, dtype=dtype, mesh=mesh)
-    return Sampler(model, tokenizer, slots=slots, max_length=max_length, mesh=mesh)
+    lanes = cpu_lanes(model.config, model.dtype, slots)
+    return Sampler(model, tokenizer, slots=slots, max_length=max_length, mesh=mesh, lanes=lanes)
 
 
 def default_dtype() -> str:
