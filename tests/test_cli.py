@@ -43,6 +43,14 @@ def test_what_the_user_caused_is_one_line(capsys, error, status):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_crash_is_no_incomplete_result(capsys):
+    def main(arguments):
+        raise LookupError("a mistake of ours")
+
+    assert program.run(main, []) == 70
+    assert "LookupError: a mistake of ours" in capsys.readouterr().err
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKPRM_JAX_CACHE", str(tmp_path))
     assert compilation.cache_folder() == tmp_path

@@ -18,9 +18,9 @@ from thinkprm_jax.sampler.prefixes import BLOCK
 from thinkprm_jax.sampler.store import PREFILL_TOKENS
 
 # Of generator and verifier, tried in this order where the recipe leaves the choice. Beyond them a device gains
-# little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step costs
-# nearly in proportion to its slots, busy or not, and a verifier in a search of several rounds has few solutions at
-# hand.
+# little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step
+# costs nearly in proportion to its slots, busy or not, and a verifier in a search of several rounds has few
+# solutions at hand.
 _LEVELS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
 SLOTS = {
     "cpu": tuple((level, max(level // 2, 1)) for level in _LEVELS if level <= 32),
