@@ -13,8 +13,8 @@ Main = Callable[[Sequence[str]], int]  # arguments -> exit status
 
 
 def run(main: Main, arguments: Sequence[str], name: str = "thinkprm") -> int:
-    """Exit status of ``main``; a :class:`UserError` becomes one line on stderr and status 2. Any other exception is
-    our mistake: its traceback and status 70, which no program gives for results that are only incomplete."""
+    """Exit status of ``main``; a :class:`UserError` becomes one line on stderr and status 2. Any other exception
+    is our mistake: its traceback and status 70, which no program gives for results that are only incomplete."""
     try:
         return main(arguments)
     except UserError as error:
