@@ -108,12 +108,21 @@ def map_bits(function: Callable[..., jax.Array], cache: KVCache, *others: KVCach
     return KVCache(arrays("keys"), arrays("values"), cache.steps)
 
 
-def settle(cache: KVCache, lengths: jax.Array, counts: jax.Array) -> KVCache:
+def settle(cache: KVCache, lengths: jax.Array, counts: jax.Array, split: bool = False) -> KVCache:
     """Brings the first counts[b] tokens of the decode call of every row behind its first lengths[b] tokens.
 
     A row with new tokens needs room for all C: lengths[b] + C <= S. A row without any is left as it is.
+
+    On a CPU one scatter does it for all rows. For a scatter a TPU's compiler lays the whole cache out anew, and
+    back, so elsewhere the rows are written one after the other, in place; but not where they are ``split`` over
+    devices, which would have to gather them for that.
     """
-    length, steps = cache.length, cache.steps
+    move = _settle_by_scatter if split or jax.default_backend() == "cpu" else _settle_in_turn
+    return map_bits(functools.partial(move, cache.length, lengths, counts), cache)
+
+
+def _settle_by_scatter(length: int, lengths: jax.Array, counts: jax.Array, x: jax.Array) -> jax.Array:
+    steps = x.shape[POSITIONS] - length
 
     def row(old: jax.Array, position: jax.Array, count: jax.Array) -> jax.Array:
         new = old[:, length:]
@@ -121,4 +130,18 @@ def settle(cache: KVCache, lengths: jax.Array, counts: jax.Array) -> KVCache:
         index = jax.lax.broadcasted_iota(jnp.int32, new.shape, 1)
         return jax.lax.dynamic_update_slice_in_dim(old, jnp.where(index < count, new, here), position, axis=1)
 
-    return map_bits(lambda x: jax.vmap(row)(x, lengths, counts), cache)
+    return jax.vmap(row)(x, lengths, counts)
+
+
+def _settle_in_turn(length: int, lengths: jax.Array, counts: jax.Array, x: jax.Array) -> jax.Array:
+    batch, heads, total, width = x.shape
+    shape = 1, heads, total - length, width
+
+    def write(row: jax.Array, x: jax.Array) -> jax.Array:
+        new = jax.lax.dynamic_slice(x, (row, 0, length, 0), shape)
+        here = jax.lax.dynamic_slice(x, (row, 0, lengths[row], 0), shape)
+        index = jax.lax.broadcasted_iota(jnp.int32, shape, POSITIONS)
+        new = jnp.where(index < counts[row], new, here)
+        return jax.lax.dynamic_update_slice(x, new, (row, 0, lengths[row], 0))
+
+    return jax.lax.fori_loop(0, batch, write, x)

@@ -303,7 +303,7 @@ class DeviceSteps:
 
         first = jnp.asarray(controls.pending)[:, 0]
         _, cache, output = jax.lax.while_loop(wanted, step, (first, cache, start))
-        cache = settle(cache, lengths, output.fed)
+        cache = settle(cache, lengths, output.fed, split=self._mesh is not None and self._mesh.size > 1)
         return self._keep_sharding(cache), output
 
 
