@@ -46,7 +46,6 @@ class Lane:
 
     def run(self, parameters: Any, waiting: Numbered) -> Iterator[tuple[int, Result]]:
         """(number, result) as the requests finish; see :meth:`.Sampler.run`."""
-        self.stopped = False
         try:
             while not self.stopped:
                 ended = yield from self._admit(parameters, waiting)
