@@ -20,10 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
-from thinkprm_jax.data.jsonl import get_field, get_texts, read_rows
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.search.voting import Strategy, aggregate, prediction_columns, select
-from thinkprm_jax.text.answers import (
+from thinkprm_jax.grading.compare import (
     TIMEOUT,
     Form,
     MathOptions,
@@ -32,6 +30,8 @@ from thinkprm_jax.text.answers import (
     cut_comparisons,
     extract_answer,
 )
+from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
+from thinkprm_jax.search.voting import Strategy, aggregate, prediction_columns, select
 
 SHOWN = 60  # characters of a text in the list of disagreements
 

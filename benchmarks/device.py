@@ -29,7 +29,7 @@ from thinkprm_jax import bundled
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Request, Sampler, Think
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 def qwen2(vocab: int, hidden: int, inner: int, layers: int, heads: int, kv_heads: int, head: int) -> ModelConfig:

@@ -79,7 +79,7 @@ def collect(options: argparse.Namespace, seed: int) -> None:
 
 def check_apart(options: argparse.Namespace) -> None:
     """No problem of the evaluation may be among those collected on."""
-    from thinkprm_jax.data.arithmetic import example
+    from thinkprm_jax.arithmetic.task import example
 
     recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
     drawn = range(recipe["source"]["arithmetic"]["examples"])

@@ -60,7 +60,7 @@ def thinkprm(*arguments: object) -> None:
 
 def write_solutions(options: argparse.Namespace, seed: int, count: int) -> Path:
     """The first ``count`` examples of the seed whose problem is not in the evaluation, as rows of chains."""
-    from thinkprm_jax.data.arithmetic import example
+    from thinkprm_jax.arithmetic.task import example
 
     path = options.folder / f"solutions_{seed}_{count}.jsonl"
     if path.exists():

@@ -32,7 +32,7 @@ from thinkprm_jax.checkpoint.huggingface import load_model, save_model
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Request, Sampler, Think
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 DTYPES = ("float32", "bfloat16")
 

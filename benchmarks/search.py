@@ -29,14 +29,14 @@ from rich.console import Console
 from rich.table import Table
 
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
+from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, YES, encode_prompt
+from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.judging import ModelEngine
 from thinkprm_jax.search.models import load_models, resolve
 from thinkprm_jax.search.problems import Task, load_tasks
 from thinkprm_jax.search.recipe import SearchRecipe
-from thinkprm_jax.text.prompts import DECISION, NO, THINK_CLOSE, YES, encode_prompt
-from thinkprm_jax.text.steps import split_solution
 
 VERIFICATION_TOKENS = 512  # of a chain
 

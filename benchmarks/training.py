@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from thinkprm_jax.arithmetic.source import arithmetic_chains
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
 from thinkprm_jax.data.batches import Batch, Example, batches
-from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.data.sources import ChainDataset
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer
 from thinkprm_jax.training.trainer import Trainer

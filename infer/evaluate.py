@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
+
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.output import Output, Report, add_output_options
-from thinkprm_jax.verifier.options import add_verifier_options, choose_verifier
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.running import Judged, Task
@@ -80,10 +81,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate_arithmetic(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.arithmetic import arithmetic_case
     from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.report import figures_report
     from thinkprm_jax.evaluation.running import Task
+    from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 
     if options.problems < 1:
         raise UserError(f"--problems is {options.problems}, it must be at least 1")
@@ -94,9 +95,9 @@ def evaluate_arithmetic(options: argparse.Namespace) -> int:
 
 
 def evaluate_processbench(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.processbench import choose, measures, read_processbench
-    from thinkprm_jax.evaluation.processbench_report import processbench_report
     from thinkprm_jax.evaluation.running import Task
+    from thinkprm_jax.evaluation.tasks.processbench import choose, measures, read_processbench
+    from thinkprm_jax.evaluation.tasks.processbench_report import processbench_report
 
     if options.limit is not None and options.limit < (2 if options.balanced else 1):
         raise UserError(f"--limit is {options.limit}, it must be at least {2 if options.balanced else 1}")
@@ -126,7 +127,7 @@ def evaluate_solutions(options: argparse.Namespace) -> int:
     from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.report import figures_report
     from thinkprm_jax.evaluation.running import Task
-    from thinkprm_jax.evaluation.solutions import read_solutions
+    from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 
     cases = read_solutions(options.file)
     settings = {"task": "solutions", "source": options.file}
@@ -169,8 +170,8 @@ def sweep(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
 
 
 def evaluate_selection(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.searched import read_run
-    from thinkprm_jax.evaluation.selection_report import selection_report
+    from thinkprm_jax.evaluation.selection.report import selection_report
+    from thinkprm_jax.evaluation.selection.runs import read_run
 
     output = Output.of(options)
     runs = []
@@ -183,7 +184,7 @@ def evaluate_selection(options: argparse.Namespace) -> int:
 
 
 def evaluate_labels(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.label_efficiency import check_same_task, label_report, parse_point
+    from thinkprm_jax.evaluation.tasks.label_efficiency import check_same_task, label_report, parse_point
 
     output = Output.of(options)
     points = [parse_point(text) for text in options.points]

@@ -26,10 +26,10 @@ from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from thinkprm_jax.evaluation.miniature import Plan, Size
-    from thinkprm_jax.evaluation.miniature_clock import StageClock
-    from thinkprm_jax.evaluation.miniature_figures import Findings
-    from thinkprm_jax.evaluation.miniature_stages import Stage
+    from thinkprm_jax.miniature.clock import StageClock
+    from thinkprm_jax.miniature.figures import Findings
+    from thinkprm_jax.miniature.stages import Stage
+    from thinkprm_jax.miniature.study import Plan, Size
 
 ABOUT = """\
 Asks small models on a synthetic task those questions of the ThinkPRM paper that need no training: accuracy against
@@ -43,10 +43,10 @@ verdict (they count as wrong); 2 bad usage."""
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
-    from thinkprm_jax.compilation import enable_compilation_cache
-    from thinkprm_jax.evaluation.miniature_clock import StageClock
-    from thinkprm_jax.evaluation.miniature_figures import read_findings
-    from thinkprm_jax.evaluation.miniature_stages import plan_stages
+    from thinkprm_jax.miniature.clock import StageClock
+    from thinkprm_jax.miniature.figures import read_findings
+    from thinkprm_jax.miniature.stages import plan_stages
+    from thinkprm_jax.runtime import enable_compilation_cache
 
     plan = make_plan(options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
@@ -67,9 +67,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageClock) -> None:
     """results.json, results.md and the pictures."""
-    from thinkprm_jax.evaluation.miniature_figures import figures_of
-    from thinkprm_jax.evaluation.miniature_report import page, save_pictures
     from thinkprm_jax.evaluation.output import replace_file
+    from thinkprm_jax.miniature.figures import figures_of
+    from thinkprm_jax.miniature.report import page, save_pictures
 
     results = {
         "command": plan.command,
@@ -90,8 +90,8 @@ def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageC
 
 def about(plan: Plan, clock: StageClock) -> list[str]:
     """What a reader must know before the figures."""
-    from thinkprm_jax.evaluation.miniature import SPLIT, VERIFIERS
-    from thinkprm_jax.evaluation.miniature_clock import duration
+    from thinkprm_jax.miniature.clock import duration
+    from thinkprm_jax.miniature.study import SPLIT, VERIFIERS
 
     size = plan.size
     searched = f"{size.problems:,} problems are searched"
@@ -118,9 +118,9 @@ def machine() -> str:
 
 def show(findings: Findings, plan: Plan, clock: StageClock) -> None:
     """All tables, and where the files are."""
-    from thinkprm_jax.evaluation.miniature_clock import duration
-    from thinkprm_jax.evaluation.miniature_report import HEADINGS, QUESTIONS, tables
     from thinkprm_jax.evaluation.output import Output, Report, is_fancy
+    from thinkprm_jax.miniature.clock import duration
+    from thinkprm_jax.miniature.report import HEADINGS, QUESTIONS, tables
 
     for question, heading in HEADINGS.items():
         items = [part for pair in tables(findings, question, is_fancy()) for part in pair]
@@ -136,7 +136,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
       UserError: they cannot work; said before anything is written.
     """
     from thinkprm_jax.checkpoint.weights import find_model
-    from thinkprm_jax.evaluation.miniature import SIZES, Plan
+    from thinkprm_jax.miniature.study import SIZES, Plan
 
     size: Size = SIZES["quick" if options.quick else "full"]
     for name in ("problems", "cases"):
@@ -167,7 +167,7 @@ def say(line: str) -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    from thinkprm_jax.evaluation.miniature import GENERATOR, VERIFIERS
+    from thinkprm_jax.miniature.study import GENERATOR, VERIFIERS
 
     parser = argparse.ArgumentParser(
         prog="thinkprm miniature",

@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.infer.verifier_options import add_verifier_options, load_verifier, settle, verifier_settings
+
 from thinkprm_jax import program
-from thinkprm_jax.data.jsonl import OrderedOutput
-from thinkprm_jax.data.solutions import SolutionRow, read_solutions
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.verifier.options import add_verifier_options, load_verifier, settle, verifier_settings
+from thinkprm_jax.records.inputs import SolutionRow, read_solutions
+from thinkprm_jax.records.jsonl import OrderedOutput
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.report import Report
+    from thinkprm_jax.infer.score_report import Report
+
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 
 RESERVED = ("verdict", "verdicts", "verifier")
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.output and options.input and _is_same_file(options.output, options.input):
         raise UserError(f"{options.output}: is the input")
 
-    from thinkprm_jax.verifier.report import Report
+    from thinkprm_jax.infer.score_report import Report
 
     settle(options)
     stamp = {"verifier": verifier_settings(options)}

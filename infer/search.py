@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
     arguments = parser.parse_args(argv)
 
-    from thinkprm_jax.evaluation.search_report import finish_search
+    from thinkprm_jax.evaluation.selection.search_report import finish_search
     from thinkprm_jax.search.recipe import load_search_recipe
     from thinkprm_jax.search.running import run_search
 

@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import r1_tokenizer
-import tiny_model as tiny_model_module
 from flax import nnx
+from support import r1_tokenizer
+from support import tiny_model as tiny_model_module
 
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

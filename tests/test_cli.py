@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkprm_jax import cli, compilation, program
+from thinkprm_jax import cli, program, runtime
 from thinkprm_jax.errors import UserError
 
 
@@ -53,20 +53,20 @@ def test_a_crash_is_no_incomplete_result(capsys):
 
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("THINKPRM_JAX_CACHE", str(tmp_path))
-    assert compilation.cache_folder() == tmp_path
+    assert runtime.cache_folder() == tmp_path
     monkeypatch.setenv("THINKPRM_JAX_CACHE", "off")
-    assert compilation.cache_folder() is None
+    assert runtime.cache_folder() is None
     monkeypatch.delenv("THINKPRM_JAX_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert compilation.cache_folder().parent == tmp_path / "thinkprm_jax" / "compiled"
+    assert runtime.cache_folder().parent == tmp_path / "thinkprm_jax" / "compiled"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard says: ignore
-    assert compilation.cache_folder().is_relative_to(Path.home() / ".cache")
+    assert runtime.cache_folder().is_relative_to(Path.home() / ".cache")
 
 
 def test_cache_is_switched_on_and_the_users_own_settings_win(tmp_path):
     code = (
-        "import jax; from thinkprm_jax.compilation import enable_compilation_cache as on; "
+        "import jax; from thinkprm_jax.runtime import enable_compilation_cache as on; "
         "print(on()); jax.jit(lambda x: x + 1)(1.0)"
     )
 

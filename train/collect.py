@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax import program
 
 if TYPE_CHECKING:
-    from thinkprm_jax.data.collection import CollectRecipe, Teacher
-    from thinkprm_jax.data.collection_filters import Collection
+    from thinkprm_jax.collect.filters import Collection
+    from thinkprm_jax.collect.recipe import CollectRecipe, Teacher
     from thinkprm_jax.data.prm800k import Prefix
     from thinkprm_jax.sampler import Sampler
 
@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
     from thinkprm_jax.checkpoint.huggingface import resolve_folder
-    from thinkprm_jax.data.collection import CollectRecipe, SourceCounts, read_generations, select_prefixes
-    from thinkprm_jax.data.collection_filters import Collection
-    from thinkprm_jax.data.collection_report import GENERATIONS, make_report, open_collection, save_collection
+    from thinkprm_jax.collect.filters import Collection
+    from thinkprm_jax.collect.recipe import CollectRecipe, SourceCounts, read_generations, select_prefixes
+    from thinkprm_jax.collect.report import GENERATIONS, make_report, open_collection, save_collection
     from thinkprm_jax.recipe import load_recipe
-    from thinkprm_jax.text.tokenizer import Tokenizer
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
     recipe = load_recipe(CollectRecipe, recipe_file, overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
@@ -87,9 +87,9 @@ def generate(
 
     What is stored in ``path`` is used first; the teacher is loaded only if something is missing.
     """
-    from thinkprm_jax.data.collection_store import GenerationStore
+    from thinkprm_jax.collect.store import GenerationStore
+    from thinkprm_jax.collect.teacher import generate_chains
     from thinkprm_jax.progress import VerdictProgress
-    from thinkprm_jax.verifier.teacher import generate_chains
 
     sampler = None
     with (
@@ -118,7 +118,7 @@ def generate(
 
 def settings(recipe: CollectRecipe, teacher: Teacher) -> dict[str, Any]:
     """All that a chain depends on, apart from its prefix; stored with each."""
-    from thinkprm_jax.verifier.thinkprm import default_dtype
+    from thinkprm_jax.runtime import default_dtype
 
     resolved = dataclasses.asdict(teacher) | {"dtype": teacher.dtype or default_dtype(), "seed": recipe.seed}
     return {name: value for name, value in resolved.items() if name not in ("slots", "chains")}
@@ -127,9 +127,9 @@ def settings(recipe: CollectRecipe, teacher: Teacher) -> dict[str, Any]:
 def load(recipe: CollectRecipe, teacher: Teacher) -> Sampler:
     import jax
 
-    from thinkprm_jax.compilation import enable_compilation_cache
-    from thinkprm_jax.mesh import make_mesh
-    from thinkprm_jax.verifier.teacher import load_teacher
+    from thinkprm_jax.collect.teacher import load_teacher
+    from thinkprm_jax.distributed.mesh import make_mesh
+    from thinkprm_jax.runtime import enable_compilation_cache
 
     enable_compilation_cache()
     sizes = recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor
@@ -141,7 +141,7 @@ def show(recipe: CollectRecipe, folder: Path, report: dict[str, Any]) -> int:
     """The tables, and the exit status."""
     from rich.console import Console
 
-    from thinkprm_jax.data.collection_report import CHAINS, selection_table, statistics_table
+    from thinkprm_jax.collect.report import CHAINS, selection_table, statistics_table
 
     fancy = sys.stdout.isatty()
     console = Console(highlight=False, markup=False, **({} if fancy else {"width": 200}))

@@ -53,11 +53,11 @@ def export(
     """Returns the exported step. Raises `UserError` for whatever is in the way; then nothing is left behind."""
     import numpy as np
 
-    from thinkprm_jax.checkpoint.export import Run, write_run
     from thinkprm_jax.checkpoint.files import check_target
-    from thinkprm_jax.checkpoint.hub import check_access, upload
     from thinkprm_jax.checkpoint.huggingface import float_dtype
     from thinkprm_jax.data.discriminative import PUBLISHED
+    from thinkprm_jax.export.hub import check_access, upload
+    from thinkprm_jax.export.run import Run, write_run
     from thinkprm_jax.model.lora import LoraSpec
     from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
     from thinkprm_jax.training.config import TrainRecipe

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from thinkprm_jax import program
 
 if TYPE_CHECKING:
-    from thinkprm_jax.mesh import Processes
+    from thinkprm_jax.distributed.mesh import Processes
     from thinkprm_jax.training.config import TrainRecipe
 
 DESCRIPTION = (
@@ -86,7 +86,7 @@ def train(
 
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
 
-    from thinkprm_jax.mesh import start_processes
+    from thinkprm_jax.distributed.mesh import start_processes
 
     with start_processes(*launch) as processes:
         return train_together(recipe, processes)
@@ -95,9 +95,9 @@ def train(
 def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     """The run, in each of its processes; the first one speaks and writes for all. Whether it is complete."""
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
-    from thinkprm_jax.compilation import enable_compilation_cache
     from thinkprm_jax.data.batches import Prefetcher
-    from thinkprm_jax.evaluation.during_training import verdict_hook
+    from thinkprm_jax.evaluation.callback import verdict_hook
+    from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.metrics import ProgressReport

@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import oracle
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from support import oracle
 
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec, lora_shapes
 from thinkprm_jax.training.trainer import Trainer, parameters_of
 

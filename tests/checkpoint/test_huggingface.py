@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 import safetensors.numpy
 import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support import oracle
 
 from thinkprm_jax.checkpoint import huggingface
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import oracle
 import pytest
+from support import oracle
 
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
@@ -55,7 +55,7 @@ MESHES = """
 import sys, numpy as np, jax
 from jax.sharding import PartitionSpec as P
 from thinkprm_jax.checkpoint.huggingface import load_model, save_model
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 folder, tokens, out = sys.argv[1:]
 tokens = np.load(tokens)
 for number, (data, fsdp, tensor) in enumerate([(1, 1, 8), (1, 8, 1), (2, 2, 2), (1, 2, 4)]):
@@ -90,7 +90,7 @@ def test_meshes_of_eight_devices(folder: Path, tmp_path: Path) -> None:
 DTYPES = """
 import sys, numpy as np, jax
 from thinkprm_jax.checkpoint.huggingface import load_model
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 folder, out = sys.argv[1:]
 for dtype in ("bfloat16", "float32"):
     model, _ = load_model(folder, dtype, make_mesh(fsdp=4, tensor=2))
@@ -131,7 +131,7 @@ address, process, folder, out = sys.argv[1:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(address, 2, int(process))
 from thinkprm_jax.checkpoint import huggingface, safetensors_io
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 
 values = 0
 read = safetensors_io.SafetensorsFile.read
@@ -165,7 +165,7 @@ import sys, numpy as np, jax
 from pathlib import Path
 from flax import nnx
 from thinkprm_jax.checkpoint import huggingface, names, safetensors_io
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 folder, dtype, devices = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thinkprm_jax.arithmetic.source import arithmetic_chains
 from thinkprm_jax.data.batches import batches, make_batch, make_packed_batch
 from thinkprm_jax.data.chains import Chain
 from thinkprm_jax.data.discriminative import (
@@ -19,9 +20,9 @@ from thinkprm_jax.data.discriminative import (
     StepEncoder,
     prm800k_solutions,
 )
-from thinkprm_jax.data.sources import ListedChains, arithmetic_chains
+from thinkprm_jax.data.sources import ListedChains
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 STEPS = ["Step 1: 2 * 3 = 6.", "2 + 6 = 9. ки", "So 9."]
 CHAIN = Chain("What is 2 + 2 * 3?", STEPS, "", [1, 0, 0], False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 import pytest
-from scripted_sampler import ScriptedSampler
+from support.scripted_sampler import ScriptedSampler
 
-from thinkprm_jax.data.arithmetic import make_example
+from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.evaluation.arithmetic import arithmetic_case
 from thinkprm_jax.evaluation.judging import Case, Outcome, compare, first_chains, judge
 from thinkprm_jax.evaluation.summary import break_down, summarise
-from thinkprm_jax.verifier.forcing import ChainVerdict
+from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.verifier.judge import JudgeChain, JudgeVerdict
+from thinkprm_jax.verifier.script import ChainVerdict
 from thinkprm_jax.verifier.stepwise import StepVerdict
 from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
 

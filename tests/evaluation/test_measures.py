@@ -8,7 +8,7 @@ import pytest
 
 from thinkprm_jax.evaluation.measures import AUROC, FIRST_ERROR, WHOLE_SOLUTION, difference, estimate
 from thinkprm_jax.evaluation.outcomes import Outcome
-from thinkprm_jax.evaluation.processbench import measures
+from thinkprm_jax.evaluation.tasks.processbench import measures
 
 
 def outcome(truth: int, predicted: int | None, score: float | None = 0.9, subset: str = "math", **more) -> Outcome:

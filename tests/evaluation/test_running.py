@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.outcomes import Case
 from thinkprm_jax.evaluation.running import Loader, judge_all
-from thinkprm_jax.verifier.interface import VerifierSpec, describe_verifier
+from thinkprm_jax.verifier.registry import VerifierSpec, describe_verifier
 
 CASES = [Case(f"{number} + 1?", (f"It is {number + 1}.", "So."), number % 3 - 1) for number in range(3)]
 

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax import cli
-from thinkprm_jax.evaluation.arithmetic import arithmetic_case
 from thinkprm_jax.evaluation.report import FIGURES
+from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 
 PROBLEMS = 6
 SETTINGS = f"--problems {PROBLEMS} --max-length 256 --max-gen-tokens 20 --slots 4".split()

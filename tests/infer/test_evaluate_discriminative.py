@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax import cli
 from thinkprm_jax.data.discriminative import PUBLISHED
-from thinkprm_jax.evaluation.arithmetic import arithmetic_case
 from thinkprm_jax.evaluation.report import FIGURES
+from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 
 PROBLEMS = 12

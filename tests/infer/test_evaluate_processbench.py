@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax import cli
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model
+from support import tiny_model
 from thinkprm_jax.infer import miniature as program
 
 from thinkprm_jax import cli
-from thinkprm_jax.evaluation import miniature
+from thinkprm_jax.miniature import study as miniature
 
 SIZE = miniature.Size(
     problems=2, samples=2, beams=(2,), width=2, cases=3, chains=(1, 2), rounds=(1, 2),

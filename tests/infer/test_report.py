@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fake_run
 import pytest
+from support import fake_run
 
 from thinkprm_jax import cli
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax import cli
 
@@ -258,8 +258,7 @@ def test_killed_at_any_moment_and_started_again(run, model, cache, tmp_path):
 
 def test_control_characters_of_the_input_do_not_reach_the_terminal():
     from rich.console import Console
-
-    from thinkprm_jax.verifier.report import verdict_line, verdict_table
+    from thinkprm_jax.infer.score_report import verdict_line, verdict_table
 
     verdict = {
         "prefix_score": 0.1,

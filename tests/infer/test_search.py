@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_model
 import yaml
+from support import tiny_model
 
 from thinkprm_jax import cli
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_training
+from support import tiny_training
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
@@ -96,7 +96,7 @@ def test_cudnn_is_asked_for_the_plain_kernels_attention(packed: bool, monkeypatc
 SPREAD = """
 import json
 import jax, jax.numpy as jnp, numpy as np
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.kernels import Execution
 
 attention = jax.nn.dot_product_attention

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 import transformers
+from support import oracle
 
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.model.decoder import Decoder

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import chromium
-import fake_run
 import pytest
+from support import chromium, fake_run
 
 from thinkprm_jax.report import page as pages
 from thinkprm_jax.report.sources import load_run

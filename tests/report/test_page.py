@@ -11,8 +11,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import fake_run
 import pytest
+from support import fake_run
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.report import data, page

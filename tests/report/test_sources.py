@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fake_run
 import pytest
+from support import fake_run
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.report.run import Mark

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from naive_sampler import NaiveSampler
+from support.naive_sampler import NaiveSampler
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Choose, Force, Mark, Request, Rewind, Sampler, Think

@@ -15,11 +15,11 @@ import json, sys
 import jax
 from flax import nnx
 from thinkprm_jax import bundled
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_shardings
 from thinkprm_jax.sampler import Force, Request, Sampler, Think
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from pathlib import Path
 
 kv_heads = int(sys.argv[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from scripted_engine import ScriptedEngine, branches, prefix_of
+from support.scripted_engine import ScriptedEngine, branches, prefix_of
 
 from thinkprm_jax.search.beam_search import beam_search
 from thinkprm_jax.search.engine import Problem, SearchResult, SearchSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from scripted_engine import ScriptedEngine
+from support.scripted_engine import ScriptedEngine
 
 from thinkprm_jax.search.best_of_n import best_of_n, judge_solutions, sample
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult, SearchSettings

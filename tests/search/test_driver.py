@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 import pytest
-from scripted_engine import ScriptedEngine, branches, prefix_of
+from support.scripted_engine import ScriptedEngine, branches, prefix_of
 
 from thinkprm_jax.search.approaches import SEARCHES
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem, SearchSettings

@@ -8,7 +8,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.search.engine import Continuation, Piece, Problem
 from thinkprm_jax.search.generator import Generator, Prompts, ids_with
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 PROBLEM = Problem(0, "What is 3 + 4?")
 SEPARATOR = "e"  # a text that the random model writes often

@@ -6,11 +6,11 @@ import dataclasses
 
 import jax.numpy as jnp
 import pytest
-import tiny_model
 from flax import nnx
+from support import tiny_model
 
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import tiny_model
+from support import tiny_model
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.search.engine import Piece, Problem

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkprm_jax.data.arithmetic import make_solution
+from thinkprm_jax.arithmetic.task import make_solution
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.search.problems import lettered, load_tasks
 from thinkprm_jax.search.recipe import SearchRecipe

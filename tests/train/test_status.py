@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-import tiny_training
+from support import tiny_training
 
 STOPPED = ("--status-if-stopped", "75", "steps=100000", "checkpoint.every_steps=1000000")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from train_server import TrainServer
+from support.train_server import TrainServer
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-import tiny_training
+from support import tiny_training
 
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes, merged

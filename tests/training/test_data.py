@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training
+from support import tiny_training
 
-from thinkprm_jax.data.arithmetic import example
+from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.task import example
 from thinkprm_jax.data.batches import BatchState, Example, Prefetcher, batches, epoch_order, make_batch
 from thinkprm_jax.data.chains import TOO_LONG, LeftOut
-from thinkprm_jax.data.sources import ChainDataset, TokenisedDataset, arithmetic_chains, listed_chains
+from thinkprm_jax.data.sources import ChainDataset, TokenisedDataset, listed_chains
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.recipe import load_recipe
-from thinkprm_jax.text.prompts import encode_prompt
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
 

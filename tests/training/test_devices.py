@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_training
+from support import tiny_training
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import jax
 import numpy as np
-import tiny_training
+from support import tiny_training
 from jax.experimental import multihost_utils
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.data.batches import batches
-from thinkprm_jax.mesh import make_mesh, start_processes
+from thinkprm_jax.distributed.mesh import make_mesh, start_processes
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer

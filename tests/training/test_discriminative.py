@@ -12,16 +12,16 @@ import jax
 import numpy as np
 import optax
 import pytest
-import tiny_model
 import torch
+from support import tiny_model
 
 from thinkprm_jax.data.batches import Batch, batches, make_batch, make_packed_batch
 from thinkprm_jax.data.chains import Chain
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder
 from thinkprm_jax.data.sources import ListedChains
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.loss import Objective

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_training
+from support import tiny_training
 
 from thinkprm_jax.data.batches import Batch
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.training.config import OptimizerConfig

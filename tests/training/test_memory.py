@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 
-from tiny_training import ROOT
+from support.tiny_training import ROOT
 
 START = """
 import dataclasses, json
 import jax, optax
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.training.trainer import Trainer

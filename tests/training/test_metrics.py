@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
+from support import tiny_training
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import TrackingConfig

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from thinkprm_jax.data.batches import Batch, Example, make_batch, make_packed_batch
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.training.trainer import Trainer

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from thinkprm_jax.data.batches import plans
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe

@@ -8,16 +8,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
-import tiny_training
 import torch
 import transformers
+from support import oracle, tiny_training
 
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.checkpoint.names import stored_tensors
 from thinkprm_jax.data.batches import Batch
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer, make_schedule

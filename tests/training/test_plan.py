@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_training
 import yaml
+from support import tiny_training
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import ModelSource

@@ -9,13 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tiny_model
-import tiny_training
-from train_server import Run, TrainServer
+from support import tiny_model, tiny_training
+from support.train_server import Run, TrainServer
 
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_training
 import torch
 import transformers
+from support import tiny_training
 
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.optimizer import make_optimizer

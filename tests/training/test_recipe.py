@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_training
+from support import tiny_training
 
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_model
-import tiny_training
+from support import tiny_model, tiny_training
 
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe

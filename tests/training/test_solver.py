@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny_training
+from support import tiny_training
 
 from thinkprm_jax import Sampler, cli, load_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import load_recipe
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
 

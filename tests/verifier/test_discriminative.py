@@ -11,16 +11,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
-import tiny_model
 import torch
 from flax import nnx
+from support import oracle, tiny_model
 
 from thinkprm_jax.data.discriminative import PUBLISHED, Layout, StepEncoder
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
@@ -147,7 +146,7 @@ def test_control_strings_in_a_step_are_text_and_a_foreign_separator_is_none(tiny
 ON_A_MESH = """
 import json, sys
 from thinkprm_jax.checkpoint.huggingface import load_model
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 
 folder, items = sys.argv[1], json.loads(sys.argv[2])

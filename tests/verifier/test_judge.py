@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 import pytest
-import tiny_model
-from naive_sampler import NaiveSampler
-from scripted_sampler import ScriptedSampler
+from support import tiny_model
+from support.naive_sampler import NaiveSampler
+from support.scripted_sampler import ScriptedSampler
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Sampler
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.judge import JudgeChain, JudgeVerdict, LLMJudge, Unlocated, Unreadable
 
 ITEM = ("1 + 1?", ["1 + 1 = 2.", "So 3."])

@@ -3,13 +3,13 @@ architecture, with transformers and torch."""
 
 from __future__ import annotations
 
-import prm_folders
 import pytest
 import torch
+from support import prm_folders
 
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.published import MarkEncoder, MathShepherdPRM, QwenPRM, RLHFlowPRM, TurnEncoder
 from thinkprm_jax.verifier.stepwise import StepwisePRM
 

@@ -7,16 +7,16 @@ import math
 
 import numpy as np
 import pytest
-import tiny_model
-from naive_sampler import NaiveSampler
-from scripted_sampler import ScriptedSampler
+from support import tiny_model
+from support.naive_sampler import NaiveSampler
+from support.scripted_sampler import ScriptedSampler
 
 from thinkprm_jax import ThinkPRM
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.sampler import Sampler
-from thinkprm_jax.text.prompts import encode_prompt
-from thinkprm_jax.text.tokenizer import Tokenizer
-from thinkprm_jax.verifier.forcing import ChainVerdict
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+from thinkprm_jax.verifier.script import ChainVerdict
 from thinkprm_jax.verifier.thinkprm import Verdict
 
 QUESTION = "What is 15% of 200?"

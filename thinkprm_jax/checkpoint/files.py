@@ -13,7 +13,7 @@ import numpy as np
 
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, write_safetensors
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.text.tokenizer_files import TOKENIZER_FILES
+from thinkprm_jax.tokenizer.files import TOKENIZER_FILES
 
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"

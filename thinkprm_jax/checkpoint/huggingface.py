@@ -37,11 +37,11 @@ from thinkprm_jax.checkpoint.files import (
 from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, reading_threads
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, Weights, find_model, resolve_folder
+from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def load_model(
         LoRA adapter, which is then added to the base that it names.
       dtype: float32, bfloat16 or float16: what parameters are stored in and products take their inputs in,
         whatever the checkpoint's own dtype.
-      mesh: where the parameters go, split as :mod:`thinkprm_jax.mesh` says; None: the default device.
+      mesh: where the parameters go, split as :mod:`thinkprm_jax.distributed.mesh` says; None: the default device.
     Raises:
       UserError: one line naming every problem of the checkpoint.
     """

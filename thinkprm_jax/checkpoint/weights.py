@@ -29,7 +29,7 @@ from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensor
 from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.text import tokenizer_files
+from thinkprm_jax.tokenizer import files as tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.data.jsonl import get_field, get_texts, type_name
-from thinkprm_jax.data.rows import iterate_source
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.text.prompts import QUESTION, training_chain
-from thinkprm_jax.text.verdicts import read_chain
+from thinkprm_jax.protocol.prompts import QUESTION, training_chain
+from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.records.datasets import iterate_source
+from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
 
 logger = logging.getLogger(__name__)
 

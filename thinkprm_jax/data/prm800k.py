@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.data.jsonl import get_field, iterate_rows, type_name
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.jsonl import get_field, iterate_rows, type_name
 
 RATINGS = {1: 1, 0: 1, -1: 0}  # rating -> label; neutral steps count as correct
 _FINISHES = ("solution", "found_error", "give_up", "bad_problem")

@@ -1,59 +1,137 @@
-"""Solutions to be judged, from the rows that people have."""
+"""The data of a generator: worked solutions, as an assistant's answer to the problem.
+
+    <chat template: system turn if any, the problem as the user's turn>  solution  end-of-sentence
+    no loss                                                              loss on every token
+
+The prompt is rendered by the model's own chat template, up to where its answer begins, as it will be when the
+model is asked (:mod:`thinkprm_jax.search.generator`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Protocol
 
-from thinkprm_jax.data.jsonl import get_field, get_texts, read_rows
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.text.steps import split_solution
+import numpy as np
+
+from thinkprm_jax.data.batches import Example
+from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LeftOut
+from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.records.jsonl import get_field, read_rows
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class SolutionRow:
-    """One input row.
+class WorkedSolution:
+    """A problem, a solution of it, and the answer where it is known."""
 
-    row: as it was read. solutions: lists of steps. source: the field they are from; `completions` holds any number
-    of solutions, the others one.
-    """
-
-    row: dict[str, Any]
     problem: str
-    solutions: tuple[tuple[str, ...], ...]
-    source: str
+    solution: str
+    answer: str = ""
 
 
-def read_solutions(path: str | Path, reserved: Collection[str] = ()) -> list[SolutionRow]:
-    """Rows of a JSON Lines file: `problem` (or `question`), and one of
+class SolutionSource(Protocol):
+    """Worked solutions by index, each a pure function of it."""
 
-    - `steps`: a list of texts (ProcessBench has these),
-    - `completions`: a list of whole solutions (search-and-learn has these),
-    - `solution`: a whole solution.
+    @property
+    def fingerprint(self) -> str: ...
 
-    The first of them in this order counts: in data sets with completions, `solution` is the reference. Whole
-    solutions are split by :func:`split_solution`. An empty list of steps is no mistake of the file's form.
+    def __call__(self, index: int) -> WorkedSolution: ...
+
+
+class DrawnSolutions:
+    """Solutions that a function makes from their index, counted from ``start``."""
+
+    def __init__(self, draw: Callable[[int], WorkedSolution], arguments: Sequence[object], start: int = 0) -> None:
+        """arguments: what the function depends on, for the fingerprint."""
+        self._draw, self._arguments, self._start = draw, [*arguments, start], start
+
+    def __call__(self, index: int) -> WorkedSolution:
+        return self._draw(self._start + index)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the arguments and, since another version may draw others, of a few solutions."""
+        return stable_hash([self._arguments, *(_content(self(index)) for index in range(8))])
+
+
+class ListedSolutions:
+    """Solutions of a list."""
+
+    def __init__(self, solutions: Sequence[WorkedSolution]) -> None:
+        self._solutions = solutions
+
+    def __len__(self) -> int:
+        return len(self._solutions)
+
+    def __call__(self, index: int) -> WorkedSolution:
+        return self._solutions[index]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return stable_hash(_content(found) for found in self._solutions)
+
+
+def read_worked_solutions(path: str) -> list[WorkedSolution]:
+    """JSON Lines with the fields `problem` and `solution`.
 
     Raises:
-      UserError: names file, line and field: a missing field, a wrong type, or a field named in ``reserved``.
+      UserError: the file cannot be read, a row is not as described (names line and field), or there is none.
     """
-    return [parse_solution(row, place, reserved) for place, row in read_rows(path)]
+    solutions = [
+        WorkedSolution(get_field(row, "problem", str, place), get_field(row, "solution", str, place))
+        for place, row in read_rows(path)
+    ]
+    if not solutions:
+        raise UserError(f"{path}: no solutions in it")
+    return solutions
 
 
-def parse_solution(row: dict[str, Any], place: str, reserved: Collection[str] = ()) -> SolutionRow:
-    """One row; ``place`` names it in errors (`solutions.jsonl:12`)."""
-    for name in reserved:
-        if name in row:
-            raise UserError(f"{place}: the field `{name}` is written by this program and cannot be in its input")
-    problem = get_field(row, "problem" if "problem" in row or "question" not in row else "question", str, place)
-    if "steps" in row:
-        return SolutionRow(row, problem, (tuple(get_texts(row, "steps", place)),), "steps")
-    if "completions" in row:
-        texts = get_texts(row, "completions", place)
-        return SolutionRow(row, problem, tuple(tuple(split_solution(text)) for text in texts), "completions")
-    if "solution" in row:
-        text = get_field(row, "solution", str, place)
-        return SolutionRow(row, problem, (tuple(split_solution(text)),), "solution")
-    raise UserError(f"{place}: the field `steps` (or `solution`, or `completions`) is missing")
+class SolutionDataset(TokenisedDataset):
+    """Worked solutions as rows. One whose row would be longer than ``max_length`` inputs is left out, none is
+    cut."""
+
+    def __init__(
+        self,
+        size: int,
+        solution: SolutionSource,
+        tokenizer: Tokenizer,
+        max_length: int,
+        system: str | None = None,
+        name: str = "data",
+        report: ChainReport | None = None,
+    ) -> None:
+        super().__init__(size, name, report)
+        self._solution, self._tokenizer, self._max_length = solution, tokenizer, max_length
+        self._system = system
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the solutions, and of how one text becomes ids."""
+        probe = self._encode(WorkedSolution("48 * 2 = ?", "48 * 2 = 96."))
+        return stable_hash([self._size, self._solution.fingerprint, probe])
+
+    def make(self, index: int) -> Example:
+        try:
+            prompt, target = self._encode(self._solution(index))
+        except RequestError as error:
+            raise LeftOut(NOT_ENCODABLE, str(error)) from error
+        ids = np.asarray([*prompt, *target], np.int32)
+        if len(ids) - 1 > self._max_length:
+            raise LeftOut(TOO_LONG, f"{len(ids)} tokens, the longest row holds {self._max_length + 1}")
+        weights = np.ones(len(ids), np.float32)
+        weights[: len(prompt)] = 0.0
+        return Example(ids, weights)
+
+    def _encode(self, worked: WorkedSolution) -> tuple[list[int], list[int]]:
+        turns = [] if self._system is None else [{"role": "system", "content": self._system}]
+        prompt = self._tokenizer.encode_chat([*turns, {"role": "user", "content": worked.problem}])
+        # Not joined with the prompt: what the model writes begins a new piece, as it will when it writes.
+        return prompt, [*self._tokenizer.encode_plain(worked.solution, inner=True), self._tokenizer.eos_id]
+
+
+def _content(worked: WorkedSolution) -> list[str]:
+    return [worked.problem, worked.solution]

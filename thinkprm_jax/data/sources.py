@@ -7,21 +7,17 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from thinkprm_jax.data.batches import Example
 from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, Chain, ChainReport, LeftOut
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.text.prompts import NO, YES, encode_training_text
-from thinkprm_jax.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from thinkprm_jax.data.arithmetic import ArithmeticForm
+from thinkprm_jax.protocol.prompts import NO, YES, encode_training_text
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 VERDICT_WORDS = ("correct", "incorrect", YES, NO)
 # Tokens of examples that are kept, the latest ones: what the stream looks ahead at, and the whole of a small set,
@@ -169,29 +165,6 @@ class ChainDataset(TokenisedDataset):
         return Example(ids, weights)
 
 
-@dataclass(frozen=True)
-class ArithmeticChains:
-    """Chains of the synthetic task by index, counted from ``start``. form: default: `arithmetic.PLAIN`."""
-
-    seed: int
-    split: str
-    start: int
-    form: ArithmeticForm | None = None
-
-    def __call__(self, index: int) -> Chain:
-        from thinkprm_jax.data.arithmetic import PLAIN, example
-
-        return example(self.seed, self.start + index, self.split, self.form or PLAIN)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the arguments and, since another version of the task may draw other problems, of a few chains."""
-        arguments: list[Any] = ["arithmetic", self.seed, self.split, self.start]
-        if self.form is not None:
-            arguments.append(asdict(self.form))
-        return stable_hash([arguments, *(_content(self(index)) for index in range(8))])
-
-
 class ListedChains:
     """Chains of a list."""
 
@@ -205,18 +178,15 @@ class ListedChains:
 
     @cached_property
     def fingerprint(self) -> str:
-        return stable_hash(_content(chain) for chain in self._chains)
-
-
-def arithmetic_chains(seed: int, split: str, start: int, form: ArithmeticForm | None = None) -> ChainSource:
-    return ArithmeticChains(seed, split, start, form)
+        return stable_hash(chain_content(chain) for chain in self._chains)
 
 
 def listed_chains(chains: Sequence[Chain]) -> ChainSource:
     return ListedChains(chains)
 
 
-def _content(chain: Chain) -> list[Any]:
+def chain_content(chain: Chain) -> list[Any]:
+    """What of a chain an example depends on, for :func:`stable_hash`."""
     return [chain.problem, chain.steps, chain.chain, chain.labels, chain.correct]
 
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax.evaluation.estimates import Estimate
 from thinkprm_jax.evaluation.metrics import steps_right
 from thinkprm_jax.evaluation.outcomes import Case, Outcome
-from thinkprm_jax.text.prompts import THINK_CLOSE
-from thinkprm_jax.text.verdicts import read_chain
+from thinkprm_jax.protocol.prompts import THINK_CLOSE
+from thinkprm_jax.protocol.reading import read_chain
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.interface import AnyVerdict, Verifier
+    from thinkprm_jax.verifier.registry import AnyVerdict, Verifier
 
 __all__ = ["Case", "Estimate", "Outcome", "compare", "first_chains", "judge"]
 
@@ -78,7 +78,7 @@ def first_chains(verdict: AnyVerdict, count: int) -> AnyVerdict:
 
 
 def _readings(verdict: AnyVerdict, steps: int, locates: bool) -> list[Reading]:
-    from thinkprm_jax.verifier.forcing import ChainVerdict
+    from thinkprm_jax.verifier.script import ChainVerdict
 
     chains: Sequence[Any] | None = getattr(verdict, "chains", None)
     if chains is None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.data.jsonl import OrderedOutput
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.judging import compare, first_chains, judge
 from thinkprm_jax.evaluation.measures import Measure
 from thinkprm_jax.evaluation.outcomes import Case, Outcome
 from thinkprm_jax.progress import VerdictProgress
+from thinkprm_jax.records.jsonl import OrderedOutput
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.interface import AnyVerdict, Verifier, VerifierSpec
+    from thinkprm_jax.verifier.registry import AnyVerdict, Verifier, VerifierSpec
 
 _NAMED = 20  # solutions without a verdict that are named one by one
 

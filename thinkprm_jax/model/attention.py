@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thinkprm_jax.model.products import contract
+from thinkprm_jax.model.matmul import contract
 
 # A masked score is a large finite number: a row whose every key is masked then gives a harmless mean instead
 # of the NaN that -inf - -inf would spread.

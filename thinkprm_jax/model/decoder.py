@@ -20,13 +20,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec
-from thinkprm_jax.model.products import contract
+from thinkprm_jax.model.matmul import contract
 from thinkprm_jax.model.rope import rope, rotate
 
 
@@ -359,7 +359,8 @@ class Decoder(nnx.Module):
 
 
 def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[str, tuple[str | None, ...]]:
-    """Logical axes of every parameter, by its dotted path; :mod:`thinkprm_jax.mesh` maps them to mesh axes."""
+    """Logical axes of every parameter, by its dotted path; :mod:`thinkprm_jax.distributed.mesh` maps them to mesh
+    axes."""
     adapted = lora.paths if lora is not None else ()
     axes: dict[str, tuple[str | None, ...]] = {
         "embed.embedding": ("vocab", "embed"),

@@ -18,8 +18,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from thinkprm_jax.distributed.mesh import LOGICAL_AXES
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import LOGICAL_AXES
 from thinkprm_jax.model.attention import attend_sequence
 from thinkprm_jax.model.config import ModelConfig
 

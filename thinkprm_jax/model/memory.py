@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_shardings
 

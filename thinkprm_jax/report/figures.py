@@ -124,8 +124,8 @@ def _estimate(point: Any, where: str) -> Estimate:
 
 def _counted_curves(run: Run) -> dict[str, dict[int, Estimate]]:
     """As the search itself counts at its end."""
-    from thinkprm_jax.evaluation.searched import WHOLE_SEARCHES, SearchedProblem
-    from thinkprm_jax.evaluation.selection import accuracy_by_n
+    from thinkprm_jax.evaluation.selection.accuracy import accuracy_by_n
+    from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, SearchedProblem
 
     searched = [
         SearchedProblem(

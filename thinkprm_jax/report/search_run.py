@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from thinkprm_jax.data.jsonl import get_field, get_texts
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.records.jsonl import get_field, get_texts
 from thinkprm_jax.report.run import Pick, Problem, Run, Solution
 from thinkprm_jax.report.sources import problem_name, read_groups, read_growing, read_json, settings_table
 from thinkprm_jax.report.verdicts import checked, count, probability, read_verdict, text_or_none
 from thinkprm_jax.search.results import ACCURACY, COMPLETIONS, RECIPE, VERDICTS
 from thinkprm_jax.search.voting import select
-from thinkprm_jax.text.steps import split_solution
 
 Row = Mapping[str, Any]
 

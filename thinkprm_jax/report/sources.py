@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.data.jsonl import get_field, get_texts, iterate_rows, type_name
-from thinkprm_jax.data.solutions import parse_solution
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.inputs import parse_solution
+from thinkprm_jax.records.jsonl import get_field, get_texts, iterate_rows, type_name
 from thinkprm_jax.report.run import Problem, Run, Solution
 from thinkprm_jax.report.verdicts import checked, count, probability, read_verdict
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thinkprm_jax.data.jsonl import get_field, type_name
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.protocol.prompts import THINK_CLOSE
+from thinkprm_jax.protocol.reading import find_verdicts, read_chain
+from thinkprm_jax.records.jsonl import get_field, type_name
 from thinkprm_jax.report.run import Chain, Mark
-from thinkprm_jax.text.prompts import THINK_CLOSE
-from thinkprm_jax.text.verdicts import find_verdicts, read_chain
 
 Row = Mapping[str, Any]
 

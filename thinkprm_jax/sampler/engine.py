@@ -40,7 +40,7 @@ from thinkprm_jax.sampler.slot import Limits
 from thinkprm_jax.sampler.stats import SamplerStats
 from thinkprm_jax.sampler.steps import DeviceSteps, device_steps
 from thinkprm_jax.sampler.store import Store
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # Measured on two processors: with 5 MB of weights two lanes give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
 # 1.3 times, with 200 MB 0.8 to 0.9 times.

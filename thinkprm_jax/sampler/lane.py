@@ -15,7 +15,7 @@ from thinkprm_jax.sampler.slot import PENDING, Limits, Slot, start_script
 from thinkprm_jax.sampler.stats import SamplerStats
 from thinkprm_jax.sampler.steps import ChunkOutput, Controls, DeviceSteps
 from thinkprm_jax.sampler.store import Store
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # Between two looks at a source of requests that has none at the moment, when no slot is busy.
 IDLE_SECONDS = 0.005

@@ -25,7 +25,7 @@ from thinkprm_jax.sampler.request import (
     Think,
     Thought,
 )
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thinkprm_jax.mesh import partition_spec
+from thinkprm_jax.distributed.mesh import partition_spec
 from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits, settle
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.prefixes import BLOCK

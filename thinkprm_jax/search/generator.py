@@ -14,7 +14,7 @@ from thinkprm_jax.sampler import Request, Result, Sampler, Think, Thought
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, done_request
 from thinkprm_jax.search.engine import Continuation, Piece, Problem
 from thinkprm_jax.search.recipe import SearchRecipe
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # Llama's templates write the day of the run into the prompt: a run that goes on tomorrow would be another run.
 # This is the day that they give themselves where nobody tells them one.

@@ -10,7 +10,7 @@ from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 from thinkprm_jax.search.generator import Generator
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.interface import AnyVerdict, Verifier
+    from thinkprm_jax.verifier.registry import AnyVerdict, Verifier
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 

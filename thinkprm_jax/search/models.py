@@ -10,18 +10,17 @@ import jax
 
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.weights import find_model
-from thinkprm_jax.compilation import enable_compilation_cache
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
 from thinkprm_jax.sampler import Sampler, cpu_lanes
 from thinkprm_jax.search.generator import Generator, Prompts
 from thinkprm_jax.search.judging import ModelEngine
 from thinkprm_jax.search.memory import Model, Need, Plan, device_bytes, plan
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
-from thinkprm_jax.text.tokenizer import Tokenizer
-from thinkprm_jax.verifier.interface import SETTINGS, VerifierSpec, describe_verifier
-from thinkprm_jax.verifier.thinkprm import default_dtype
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+from thinkprm_jax.verifier.registry import SETTINGS, VerifierSpec, describe_verifier
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

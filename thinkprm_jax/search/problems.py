@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from thinkprm_jax.data.jsonl import get_field, get_texts, type_name
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult
 from thinkprm_jax.search.recipe import DATASET, SearchRecipe
 
@@ -89,7 +89,7 @@ def _iterate(source: str, recipe: SearchRecipe) -> Iterator[tuple[str, Mapping[s
     if source == ARITHMETIC:
         yield from _arithmetic(recipe)
         return
-    from thinkprm_jax.data.rows import iterate_source
+    from thinkprm_jax.records.datasets import iterate_source
 
     options = {} if recipe.dataset_config is None else {"config": recipe.dataset_config}
     for place, row in iterate_source(source, recipe.dataset_split, **options):
@@ -119,7 +119,7 @@ def lettered(row: Mapping[str, Any], number: int, seed: int) -> Mapping[str, Any
 
 def _arithmetic(recipe: SearchRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The synthetic task of the bundled models, without end."""
-    from thinkprm_jax.data.arithmetic import SPLITS, make_solution
+    from thinkprm_jax.arithmetic.task import SPLITS, make_solution
 
     split = recipe.dataset_split
     if split not in SPLITS:
@@ -160,7 +160,7 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _by_problem(path: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Rows with solutions, by the text of their problem; the first counts where there are several."""
-    from thinkprm_jax.data.jsonl import iterate_rows
+    from thinkprm_jax.records.jsonl import iterate_rows
 
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for place, row in iterate_rows(path):

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_answer
 from thinkprm_jax.search.engine import Beam, SearchResult
 from thinkprm_jax.search.problems import NOT_COUNTED, Task
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.voting import aggregate, prediction_columns, select
-from thinkprm_jax.text.answers import canonical_many, equal_many, extract_answer
 
 # The files of a run's folder.
 COMPLETIONS, VERDICTS, RECIPE, ACCURACY = "completions.jsonl", "verdicts.jsonl", "recipe.yaml", "accuracy.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from thinkprm_jax.data.arithmetic import ArithmeticSource
+from thinkprm_jax.arithmetic.task import ArithmeticSource
 from thinkprm_jax.recipe import MeshConfig, at_least
 
 

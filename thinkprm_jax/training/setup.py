@@ -18,29 +18,30 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from thinkprm_jax.checkpoint.base import keep_base
+from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.task import PLAIN, make_solution
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
-from thinkprm_jax.data.arithmetic import PLAIN, make_solution
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
 from thinkprm_jax.data.chains import Chain, ChainReport, read_chains
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, ListedSteps, StepEncoder, prm800k_solutions
-from thinkprm_jax.data.sources import ChainDataset, arithmetic_chains, listed_chains
-from thinkprm_jax.data.worked import (
+from thinkprm_jax.data.solutions import (
     DrawnSolutions,
     ListedSolutions,
     SolutionDataset,
     SolutionSource,
     read_worked_solutions,
 )
+from thinkprm_jax.data.sources import ChainDataset, listed_chains
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.mesh import make_mesh
+from thinkprm_jax.export.base import keep_base
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution, choose_attention
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.recipe import claim_folder, dump_recipe, to_dict
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, TrainRecipe
 from thinkprm_jax.training.flops import TERA, known_device, step_flops
 from thinkprm_jax.training.loop import Placed

@@ -19,7 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.data.batches import Batch
-from thinkprm_jax.mesh import axis_counts, named_sharding
+from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_axes
 from thinkprm_jax.model.kernels import Execution

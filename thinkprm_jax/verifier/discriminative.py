@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.runtime import default_dtype
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.kind import read_kind
 from thinkprm_jax.verifier.stepwise import BATCH_TOKENS, StepVerdict, StepwisePRM
-from thinkprm_jax.verifier.thinkprm import default_dtype
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

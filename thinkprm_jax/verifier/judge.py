@@ -1,9 +1,9 @@
 """LLM as a judge: an untuned model is asked for a verdict, and what it answers is read.
 
 The baseline of the paper's section 4.1 and its appendix on prompts. The prompts and the reader of outputs are in
-:mod:`thinkprm_jax.text.judging`; chains are run as ThinkPRM's are, by the same sampler. What a ThinkPRM is made to
-say, a judge has to say by itself: an output without a readable verdict is unreadable and has no score, unless
-``force_decision`` asks for one.
+:mod:`thinkprm_jax.protocol.judge_prompts`; chains are run as ThinkPRM's are, by the same sampler. What a ThinkPRM
+is made to say, a judge has to say by itself: an output without a readable verdict is unreadable and has no score,
+unless ``force_decision`` asks for one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.judge_prompts import JUDGE_PROMPTS, Judgement, judge_message, read_judgement
+from thinkprm_jax.protocol.prompts import BOX_OPEN, QUESTION, THINK_CLOSE, THINK_OPEN
+from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.runtime import default_dtype
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think
-from thinkprm_jax.text.judging import JUDGE_PROMPTS, Judgement, judge_message, read_judgement
-from thinkprm_jax.text.prompts import BOX_OPEN, QUESTION, THINK_CLOSE, THINK_OPEN
-from thinkprm_jax.text.steps import split_solution
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.chains import Sampling, Script, predict_batch, score_outputs, write_chains
-from thinkprm_jax.verifier.forcing import Chain, encode_forced, first_of_two
-from thinkprm_jax.verifier.thinkprm import default_dtype, make_sampler
+from thinkprm_jax.verifier.script import Chain, encode_forced, first_of_two
+from thinkprm_jax.verifier.thinkprm import make_sampler
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -161,7 +162,7 @@ class LLMJudge:
 
     Args:
       model_name_or_path: a Hugging Face folder or id of a chat model, thinking or not.
-      judge_prompt: "single", "index" or "steps": see :mod:`thinkprm_jax.text.judging`.
+      judge_prompt: "single", "index" or "steps": see :mod:`thinkprm_jax.protocol.judge_prompts`.
       force_decision: an unreadable output is made to decide (`</think>` where the model still thinks, then
         `Is the solution correct? \\boxed{`, and yes against no), as the original does in search, where every
         solution needs a score. Such a chain stays unreadable (``label`` None); its score is measured, not made up.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from thinkprm_jax.data.discriminative import Layout, StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM, check_source, load_scored
 from thinkprm_jax.verifier.stepwise import BATCH_TOKENS, Encoder, StepwisePRM
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from thinkprm_jax.data.discriminative import StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.sampler.buckets import length_buckets, round_up
-from thinkprm_jax.text.steps import split_solution
 from thinkprm_jax.verifier.chains import check_item, predict_batch, score_outputs
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class _ForwardPass:
         if self._mesh is not None:
             import jax
 
-            from thinkprm_jax.mesh import named_sharding
+            from thinkprm_jax.distributed.mesh import named_sharding
 
             rows = named_sharding(self._mesh, ("batch", None), {"batch": len(tokens)})
             arrays = tuple(jax.device_put(array, rows) for array in arrays)

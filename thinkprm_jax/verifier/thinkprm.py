@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.text.prompts import TRIGGERS, VERIFICATION_PROMPT, encode_prompt
-from thinkprm_jax.text.steps import split_solution
-from thinkprm_jax.text.tokenizer import Tokenizer
+from thinkprm_jax.protocol.prompts import TRIGGERS, VERIFICATION_PROMPT, encode_prompt
+from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.runtime import default_dtype
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.chains import (
     Sampling,
     Script,
@@ -30,8 +31,8 @@ from thinkprm_jax.verifier.chains import (
     score_outputs,
     write_chains,
 )
-from thinkprm_jax.verifier.forcing import ChainVerdict, VerificationScript
 from thinkprm_jax.verifier.kind import require_generative
+from thinkprm_jax.verifier.script import ChainVerdict, VerificationScript
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ThinkPRM", "Verdict", "chain_seed", "check_item", "check_lengths", "default_dtype"]
+__all__ = ["ThinkPRM", "Verdict", "chain_seed", "check_item", "check_lengths"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +132,8 @@ class ThinkPRM:
         on solutions that are still being written; see :class:`.VerificationScript`.
       slots: chains that are decoded together.
       dtype: None: float32 on CPUs, bfloat16 elsewhere.
-      mesh: devices to run on (:func:`thinkprm_jax.mesh.make_mesh`). ``tensor_parallel_size`` above 1, or None for
-        all local devices, makes one.
+      mesh: devices to run on (:func:`thinkprm_jax.distributed.mesh.make_mesh`). ``tensor_parallel_size`` above
+        1, or None for all local devices, makes one.
       prompt: format of the user turn, with the fields {problem} and {solution}.
       model, tokenizer: objects to use instead of loading ``model_name_or_path``.
       sampler: the same with a sampler around them; ``slots`` and ``max_length`` are then those of the sampler.
@@ -230,9 +231,9 @@ class ThinkPRM:
     ) -> list[list[list[float]]]:
         """The reward-model interface of search-and-learn: [question][output] -> scores, one a step.
 
-        Outputs are whole texts, split by :func:`thinkprm_jax.text.steps.split_solution`. The scores are those of
-        the steps (mean over the chains), except that the last one is the score of the whole output: aggregated by
-        "last" it is ThinkPRM's own score, by "min" and "prod" the steps count too.
+        Outputs are whole texts, split by :func:`thinkprm_jax.protocol.steps.split_solution`. The scores are
+        those of the steps (mean over the chains), except that the last one is the score of the whole output:
+        aggregated by "last" it is ThinkPRM's own score, by "min" and "prod" the steps count too.
 
         Args:
           batch_size: kept for the interface; the sampler fills its slots by itself.
@@ -307,7 +308,7 @@ def tensor_mesh(tensor_parallel_size: int | None) -> Mesh | None:
         return None
     import jax
 
-    from thinkprm_jax.mesh import make_mesh
+    from thinkprm_jax.distributed.mesh import make_mesh
 
     size = jax.local_device_count() if tensor_parallel_size is None else tensor_parallel_size
     return make_mesh(tensor=size, devices=jax.local_devices()[:size]) if size > 1 else None
@@ -332,10 +333,3 @@ def make_sampler(
         model, tokenizer = load_model(path, dtype=dtype, mesh=mesh)
     lanes = cpu_lanes(model.config, model.dtype, slots)
     return Sampler(model, tokenizer, slots=slots, max_length=max_length, mesh=mesh, lanes=lanes)
-
-
-def default_dtype() -> str:
-    """float32 on CPUs, where bfloat16 products are slower; bfloat16 elsewhere."""
-    import jax
-
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

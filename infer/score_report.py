@@ -1,0 +1,159 @@
+"""Verdicts for people: a table on a terminal, plain lines in a pipe, a progress bar on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from thinkprm_jax.progress import VerdictProgress
+from thinkprm_jax.records.inputs import SolutionRow
+
+if TYPE_CHECKING:
+    from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
+
+
+class Report:
+    """Counts, and shows unless ``quiet``: what is there already, the progress, each row in its turn, the sum.
+
+    Args:
+      rows: all input rows. resumed: output rows of an earlier run.
+      source: where those came from.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[SolutionRow],
+        resumed: Sequence[Mapping[str, Any]] = (),
+        source: str = "",
+        quiet: bool = False,
+    ) -> None:
+        self.failed = sum("error" in verdict for row in resumed for _, verdict in _verdicts(row))
+        self._total = sum(len(row.solutions) for row in rows)
+        self._done = self._resumed = sum(1 for row in resumed for _ in _verdicts(row))
+        self._quiet = quiet
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
+                stream.reconfigure(errors="replace")
+        self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
+        self._progress: VerdictProgress | None = None
+        self._prm: ThinkPRM | None = None
+        self._speed = ""
+        if resumed:
+            self._say(f"{source}: {self._resumed} of {self._total} solutions are judged already")
+
+    @contextlib.contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        if self._quiet or not self._err.is_terminal:
+            yield
+            return
+        with self._err.status(Text(f"loading {printable(model)}")):
+            yield
+
+    @contextlib.contextmanager
+    def judging(self, prm: ThinkPRM) -> Iterator[None]:
+        self._prm = prm
+        began, done, sampled = time.monotonic(), self._done, prm.sampler.stats.sampled_tokens
+        if self._quiet:
+            yield
+        else:
+            with VerdictProgress(self._total, self._done, unit="solutions") as self._progress:
+                yield
+            self._progress = None
+        seconds = max(time.monotonic() - began, 1e-9)
+        tokens = prm.sampler.stats.sampled_tokens - sampled
+        rates = f"{(self._done - done) / seconds:,.2f} solutions/s, {tokens / seconds:,.0f} tokens/s"
+        self._speed = f" in {seconds:.1f} s ({rates})"
+
+    def judged(self, verdict: Verdict) -> None:
+        """One more solution has its verdict, perhaps not yet its turn to be shown."""
+        self._done += 1
+        self.failed += verdict.error is not None
+        if self._progress is not None and self._prm is not None:
+            self._progress.advance(self._prm.sampler.stats.sampled_tokens)
+
+    def show(self, number: int, row: Mapping[str, Any]) -> None:
+        """An output row; number: from 1, its name where it has no id."""
+        if self._quiet:
+            return
+        for place, (steps, verdict) in enumerate(_verdicts(row), start=1):
+            name = str(row.get("id", number)) + (f" #{place}" if "verdicts" in row else "")
+            if not self._out.is_terminal:
+                print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
+                continue
+            on_stderr = self._progress is not None and self._err.is_terminal
+            console = self._progress.console if on_stderr else self._out
+            console.print(verdict_table(name, row, steps, verdict))
+
+    def summary(self) -> None:
+        failures = f", {self.failed} not judged (`error` in the output says why)" if self.failed else ""
+        self._say(f"{self._done} solutions{failures}{self._speed}")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            self._err.print(text, markup=False, soft_wrap=True)
+
+
+def verdict_line(name: str, verdict: Mapping[str, Any]) -> str:
+    """Tab-separated: name, score, what it means, score of each step."""
+    if "error" in verdict:
+        return f"{printable(name)}\t-\tnot judged: {printable(verdict['error'])}"
+    labels = verdict["step_labels"]
+    meaning = f"first error in step {labels.index(0) + 1}" if 0 in labels else "all steps correct"
+    scores = " ".join(f"{number}:{score:.3f}" for number, score in enumerate(verdict["step_scores"], start=1))
+    return f"{printable(name)}\t{verdict['prefix_score']:.4f}\t{meaning}\t{scores}"
+
+
+def verdict_table(name: str, row: Mapping[str, Any], steps: Sequence[str], verdict: Mapping[str, Any]) -> Table:
+    """The problem and its steps, coloured by verdict, scores beside them."""
+    table = Table(show_header=False, expand=True, title_justify="left", border_style="dim")
+    table.add_column(ratio=1)
+    table.add_column(justify="right", width=22, no_wrap=True)
+    problem = Text(f"{printable(name)}  ", style="dim") + Text(
+        printable(row.get("problem", row.get("question"))), style="bold"
+    )
+    if "error" in verdict:
+        table.add_row(problem, Text("not judged", style="yellow"))
+        table.add_row(Text(printable(verdict["error"]), style="yellow"), "")
+        return table
+    score = verdict["prefix_score"]
+    table.add_row(problem, Text(f"P(correct) {score:.3f}", style="bold green" if score >= 0.5 else "bold red"))
+    labels, scores = verdict["step_labels"], verdict["step_scores"]
+    error = labels.index(0) if 0 in labels else len(labels)
+    asked = [any(chain["step_forced"][index] for chain in verdict["chains"]) for index in range(len(labels))]
+    for index, step in enumerate(steps):
+        text = f"{index + 1}. {printable(step)}"
+        if index > error:
+            table.add_row(Text(text, style="dim"), Text("after the error", style="dim"))
+            continue
+        mark, style = ("✗ incorrect", "red") if index == error else ("✓ correct", "green")
+        star = "*" if asked[index] else " "
+        table.add_row(Text(text, style=style), Text(f"{mark}{star} {scores[index]:.3f}", style=style))
+    if any(asked):
+        table.caption = "* asked for: the chain did not judge this step by itself"
+    return table
+
+
+def printable(text: Any) -> str:
+    """On one line, without what could move the cursor or cannot be encoded (control characters, surrogates)."""
+    return "".join(
+        " "
+        if character in "\n\r\t"
+        else "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(character)[0] == "C"
+        else character
+        for character in str(text)
+    )
+
+
+def _verdicts(row: Mapping[str, Any]) -> Iterator[tuple[Sequence[str], Mapping[str, Any]]]:
+    """(steps, verdict) of an output row."""
+    for verdict in row["verdicts"] if "verdicts" in row else [row["verdict"]]:
+        yield verdict.get("steps", row.get("steps", [])), verdict

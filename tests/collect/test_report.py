@@ -1,0 +1,143 @@
+"""Figures, files and tables of a collection, and the file of its generations."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from rich.console import Console
+
+from thinkprm_jax.collect.filters import KEPT, Candidate, Decision, chain_row
+from thinkprm_jax.collect.recipe import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
+from thinkprm_jax.collect.report import (
+    CHAINS,
+    DECISIONS,
+    PICTURE,
+    REPORT,
+    make_report,
+    open_collection,
+    save_collection,
+    selection_table,
+    statistics,
+    statistics_table,
+)
+from thinkprm_jax.collect.store import GenerationStore
+from thinkprm_jax.data.prm800k import Prefix
+from thinkprm_jax.errors import UserError
+
+
+def candidate(problem: str, labels: list[int], steps: int, tokens: int) -> Candidate:
+    row = chain_row(Prefix(problem, ["s"] * steps, [1] * steps, "here"), "chain", labels)
+    return Candidate(0, row["prefix_label"], tokens, row)
+
+
+KEPT_CHAINS = [candidate("a", [1, 1], 2, 10), candidate("a", [1, 0], 3, 20), candidate("b", [0], 1, 60)]
+DECISIONS_MADE = [Decision("here", 0, 0, KEPT)] * 3 + [Decision("here", 1, 0, "no verdict")]
+GENERATED = {"chains": 4, "tokens": 100, "finish: stop": 4}
+
+
+def test_statistics_are_those_of_the_papers_table():
+    assert statistics(KEPT_CHAINS) == {
+        "chains": 3,
+        "prefixes": {"correct": 1, "incorrect": 2},
+        "step_labels": {"correct": 3, "incorrect": 2},
+        "problems": 2,
+        "steps": {"mean": 2.0, "min": 1, "max": 3},
+        "tokens": {"mean": 30.0, "min": 10, "max": 60},
+    }
+
+
+def test_files_and_tables(tmp_path):
+    report = make_report(SourceCounts(5, 4), GENERATED, KEPT_CHAINS, DECISIONS_MADE)
+    save_collection(tmp_path, report, KEPT_CHAINS, DECISIONS_MADE)
+    lines = (tmp_path / CHAINS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [item.row for item in KEPT_CHAINS]
+    assert len((tmp_path / DECISIONS).read_text().splitlines()) == 4
+    saved = json.loads((tmp_path / REPORT).read_text())
+    assert saved["dropped"] == {"no verdict": 1}
+    assert saved["prefixes_used"] == 2
+    picture = (tmp_path / PICTURE).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert width > height > 200
+    console = Console(width=120, record=True)
+    console.print(selection_table(report, fancy=False), statistics_table(report, fancy=False))
+    text = console.export_text()
+    assert "25.0%" in text
+    assert "30.0 (10 to 60)" in text
+
+
+def test_nothing_kept_is_reported_too(tmp_path):
+    report = make_report(SourceCounts(1, 1), {"chains": 1, "tokens": 0}, [], DECISIONS_MADE[-1:])
+    save_collection(tmp_path, report, [], DECISIONS_MADE[-1:])
+    assert report["kept"]["steps"]["mean"] is None
+    assert (tmp_path / CHAINS).read_bytes() == b""
+    statistics_table(report, fancy=True)
+
+
+def recipe(folder, **teacher) -> CollectRecipe:
+    source = CollectionSource(arithmetic=ArithmeticSource(2))
+    return CollectRecipe(str(folder), source, Teacher(**{"model": "mini", **teacher}))
+
+
+def test_a_run_keeps_its_recipe_once_it_has_generations(tmp_path):
+    open_collection(recipe(tmp_path))
+    open_collection(recipe(tmp_path, chains=8))  # nothing generated yet
+    (tmp_path / "generations.jsonl").write_text("{}\n")
+    open_collection(recipe(tmp_path, chains=8, slots=3))  # no chain depends on the slots
+    with pytest.raises(UserError, match=r"teacher.chains \(8 there, 4 now\)"):
+        open_collection(recipe(tmp_path))
+    (tmp_path / "generations.jsonl").unlink()
+    (tmp_path / "generations.jsonl.waiting").write_text("{}\n")
+    with pytest.raises(UserError, match="another recipe"):
+        open_collection(recipe(tmp_path))
+
+
+def test_an_output_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output .*file"):
+        open_collection(recipe(tmp_path / "file" / "run"))
+
+
+PREFIXES = [Prefix(name, ["s"], [1], "here") for name in "abc"]
+TEXT = {"tokens": 1, "finish": "stop", "error": None}
+
+
+def test_the_store_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "g.jsonl"
+    with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
+        assert [key for key, _, _ in store.missing(range(3))] == [0, 1, 2, 3, 4, 5]
+        for key in (0, 3, 5):
+            store.add(key, {"text": f"text {key}", **TEXT})
+    with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
+        assert store.stored == 3
+        assert [(key, prefix.problem, chain) for key, prefix, chain in store.missing(range(1, 3))] == [
+            (2, "b", 0),
+            (4, "c", 0),
+        ]
+        for key, _, _ in store.missing(range(3)):
+            store.add(key, {"text": f"text {key}", **TEXT})
+        assert store.generated(1).texts == ("text 2", "text 3")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["text"] for row in rows] == [f"text {key}" for key in range(6)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_that_had_enough_leaves_nothing_waiting(tmp_path):
+    path = tmp_path / "g.jsonl"
+    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+        for key in (1, 0):
+            store.add(key, {"text": "x", **TEXT})
+    assert list(tmp_path.iterdir()) == [path]
+    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+        store.add(2, {"text": "x", **TEXT})
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_chains_of_another_teacher_are_refused(tmp_path):
+    path = tmp_path / "g.jsonl"
+    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+        store.add(0, {"text": "x", **TEXT})
+    with pytest.raises(UserError, match="made with t 1, this run has 2"):
+        GenerationStore(path, PREFIXES, 1, {"t": 2})

@@ -1,0 +1,1 @@
+"""What several tests share: small models, scripted parts, oracles, servers."""

@@ -1,0 +1,1 @@
+"""Verification chains from a teacher."""

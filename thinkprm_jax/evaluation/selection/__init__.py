@@ -1,0 +1,1 @@
+"""What solutions selected by their scores are worth."""

@@ -1,0 +1,156 @@
+"""How a figure grows with the number of labels a verifier was trained on: a curve from evaluations that were run
+before, one a training set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.evaluation.estimates import Estimate, estimate_from_json, estimate_json, show, show_interval
+from thinkprm_jax.evaluation.output import Report, is_fancy
+from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves
+from thinkprm_jax.evaluation.report import plain_table
+from thinkprm_jax.records.jsonl import get_field, type_name
+
+# Fields of an evaluation's JSON that say what was judged; all evaluations of one curve must agree in them.
+_TASK = ("task", "split", "problems", "seed", "source", "subsets", "limit", "balanced", "solutions")
+
+
+@dataclass(frozen=True)
+class LabelPoint:
+    """labels: the verifier learnt from; 0: none, an untrained one to compare with. line: which curve it is on."""
+
+    line: str
+    labels: int
+    source: str
+    content: Mapping[str, Any]
+
+    def figure(self, name: str) -> Estimate:
+        figures = get_field(self.content, "figures", dict, self.source)
+        if name not in figures:
+            raise UserError(f"{self.source}: has no figure {name}; it has {', '.join(figures)}")
+        try:
+            return estimate_from_json(figures[name])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self.source}: figures.{name} is not a figure with value, low, high and n") from None
+
+
+def parse_point(text: str) -> LabelPoint:
+    """`[LINE:]LABELS=FILE.json`, such as `ThinkPRM:1000=runs/1k.json`.
+
+    Raises:
+      UserError: it is not, or the file holds no evaluation.
+    """
+    left, equals, file = text.partition("=")
+    line, colon, count = left.rpartition(":")
+    count = count.replace(",", "").replace("_", "")
+    if not equals or not count.isdecimal() or not file:
+        raise UserError(
+            f"{text!r}: write [LINE:]LABELS=FILE.json, for example ThinkPRM:1000=runs/thinkprm_1k.json"
+        )
+    try:
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: an evaluation is an object, this is {type_name(content)}")
+    get_field(content, "task", str, file)
+    return LabelPoint(line if colon else "verifier", int(count), file, content)
+
+
+def check_same_task(points: Sequence[LabelPoint]) -> None:
+    """Raises UserError where two evaluations judged different solutions."""
+    first = points[0]
+    for point in points[1:]:
+        for name in _TASK:
+            here, there = point.content.get(name), first.content.get(name)
+            if here != there:
+                raise UserError(
+                    f"{point.source}: has {name} {json.dumps(here)}, {first.source} has {json.dumps(there)}; "
+                    "evaluations of different solutions make no curve"
+                )
+
+
+def default_figure(points: Sequence[LabelPoint]) -> str:
+    return "first_error_f1_average" if points[0].content["task"] == "processbench" else "first_error_f1"
+
+
+def lines(points: Sequence[LabelPoint]) -> dict[str, list[LabelPoint]]:
+    """Line -> its points by number of labels; several evaluations of one number (seeds) side by side."""
+    found: dict[str, list[LabelPoint]] = {}
+    for point in sorted(points, key=lambda point: point.labels):
+        found.setdefault(point.line, []).append(point)
+    return found
+
+
+def label_report(points: Sequence[LabelPoint], figure: str | None = None) -> Report:
+    """figure: a name under `figures` of the evaluations.
+
+    Raises:
+      UserError: an evaluation has no such figure.
+    """
+    figure = figure or default_figure(points)
+    name = f"{figure} by number of labels"
+    tables = [label_table(points, figure, is_fancy())]
+    return Report(label_json(points, figure), [name], tables, [label_picture(points, figure)])
+
+
+def label_table(points: Sequence[LabelPoint], figure: str, fancy: bool) -> Table:
+    table = plain_table(fancy, "line")
+    for heading in ("labels", figure, "95% interval", "solutions"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line, members in lines(points).items():
+        for place, point in enumerate(members):
+            value = point.figure(figure)
+            last = place == len(members) - 1
+            table.add_row(
+                line if place == 0 else "",
+                f"{point.labels:,}",
+                show(value.value, False),
+                show_interval(value, False),
+                f"{value.n:,}",
+                end_section=last,
+            )
+    return table
+
+
+def label_json(points: Sequence[LabelPoint], figure: str) -> dict[str, Any]:
+    return {
+        "task": "labels",
+        "figure": figure,
+        "lines": {
+            line: [
+                {"labels": point.labels, "source": point.source, **estimate_json(point.figure(figure))}
+                for point in members
+            ]
+            for line, members in lines(points).items()
+        },
+    }
+
+
+def label_picture(points: Sequence[LabelPoint], figure: str) -> Draw:
+    """An axis of labels is logarithmic: what has none is a level line across it."""
+    trained = sorted({point.labels for point in points if point.labels})
+    curves = []
+    for line, members in lines(points).items():
+        values = [(float(point.labels), point.figure(figure)) for point in members if point.labels]
+        if values:
+            curves.append(Curve(line, values))
+        for point in members:
+            if not point.labels and trained:
+                level = point.figure(figure)
+                ends = [(float(trained[0]), level), (float(trained[-1]), level)]
+                curves.append(Curve(f"{line} (no labels)", ends, reference=True))
+    solutions = sorted({point.figure(figure).n for point in points})
+    title = f"{' / '.join(f'{n:,}' for n in solutions)} solutions, 95% intervals"
+    return draw_curves(
+        curves, x_label="labels trained on (log scale)", y_label=figure, x_scale="log10", title=title
+    )

@@ -1,0 +1,208 @@
+"""ProcessBench (arXiv 2412.06559): solutions of maths problems with the index of their first wrong step.
+
+Two figures are made from it, and they must not be mixed up:
+
+- first-error F1, the benchmark's own: the harmonic mean of how often the first wrong step is found at its very
+  place and how often a correct solution is left alone; a mean of the subsets' figures.
+- binary F1 of the verdict on whole solutions, positive = correct, on OlympiadBench and Omni-MATH only: what the
+  ThinkPRM paper reports under the same name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.evaluation.measures import SUBSET, Measure
+from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.summary import (
+    Table,
+    by_score,
+    first_error_f1,
+    first_error_shares,
+    whole_solution_f1,
+    whole_solution_shares,
+)
+from thinkprm_jax.evaluation.tasks.labelled import read_label
+from thinkprm_jax.records.datasets import iterate_source
+from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
+
+HUB = "Qwen/ProcessBench"
+SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
+PAPER_SUBSETS = ("olympiadbench", "omnimath")
+_FILES = (".json", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class ProcessBenchRow:
+    """label: index from 0 of the first wrong step, -1 for none. The last two: None if not given."""
+
+    id: str
+    subset: str
+    problem: str
+    steps: tuple[str, ...]
+    label: int
+    generator: str | None = None
+    final_answer_correct: bool | None = None
+
+    def case(self) -> Case:
+        groups = {SUBSET: self.subset, "steps": _step_range(len(self.steps))}
+        if self.final_answer_correct is not None:
+            groups["final answer"] = "right" if self.final_answer_correct else "wrong"
+        return Case(self.problem, self.steps, self.label, groups, self.id)
+
+
+def measures(subsets: Sequence[str]) -> tuple[Measure, ...]:
+    """Of an evaluation on these subsets. The paper's figure is there if one of the paper's subsets is."""
+    subsets = tuple(subsets)
+    of_paper = tuple(subset for subset in subsets if subset in PAPER_SUBSETS)
+    mean = _mean_of(subsets)
+
+    def by_scores(table: Table) -> float:
+        return first_error_f1(by_score(table))
+
+    found = [
+        Measure(
+            "first_error_f1_average",
+            f"first-error F1 (standard), {mean}",
+            first_error_f1,
+            first_error_shares,
+            "first-error F1",
+            subsets,
+        ),
+        Measure(
+            "first_error_f1_by_score_average",
+            f"first-error F1 by step scores, {mean}",
+            by_scores,
+            lambda table: first_error_shares(by_score(table)),
+            "first-error F1",
+            subsets,
+        ),
+    ]
+    if of_paper:
+        name = f"binary F1 of whole solutions (ThinkPRM paper), {_mean_of(of_paper)}"
+        found.append(
+            Measure(
+                "binary_f1_paper_average", name, whole_solution_f1, whole_solution_shares, "binary F1", of_paper
+            )
+        )
+    return tuple(found)
+
+
+def _mean_of(subsets: Sequence[str]) -> str:
+    return subsets[0] if len(subsets) == 1 else f"mean of {', '.join(subsets)}"
+
+
+def read_processbench(source: str = HUB, subsets: Sequence[str] = SUBSETS) -> list[ProcessBenchRow]:
+    """Rows of the chosen subsets: subset by subset, in the order of the source.
+
+    Args:
+      source: the data set's id on the Hugging Face Hub, a file of JSON, JSON Lines or parquet, or a folder of such
+        files or as `datasets` saves one. A row's subset is the beginning of its `id` (`gsm8k-17`), or else the
+        name of its file (`gsm8k.json`).
+    Raises:
+      UserError: the source cannot be read, a row is not as described (names file, line and field), an id comes
+        twice, or a subset has no rows.
+    """
+    found: dict[str, list[ProcessBenchRow]] = {subset: [] for subset in subsets}
+    places: dict[str, str] = {}
+    for place, row, name in _iterate(source, subsets):
+        parsed = parse_row(row, place, name)
+        if parsed.id in places:
+            raise UserError(f"{place}: the id {parsed.id} is that of {places[parsed.id]} too")
+        places[parsed.id] = place
+        if parsed.subset in found:
+            found[parsed.subset].append(parsed)
+    for subset, rows in found.items():
+        if not rows:
+            raise UserError(f"{source}: has no rows of the subset {subset}")
+    return [row for rows in found.values() for row in rows]
+
+
+def _iterate(source: str, subsets: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """(place, row, name of the subset where the row itself does not say) of every row."""
+    path = Path(source)
+    if path.is_dir() and not ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+        files = sorted(file for file in path.iterdir() if file.suffix in _FILES)
+        if not files:
+            raise UserError(f"{source}: the folder holds no .json, .jsonl or .parquet file")
+    elif path.exists() or path.suffix in _FILES:
+        files = [path]
+    else:  # the hub
+        for subset in subsets:
+            yield from ((place, row, subset) for place, row in iterate_source(source, subset))
+        return
+    for file in files:
+        if file.is_dir():
+            for subset in subsets:
+                yield from ((place, row, subset) for place, row in iterate_source(str(file), subset))
+        else:
+            yield from ((place, row, file.stem) for place, row in iterate_source(str(file)))
+
+
+def parse_row(row: Any, place: str, name: str = "") -> ProcessBenchRow:
+    """One row; ``place`` names it in errors. name: the subset of a row whose id does not say it.
+
+    Raises:
+      UserError: it is not as described.
+    """
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: a row is an object, not {type_name(row)}")
+    id = get_field(row, "id", str, place)
+    subset = id.rpartition("-")[0]
+    if subset not in SUBSETS:
+        subset = name
+    if subset not in SUBSETS:
+        raise UserError(
+            f"{place}: the field `id` is {id!r}; it must begin with its subset ({', '.join(SUBSETS)}), or the "
+            "file must be called like it"
+        )
+    steps = get_texts(row, "steps", place)
+    if not steps:
+        raise UserError(f"{place}: the field `steps` is empty")
+    return ProcessBenchRow(
+        id,
+        subset,
+        get_field(row, "problem", str, place),
+        tuple(steps),
+        read_label(row, len(steps), place),
+        get_field(row, "generator", str, place) if "generator" in row else None,
+        get_field(row, "final_answer_correct", bool, place) if "final_answer_correct" in row else None,
+    )
+
+
+def choose(
+    rows: Sequence[ProcessBenchRow], limit: int | None = None, balanced: bool = False
+) -> list[ProcessBenchRow]:
+    """At most ``limit`` rows of each subset, always the same ones, in the order of ``rows``; a smaller limit takes
+    some of those that a larger one takes.
+
+    balanced: as many correct solutions as incorrect ones, in each subset: as many as there are of the rarer kind.
+    """
+    kept: set[str] = set()
+    for subset in dict.fromkeys(row.subset for row in rows):
+        drawn = sorted((row for row in rows if row.subset == subset), key=_rank)
+        if balanced:
+            kinds = [[row for row in drawn if (row.label < 0) == correct] for correct in (True, False)]
+            size = min(map(len, kinds)) if limit is None else min(*map(len, kinds), limit // 2)
+            kept |= {row.id for kind in kinds for row in kind[:size]}
+        else:
+            kept |= {row.id for row in drawn[:limit]}
+    return [row for row in rows if row.id in kept]
+
+
+def _rank(row: ProcessBenchRow) -> bytes:
+    """A place that depends on nothing but the row's id."""
+    return hashlib.sha256(row.id.encode()).digest()
+
+
+def _step_range(steps: int) -> str:
+    """Such that names sort like numbers."""
+    for most in (5, 10, 15):
+        if steps <= most:
+            return f"{most - 4:02}-{most:02}"
+    return "16+"

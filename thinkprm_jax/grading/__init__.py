@@ -1,0 +1,1 @@
+"""Whether two final answers are equal."""

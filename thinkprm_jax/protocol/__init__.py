@@ -1,0 +1,1 @@
+"""Every string of the method, and how a chain is read."""

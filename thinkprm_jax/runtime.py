@@ -1,0 +1,83 @@
+"""JAX's persistent compilation cache, on by default for our programs: a second start compiles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "THINKPRM_JAX_CACHE"  # a folder, or `off`
+
+
+def cache_folder() -> Path | None:
+    """Where compiled programs are kept; None where the user switched the cache off.
+
+    In this order: $THINKPRM_JAX_CACHE, the user's cache folder of the platform. Programs compiled for one CPU may
+    not run on another, and home folders are shared between machines: each kind of machine has its own subfolder.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE, "")
+    if chosen.lower() in ("off", "0", "no", "false"):
+        return None
+    if chosen:
+        return Path(chosen).expanduser()
+    return _user_cache() / "thinkprm_jax" / "compiled" / _machine()
+
+
+def enable_compilation_cache() -> Path | None:
+    """Switches the cache on, unless the user chose otherwise by $THINKPRM_JAX_CACHE or by JAX's own variables
+    ($JAX_COMPILATION_CACHE_DIR, $JAX_ENABLE_COMPILATION_CACHE). Call it before the first compilation.
+
+    Returns: the folder in use, or None.
+    """
+    import jax
+
+    if not jax.config.jax_enable_compilation_cache:
+        return None
+    if jax.config.jax_compilation_cache_dir:  # the user's own, with the user's own thresholds
+        return Path(jax.config.jax_compilation_cache_dir)
+    folder = cache_folder()
+    if folder is None:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("no compilation cache: %s", error)
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # JAX keeps only what took a second to compile; a small model is dozens of programs below that.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    logger.info("compiled programs are kept in %s", folder)
+    return folder
+
+
+def _user_cache() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
+
+
+def _machine() -> str:
+    """A short name of the kind of CPU."""
+    description = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        description += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        pass
+    return hashlib.sha256(description.encode()).hexdigest()[:12]
+
+
+def default_dtype() -> str:
+    """float32 on CPUs, where bfloat16 products are slower; bfloat16 elsewhere."""
+    import jax
+
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"

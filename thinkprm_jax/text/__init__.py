@@ -1,1 +1,0 @@
-"""Text on both sides of the model: tokenizer, prompt strings, solution steps, verdicts."""

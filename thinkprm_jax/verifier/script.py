@@ -1,0 +1,302 @@
+"""One verification as a script for the sampler: think, be made to decide, and give every step a verdict.
+
+    <prompt> Let's verify step by step: ...          thinking, up to a stop or the budget
+    \\n\\n Let me double check ...                     a further round: trigger phrase, thinking
+    </think>\\nIs the solution correct?               what of this is missing is forced
+             -> P( Yes) against P( No)               the score of the solution
+    (back to the end of the thinking)
+    \\n\\n Step k: The step is \\boxed{                 only for steps the chain never judged
+             -> P(correct) against P(incorrect)
+
+Nothing here touches a device: a script yields phases, and whatever runs it sends back their outcomes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import codecs
+import dataclasses
+import math
+import re
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUESTION, THINK_CLOSE, TRIGGERS, YES
+from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+
+_SPARE = 16  # positions for the rest of a token that is broken where the thinking is cut
+_DANGLING = re.compile(r"\s+[#*_>-]*[ \t]*\Z")  # blanks, and the marks of a heading that is not there
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainVerdict:
+    """What one chain says. Tuples are as long as the steps.
+
+    Attributes:
+      output: the chain, closed, with the decision line and the likelier answer; no forced step verdicts.
+      prefix_score: P( Yes) against P( No): that all given steps are correct.
+      step_labels: 1 correct, 0 incorrect; 0 for every step after the first incorrect one.
+      step_scores: P(correct) against P(incorrect) where the verdict of the step stands. After the first incorrect
+        step nothing is measured and the score is 0.0, as the label: what builds on an error is not correct, and
+        the minimum, the product and the last of the scores stay meaningful.
+      step_forced: the chain itself never judged the step, and was made to.
+      finish_reason: of the last round. "stop": the chain ended itself; "length": max_gen_tokens; "context":
+        max_length left no room.
+      output_tokens: tokens sampled.
+    """
+
+    output: str
+    prefix_score: float
+    step_labels: tuple[int, ...]
+    step_scores: tuple[float, ...]
+    step_forced: tuple[bool, ...]
+    finish_reason: str
+    output_tokens: int = 0
+
+
+class VerificationScript:
+    """The settings and the token ids of the script; calling it with the number of steps gives the generator.
+
+    Args:
+      rounds: thinking rounds. After each but the last the end of the chain is taken back and the next of
+        ``triggers`` is forced. When the context is full, no further round is begun.
+      max_gen_tokens: tokens a round may think.
+      max_length: longest context of the sampler that runs the script.
+      end_ids: ids that end a text.
+      decision_temperature: divides the two log-probabilities of the decision.
+      stop_at_unknown_step: `Step k:` ends a round, as `</think>` does, where k is the number of steps plus one. A
+        chain about the beginning of a solution would otherwise go on to a step that nobody has written, and judge
+        it. What would have headed that step is taken back with it.
+    Raises:
+      UserError: a setting that cannot work, or a tokenizer in which ` Yes` and the like are not single tokens.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        end_ids: Sequence[int] | None = None,
+        rounds: int = 1,
+        max_gen_tokens: int | None = None,
+        decision_temperature: float = 1.0,
+        triggers: Sequence[str] = TRIGGERS,
+        stop_at_unknown_step: bool = False,
+    ) -> None:
+        check_settings(rounds, max_gen_tokens, decision_temperature, triggers)
+        self._tokenizer = tokenizer
+        self._triggers = tuple(triggers[: rounds - 1])
+        self._max_gen_tokens = max_length if max_gen_tokens is None else max_gen_tokens
+        self._max_length = max_length
+        self._decision_temperature = decision_temperature
+        self._answers = (tokenizer.token_id(YES), tokenizer.token_id(NO))
+        self._verdicts = (tokenizer.token_id("correct"), tokenizer.token_id("incorrect"))
+        ends = (tokenizer.eos_id,) if end_ids is None else tuple(end_ids)
+        # Some models of the family (QwQ) write </think> as ordinary text.
+        self._close = tokenizer.control_ids.get(THINK_CLOSE)
+        self._stop_ids = ends if self._close is None else (self._close, *ends)
+        self._stop_texts = (QUESTION, THINK_CLOSE) if self._close is None else (QUESTION,)
+        self._stop_at_unknown_step = stop_at_unknown_step
+
+    def room(self, num_steps: int) -> int:
+        """Positions a context needs behind the prompt for all that may be forced, the trigger phrases aside."""
+        closing = self._encode("\n" + THINK_CLOSE + DECISION)
+        verdict = self._encode(_ask(LEAD_IN, num_steps))
+        return max(len(closing), len(verdict)) + _SPARE
+
+    def __call__(self, num_steps: int) -> Generator[Phase, Any, ChainVerdict]:
+        """The script for a solution of ``num_steps`` >= 1 steps."""
+        chain = Chain(self._tokenizer, (yield Mark()))
+        thought = yield from self._think(chain, num_steps)
+        text, _ = chain.text_and_ends()
+        closed = thought.stop is not None and thought.stop in (self._close, THINK_CLOSE)
+        # In training texts a newline stands before </think>; a chain that closed itself is left as it is.
+        newline = "" if closed or text.endswith("\n") or not text else "\n"
+        yield Force(self._encode(newline + THINK_CLOSE + DECISION))
+        answers = yield Choose(self._answers)
+        score = first_of_two(answers, self._decision_temperature)
+        labels, scores, forced = yield from self._judge(chain, num_steps)
+        return ChainVerdict(
+            output=text + newline + THINK_CLOSE + DECISION + (YES if score >= 0.5 else NO),
+            prefix_score=score,
+            step_labels=tuple(labels),
+            step_scores=tuple(scores),
+            step_forced=tuple(forced),
+            finish_reason="stop" if thought.finish.startswith("stop") else thought.finish,
+        )
+
+    def _think(self, chain: Chain, num_steps: int) -> Generator[Phase, Any, Thought]:
+        """All rounds; returns the last one's outcome."""
+        room = self.room(num_steps)
+        unknown = f"Step {num_steps + 1}:"
+        stop_texts = (*self._stop_texts, unknown) if self._stop_at_unknown_step else self._stop_texts
+        for trigger in (*self._triggers, None):
+            opening = None if trigger is None else "\n\n" + trigger
+            thought = yield Think(
+                max_tokens=self._max_gen_tokens,
+                stop_ids=self._stop_ids,
+                stop_texts=stop_texts,
+                watch=self._verdicts,
+                reserve=room if opening is None else room + len(self._encode(opening)) + _SPARE,
+            )
+            chain.add(thought)
+            text, _ = chain.text_and_ends()
+            # Blanks at the end go too, as in the original: the phrase stands one blank line below the chain.
+            end = len(text.rstrip()) if thought.stop != unknown else len(_DANGLING.sub("", text))
+            if opening is None or thought.finish == "context":
+                if thought.stop == unknown and end:
+                    yield from self._replace_tail(chain, end, "\n")
+                break
+            yield from self._replace_tail(chain, end, opening)
+        return thought
+
+    def _replace_tail(self, chain: Chain, end: int, text: str) -> Generator[Phase, Any, None]:
+        """Cuts the chain to its first ``end`` characters and forces ``text`` behind them."""
+        kept, rest = chain.cut(end)
+        ids = self._encode(rest + text)
+        yield Rewind(chain.start + kept)
+        yield Force(ids)
+        chain.replace_tail(kept, ids)
+
+    def _judge(
+        self, chain: Chain, num_steps: int
+    ) -> Generator[Phase, Any, tuple[list[int], list[float], list[bool]]]:
+        """(labels, scores, forced), each [num_steps]: read from the chain, and asked for where it is silent."""
+        text, ends = chain.text_and_ends()
+        verdicts = read_chain(text, num_steps)
+        judged_steps = num_steps if verdicts.first_error is None else verdicts.first_error + 1
+        silent = [step for step in range(judged_steps) if not verdicts.judged[step]]
+        answers = yield from self._force_verdicts(chain, silent)
+        labels, scores, forced = [0] * num_steps, [0.0] * num_steps, [False] * num_steps
+        unmeasured: list[tuple[int, int]] = []  # (offset in the chain, step)
+        for step in range(judged_steps):
+            forced[step] = step in answers
+            if forced[step]:
+                scores[step] = answers[step]
+                labels[step] = int(answers[step] >= 0.5)
+            else:
+                labels[step] = int(verdicts.labels[step] or 0)
+                position = verdicts.positions[step]
+                assert position is not None
+                measured = chain.watched_at(position, ends)
+                scores[step] = math.nan if measured is None else first_of_two(measured)
+                if measured is None:
+                    unmeasured.append((position, step))
+            if not labels[step]:
+                break
+        # From the last to the first, since a context can only be cut back.
+        for position, step in sorted(unmeasured, reverse=True):
+            kept, rest = chain.cut(position)
+            yield Rewind(chain.start + kept)
+            if rest:
+                yield Force(self._encode(rest))
+            scores[step] = first_of_two((yield Choose(self._verdicts)))
+        return labels, scores, forced
+
+    def _force_verdicts(self, chain: Chain, silent: Sequence[int]) -> Generator[Phase, Any, dict[int, float]]:
+        """Step -> P(correct), through the first one found incorrect. Each verdict stands below those before it."""
+        text, _ = chain.text_and_ends()
+        kept, rest = chain.cut(len(text.rstrip()))
+        answers: dict[int, float] = {}
+        for step in silent:
+            follow = [self._verdicts[0], *self._encode(_ask("}", step + 1))]
+            if not answers or (yield Mark()) + len(follow) > self._max_length:
+                yield Rewind(chain.start + kept)
+                follow = self._encode(_ask(rest if text.strip() else LEAD_IN, step + 1))
+            yield Force(follow)
+            answers[step] = first_of_two((yield Choose(self._verdicts)))
+            if answers[step] < 0.5:
+                break
+        return answers
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return encode_forced(self._tokenizer, text)
+
+
+def check_settings(
+    rounds: int, max_gen_tokens: int | None, decision_temperature: float, triggers: Sequence[str] = TRIGGERS
+) -> None:
+    """UserError where a script cannot have these settings; see :class:`VerificationScript`."""
+    if rounds < 1 or (max_gen_tokens is not None and max_gen_tokens < 1):
+        raise UserError(f"rounds={rounds} and max_gen_tokens={max_gen_tokens} must be at least 1")
+    if rounds > len(triggers) + 1:
+        raise UserError(
+            f"{rounds} thinking rounds need {rounds - 1} trigger phrases, there are {len(triggers)}: "
+            "a repeated phrase makes a model repeat itself"
+        )
+    if not 0 < decision_temperature < math.inf:
+        raise UserError(f"decision_temperature is {decision_temperature}, it must be above 0")
+
+
+class Chain:
+    """The tokens behind the prompt, with the log-probabilities (correct, incorrect) seen at each of them."""
+
+    def __init__(self, tokenizer: Tokenizer, start: int) -> None:
+        self.start = start
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._watched: list[np.ndarray] = []
+
+    def add(self, thought: Thought) -> None:
+        self._ids += thought.ids
+        self._watched += list(thought.watched)
+
+    def replace_tail(self, kept: int, ids: Sequence[int]) -> None:
+        """Keeps the first tokens and puts forced ones behind them."""
+        self._ids[kept:] = ids
+        self._watched[kept:] = [np.full(2, np.nan)] * len(ids)
+
+    def text_and_ends(self) -> tuple[str, list[int]]:
+        """The text, and for every token the number of characters that are complete once it is there."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        pieces, ends, length = [], [], 0
+        for place, id in enumerate(self._ids, start=1):
+            pieces.append(decoder.decode(self._tokenizer.token_bytes(id), final=place == len(self._ids)))
+            length += len(pieces[-1])
+            ends.append(length)
+        return "".join(pieces), ends
+
+    def cut(self, length: int) -> tuple[int, str]:
+        """(tokens that lie within the first ``length`` characters, the rest of those characters)."""
+        text, ends = self.text_and_ends()
+        kept = bisect.bisect_right(ends, length)
+        return kept, text[ends[kept - 1] if kept else 0 : length]
+
+    def watched_at(self, position: int, ends: Sequence[int]) -> np.ndarray | None:
+        """Log-probabilities where the character at ``position`` begins a token; None elsewhere, or if forced."""
+        token = bisect.bisect_right(ends, position)
+        begins = (ends[token - 1] if token else 0) == position
+        watched = self._watched[token]
+        return watched if begins and np.isfinite(watched).all() else None
+
+
+def encode_forced(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    """ids of text inside a context; `</think>` is a control token where the tokenizer has one."""
+    close = tokenizer.control_ids.get(THINK_CLOSE)
+    if close is None:
+        return tuple(tokenizer.encode_plain(text, inner=True))
+    runs = [tokenizer.encode_plain(run, inner=True) if run else [] for run in text.split(THINK_CLOSE)]
+    ids = list(runs[0])
+    for run in runs[1:]:
+        ids += [close, *run]
+    return tuple(ids)
+
+
+def _ask(before: str, step: int) -> str:
+    """Text up to the place where the verdict of a step (from 1) stands."""
+    return f"{before}\n\nStep {step}: The step is {BOX_OPEN}"
+
+
+def first_of_two(logprobs: Sequence[float] | np.ndarray, temperature: float = 1.0) -> float:
+    """Softmax over two log-probabilities, first entry; RequestError where the model gave NaN or infinity."""
+    if not np.isfinite(logprobs[:2]).all():
+        raise RequestError("the model's log-probabilities are not finite: its numbers overflow in this dtype")
+    difference = (float(logprobs[0]) - float(logprobs[1])) / temperature
+    if difference >= 0:
+        return 1.0 / (1.0 + math.exp(-difference))
+    return math.exp(difference) / (1.0 + math.exp(difference))
