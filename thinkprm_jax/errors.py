@@ -1,10 +1,13 @@
-"""The two kinds of failure that are somebody's business outside the library."""
+"""The two kinds of failure that are somebody's business outside the library.
+
+Both are `ValueError`s, so that a caller who knows nothing of this library catches them as such. Inside the
+library `except ValueError` stands only around code that raises neither, or after `except UserError: raise`."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A usage or input mistake. The message is one line for a person; programs print it and exit
     with status 2."""
 
 
-class RequestError(Exception):
+class RequestError(ValueError):
     """One request or item failed, and the message says why in one line; the others go on."""

@@ -230,6 +230,8 @@ def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
     values = {name: _read(hints[name], value, prefix + name) for name, value in tree.content.items()}
     try:
         return cls(**values)
+    except UserError:
+        raise
     except ValueError as error:
         section = f"{prefix.rstrip('.')}: " if prefix else ""
         raise UserError(f"recipe {tree.place}: {section}{error}") from None

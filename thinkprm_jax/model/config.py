@@ -145,6 +145,8 @@ class ModelConfig:
                 eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
                 extra={key: config[key] for key in _KEPT if config.get(key) is not None},
             )
+        except UserError:
+            raise
         except KeyError as error:
             raise UserError(f"{source}: {error.args[0]} is missing") from None
         except (TypeError, ValueError, ZeroDivisionError) as error:
