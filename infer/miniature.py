@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import platform
 import signal
@@ -67,9 +66,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageClock) -> None:
     """results.json, results.md and the pictures."""
-    from thinkprm_jax.evaluation.output import replace_file
     from thinkprm_jax.miniature.figures import figures_of
     from thinkprm_jax.miniature.report import page, save_pictures
+    from thinkprm_jax.records.files import atomic_write, write_json
 
     results = {
         "command": plan.command,
@@ -82,10 +81,10 @@ def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageC
         "stages": clock.as_rows(),
         "figures": [figure.as_dict(plan.seed) for figure in figures_of(findings, plan, stages)],
     }
-    replace_file(plan.folder / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(plan.folder / "results.json", results)
     save_pictures(findings, plan.folder)
     text = page(findings, about(plan, clock), clock.table(fancy=False))
-    replace_file(plan.folder / "results.md", text)
+    atomic_write(plan.folder / "results.md", text)
 
 
 def about(plan: Plan, clock: StageClock) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,12 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     if output.exists() and options.run.exists() and output.samefile(options.run):
         raise UserError(f"{output}: is the run itself; give another --output")
 
+    from thinkprm_jax.records.files import atomic_write
     from thinkprm_jax.report.page import render, summary
     from thinkprm_jax.report.sources import load_run
 
     run = load_run(options.run)
     page = render(run, options.title).encode("utf-8")
-    write(output, page)
+    atomic_write(output, page)
     for note in run.notes:
         print(f"thinkprm report: {note}", file=sys.stderr)
     print(f"{output}: {summary(run)}, {len(page) / 1e6:.1f} MB")
@@ -47,28 +46,6 @@ def main(arguments: Sequence[str]) -> int:
 def default_output(run: Path) -> Path:
     """report.html in a folder; FILE.html beside FILE.jsonl."""
     return run / "report.html" if run.is_dir() else run.with_suffix(".html")
-
-
-def write(path: Path, content: bytes) -> None:
-    """The file is whole or as it was before."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-            work = Path(file.name)
-            file.write(content)
-        try:
-            os.chmod(work, 0o666 & ~_umask())
-            os.replace(work, path)
-        except OSError:
-            work.unlink()
-            raise
-    except OSError as error:
-        raise UserError(f"--output {path}: cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

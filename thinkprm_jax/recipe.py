@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -95,30 +94,6 @@ def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
 
     a, b = flatten(to_dict(first)), flatten(to_dict(second))
     return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
-
-
-def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) -> None:
-    """Writes the resolved recipe into the folder of a run; before the run has ``begun`` it may replace another.
-
-    Args:
-      free: beginnings of dotted fields that may change between the parts of one run.
-    Raises:
-      UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
-    """
-    saved = folder / "recipe.yaml"
-    if begun and saved.exists():
-        changed = differences(load_recipe(type(recipe), saved), recipe)
-        changed = {name: pair for name, pair in changed.items() if not name.startswith(free)}
-        if changed:
-            listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
-            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = saved.with_suffix(".tmp")  # a kill must not leave half a recipe
-        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
-        os.replace(temporary, saved)
-    except OSError as error:
-        raise UserError(f"output {folder}: {error.strerror}") from None
 
 
 def at_least(least: float, section: Any, *names: str) -> None:

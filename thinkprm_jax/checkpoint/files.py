@@ -1,18 +1,17 @@
-"""What model and adapter folders share: JSON, several weight files with an index, folders that appear whole."""
+"""What model and adapter folders share: several weight files with an index, folders that appear whole."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, write_safetensors
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import write_json
 from thinkprm_jax.tokenizer.files import TOKENIZER_FILES
 
 CONFIG = "config.json"
@@ -29,21 +28,6 @@ _KEYS = (CONFIG, ADAPTER_CONFIG)
 MODEL_FILES = (*_KEYS, INDEX_FILE, ADAPTER_WEIGHTS, GENERATION_CONFIG, "model*.safetensors", *TOKENIZER_FILES)
 CARD = "README.md"
 _LISTED = 20  # names in an error message before "and n more"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises `UserError` naming the file where it is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no JSON object")
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def listed(names: Sequence[str], separator: str = ", ") -> str:

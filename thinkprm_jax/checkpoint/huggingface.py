@@ -28,10 +28,8 @@ from thinkprm_jax.checkpoint.files import (
     MAX_SHARD_BYTES,
     SINGLE_FILE,
     check_target,
-    read_json,
     stored_as,
     write_folder,
-    write_json,
     write_weights,
 )
 from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
@@ -41,6 +39,7 @@ from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.records.files import read_json, write_json
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)

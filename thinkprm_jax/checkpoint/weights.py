@@ -23,12 +23,12 @@ from thinkprm_jax.checkpoint.files import (
     MODEL_FILES,
     SINGLE_FILE,
     listed,
-    read_json,
 )
 from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
 from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.records.files import read_json
 from thinkprm_jax.tokenizer import files as tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"

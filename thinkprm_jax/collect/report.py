@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.collect.filters import KEPT, REASONS, Candidate, Decision
 from thinkprm_jax.collect.recipe import FREE_FIELDS, CollectRecipe, SourceCounts
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.recipe import claim_folder
+from thinkprm_jax.records.files import atomic_write, write_json
 from thinkprm_jax.records.jsonl import write_line
+from thinkprm_jax.records.run_folder import claim_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,13 +86,10 @@ def save_collection(
     Raises:
       UserError: the folder cannot be written.
     """
-    try:
-        _replace(folder / DECISIONS, b"".join(write_line(dataclasses.asdict(decision)) for decision in decisions))
-        _replace(folder / PICTURE, draw_lengths(kept))
-        _replace(folder / REPORT, json.dumps(report, indent=2).encode() + b"\n")
-        _replace(folder / CHAINS, b"".join(write_line(candidate.row) for candidate in kept))
-    except OSError as error:
-        raise UserError(f"output {folder}: {error.strerror}") from None
+    atomic_write(folder / DECISIONS, b"".join(write_line(dataclasses.asdict(decision)) for decision in decisions))
+    atomic_write(folder / PICTURE, draw_lengths(kept))
+    write_json(folder / REPORT, report)
+    atomic_write(folder / CHAINS, b"".join(write_line(candidate.row) for candidate in kept))
 
 
 def draw_lengths(kept: Sequence[Candidate]) -> bytes:
@@ -180,9 +175,3 @@ def _spread(values: Sequence[int]) -> dict[str, float | int | None]:
     if not values:
         return {"mean": None, "min": None, "max": None}
     return {"mean": round(sum(values) / len(values), 2), "min": min(values), "max": max(values)}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")  # a kill must not leave half a file
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

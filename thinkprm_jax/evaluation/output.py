@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import write_json
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.plots import Draw
@@ -74,11 +75,10 @@ class Output:
             _print(report)
 
     def write_json(self, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, indent=2) + "\n"
         if self.json == "-":
-            print(text, end="")
+            print(json.dumps(content, indent=2))
         elif self.json is not None:
-            replace_file(Path(self.json), text)
+            write_json(self.json, content)
 
 
 def is_fancy() -> bool:
@@ -117,16 +117,6 @@ def check_writable(path: str | None) -> None:
         raise UserError(f"{path}: there is no folder {file.parent}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UserError(f"{path}: cannot be written")
-
-
-def replace_file(file: Path, text: str) -> None:
-    """A kill leaves the old file or the new one, not half of one."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
 
 
 def _print(report: Report) -> None:

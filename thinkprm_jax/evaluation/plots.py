@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.estimates import Estimate
 from thinkprm_jax.evaluation.metrics import ReliabilityBin, wilson_interval
+from thinkprm_jax.records.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,7 +198,7 @@ def save_figure(
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for file, content in zip(files, contents, strict=True):
-            file.write_bytes(content)
+            atomic_write(file, content)
     except OSError as error:
         raise UserError(f"{error.filename or stem}: cannot be written: {error.strerror}") from error
     return files

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from thinkprm_jax.checkpoint.files import CARD, read_json, write_json
+from thinkprm_jax.checkpoint.files import CARD
 from thinkprm_jax.checkpoint.huggingface import read_generation_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model, fingerprint
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import read_json, write_json
 
 BASE_FILE = "base.json"
 
@@ -38,9 +39,7 @@ def keep_base(folder: Path, path_or_id: str | Path) -> None:
         "license": _license(found.base),
         "generation_config": read_generation_config(found.base),
     }
-    temporary = folder / f"{BASE_FILE}.tmp"  # a kill must not leave half of it
-    write_json(temporary, content)
-    temporary.replace(folder / BASE_FILE)
+    write_json(folder / BASE_FILE, content)
 
 
 def read_base(folder: Path) -> Mapping[str, Any]:

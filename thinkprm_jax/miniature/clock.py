@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.table import Table
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.output import replace_file
 from thinkprm_jax.evaluation.report import plain_table
 from thinkprm_jax.miniature.stages import Stage
+from thinkprm_jax.records.files import write_json
 
 
 @dataclasses.dataclass
@@ -106,7 +106,7 @@ class StageClock:
 
     def _write(self) -> None:
         content = {folder: dataclasses.asdict(taken) for folder, taken in self._taken.items()}
-        replace_file(self._file, json.dumps(content, indent=2) + "\n")
+        write_json(self._file, content)
 
 
 def _read(file: Path) -> dict[str, Taken]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.output import replace_file
 from thinkprm_jax.evaluation.running import Loader, judge_all
 from thinkprm_jax.evaluation.selection.runs import COMPLETIONS
 from thinkprm_jax.evaluation.selection.search_report import finish_search
@@ -20,6 +19,7 @@ from thinkprm_jax.evaluation.sweep import Setting, plan_sweep
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 from thinkprm_jax.miniature.cases import choose_cases
 from thinkprm_jax.miniature.study import SPLIT, TREES, Plan, Size, shell
+from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.records.jsonl import iterate_rows, write_line
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.running import run_search
@@ -233,4 +233,4 @@ def write_cases(completions: Path, cases: Path, seed: int) -> None:
     rows = choose_cases(iterate_rows(completions), seed, SPLIT)
     if not rows:
         raise UserError(f"{completions}: holds no solution with a step, so there is nothing to judge")
-    replace_file(cases, b"".join(map(write_line, rows)).decode())
+    atomic_write(cases, b"".join(map(write_line, rows)))

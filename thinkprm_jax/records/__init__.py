@@ -1,1 +1,40 @@
-"""Rows on disk."""
+"""Rows on disk: what stands in every file of results, as frozen dataclasses.
+
+from thinkprm_jax import records
+
+for row in records.read_verdicts("verdicts.jsonl"):      # the output of `thinkprm score`
+    print(row.problem, row.verdict.prefix_score)
+rows = records.read("runs/search/completions.jsonl")     # any file of results: the row says which class it is
+
+thinkprm score       VerdictRow
+thinkprm evaluate    EvaluationRow (--details)
+thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl)
+thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
+"""
+
+from __future__ import annotations
+
+from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow, GenerationRow
+from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
+from thinkprm_jax.records.reading import read, read_verdicts
+from thinkprm_jax.records.schema import Record, Row
+from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
+from thinkprm_jax.records.verdicts import ChainRecord, VerdictRecord, VerdictRow
+
+__all__ = [
+    "ChainRecord",
+    "CollectedChainRow",
+    "CompletionRow",
+    "DecisionRow",
+    "EvaluationRow",
+    "GenerationRow",
+    "Outcome",
+    "Record",
+    "Row",
+    "SearchTokens",
+    "SearchVerdictRow",
+    "VerdictRecord",
+    "VerdictRow",
+    "read",
+    "read_verdicts",
+]

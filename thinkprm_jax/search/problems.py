@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.inputs import problem_of
 from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
+from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult
 from thinkprm_jax.search.recipe import DATASET, SearchRecipe
 
@@ -19,11 +21,10 @@ ARITHMETIC = "arithmetic"
 # taken for this run's.
 WRITTEN = (
     "index", "completions", "completion_tokens", "finish_reasons", "pred", "scores", "agg_scores", "answers",
-    "correct", "tokens", "error", "verdict", "verdicts", "verifier",
+    "correct", "tokens", "error", "verdict", "verdicts", "verifier", FORMAT_KEY,
 )  # fmt: skip
 _WRITTEN_PREFIXES = ("pred_", "completions@", "agg_scores@", "preds@")
 _GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
-_PROBLEM_FIELDS = ("problem", "question")
 NOT_COUNTED = -1  # tokens of a solution from elsewhere, as search-and-learn writes it
 
 
@@ -130,8 +131,7 @@ def _arithmetic(recipe: SearchRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _task(number: int, place: str, row: Mapping[str, Any], recipe: SearchRecipe) -> Task:
-    name = next((name for name in _PROBLEM_FIELDS if name in row), _PROBLEM_FIELDS[0])
-    text = get_field(row, name, str, place)
+    text = problem_of(row, place)
     answer = None
     if recipe.answer_kind != "none":
         value = get_field(row, "answer", object, place)
@@ -164,8 +164,7 @@ def _by_problem(path: str) -> dict[str, tuple[str, Mapping[str, Any]]]:
 
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for place, row in iterate_rows(path):
-        name = next((name for name in _PROBLEM_FIELDS if name in row), _PROBLEM_FIELDS[0])
-        found.setdefault(get_field(row, name, str, place), (place, row))
+        found.setdefault(problem_of(row, place), (place, row))
     return found
 
 

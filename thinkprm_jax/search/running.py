@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.recipe import claim_folder
 from thinkprm_jax.records.jsonl import OrderedOutput
+from thinkprm_jax.records.run_folder import claim_folder
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import Task, load_tasks

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.progress import ProgressBar
+from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.training.flops import StepFlops
 
 
@@ -23,9 +23,7 @@ class MetricsLog:
     def __init__(self, path: str | Path, resumed_step: int = 0) -> None:
         path = Path(path)
         kept = [line for line in _whole_lines(path) if json.loads(line).get("step", 0) <= resumed_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
+        atomic_write(path, "".join(kept))
         # Without a buffer: what a full disk refused must not be tried once more when the file is closed.
         self._file = path.open("ab", buffering=0)
 

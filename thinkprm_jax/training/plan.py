@@ -30,13 +30,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from thinkprm_jax.checkpoint.files import read_json
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, find_model
 from thinkprm_jax.distributed.mesh import MESH_AXES, make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
+from thinkprm_jax.records.files import read_json
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import LoraConfig, ModelSource, TrainRecipe
 from thinkprm_jax.training.flops import known_device

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +17,7 @@ from jax.sharding import Mesh
 
 from thinkprm_jax.arithmetic.source import arithmetic_chains
 from thinkprm_jax.arithmetic.task import PLAIN, make_solution
+from thinkprm_jax.checkpoint.files import CONFIG, write_folder
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
@@ -40,7 +38,9 @@ from thinkprm_jax.export.base import keep_base
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution, choose_attention
 from thinkprm_jax.model.lora import LoraSpec
-from thinkprm_jax.recipe import claim_folder, dump_recipe, to_dict
+from thinkprm_jax.recipe import dump_recipe, to_dict
+from thinkprm_jax.records.files import write_json
+from thinkprm_jax.records.run_folder import claim_folder
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, TrainRecipe
 from thinkprm_jax.training.flops import TERA, known_device, step_flops
@@ -93,14 +93,14 @@ def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer, pr
     """config.json, the tokenizer and what is to be known of the base, for export. Process 0 writes."""
     if jax.process_index():
         return
-    model, written = folder / "model", folder / "model.tmp"
-    try:
-        written.mkdir(exist_ok=True)
-        (written / "config.json").write_text(json.dumps(config.to_hf(), indent=2) + "\n", encoding="utf-8")
+    model = folder / "model"
+
+    def fill(written: Path) -> None:
+        write_json(written / CONFIG, config.to_hf())
         tokenizer.save(written)
-        if model.exists():
-            shutil.rmtree(model)
-        os.replace(written, model)
+
+    try:
+        write_folder(model, fill)
         if pretrained is not None:
             keep_base(folder, pretrained)
     except Exception as error:  # a full disk, for one; the tokenizers package raises nothing more special

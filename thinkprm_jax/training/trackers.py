@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import write_json
 from thinkprm_jax.training.config import TrackingConfig
 from thinkprm_jax.training.metrics import MetricsLog
 
@@ -128,11 +129,7 @@ class WandbTracker:
         self._run.log({"step": step, **figures})
         self._names = set(figures) | (self._names if step == self._step else set())
         self._step = step
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(
-            json.dumps({"id": self._id, "step": step, "names": sorted(self._names)}), encoding="utf-8"
-        )
-        temporary.replace(self._file)
+        write_json(self._file, {"id": self._id, "step": step, "names": sorted(self._names)})
 
     def close(self) -> None:
         self._run.finish()

@@ -8,6 +8,7 @@ from typing import Any
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.outcomes import Case
 from thinkprm_jax.records.datasets import iterate_source
+from thinkprm_jax.records.inputs import problem_of
 from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
 
 
@@ -35,7 +36,7 @@ def parse_solution(row: Any, place: str) -> Case:
     if not steps:
         raise UserError(f"{place}: the field `steps` is empty")
     return Case(
-        problem=get_field(row, "problem" if "problem" in row or "question" not in row else "question", str, place),
+        problem=problem_of(row, place),
         steps=steps,
         first_error=read_label(row, len(steps), place),
         groups=_groups(row, place),

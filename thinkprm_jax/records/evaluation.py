@@ -1,0 +1,79 @@
+"""The rows of `thinkprm evaluate TASK --details`: solutions, what is true of them, and what a verifier says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from thinkprm_jax.records.schema import LEFT_OUT, Count, Probability, Record, Row, StepIndex, field_error
+from thinkprm_jax.records.verdicts import VerdictRecord
+
+
+@dataclass(frozen=True)
+class Outcome(Record):
+    """What a verifier made of one solution whose truth is known.
+
+    It holds nothing of any one kind of verifier: all of them are summed up alike.
+
+    Attributes:
+      first_error: the truth: index from 0, -1 for none.
+      predicted: the first error found, -1 for none, None for unreadable. Of several chains the readable ones vote.
+      score: probability that the solution is correct, the mean over the chains; None if there is no verdict.
+      readable, chains: chains that judged every step up to the first one they call incorrect, of how many.
+      steps_right, steps_counted: summed over the chains; see :func:`thinkprm_jax.evaluation.metrics.steps_right`.
+      tokens: sampled for the verdict, over all chains.
+      groups: those of the case.
+      error: why there is no verdict. Such a case counts as unreadable and its steps and its whole as wrongly
+        judged; it has no part in the figures of the score.
+      predicted_by_score: the first step whose mean score is below one half, -1 for none, None for no verdict.
+        Scores exist for steps too that a chain was silent about.
+      locates: whether the verifier judges steps at all; if not, nothing that concerns steps is known.
+    """
+
+    first_error: StepIndex
+    predicted: StepIndex | None
+    score: Probability | None
+    readable: Count
+    chains: Count
+    steps_right: Count
+    steps_counted: Count
+    tokens: Count = 0
+    groups: Mapping[str, str] = field(default_factory=dict)
+    error: str | None = None
+    predicted_by_score: StepIndex | None = None
+    locates: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow(Row):
+    """A line of the details: what is judged, as in ProcessBench, and behind it the verdict and what it comes to.
+
+    Attributes:
+      index: of the solution in the data, from 0. id: how the data calls it.
+      label: the truth: index from 0 of the first incorrect step, -1 for none.
+      groups: name of a breakdown -> the group that the solution is in.
+      outcome: of the verdict. outcomes_of_first: of its first chain, its first two, and so on to all but one.
+      verifier: the settings that the verdict was made with.
+    """
+
+    FORMAT = "evaluation"
+
+    index: Count
+    id: str | None = field(default=None, metadata=LEFT_OUT)
+    problem: str
+    steps: tuple[str, ...]
+    label: StepIndex
+    groups: Mapping[str, str] = field(default_factory=dict)
+    outcome: Outcome
+    outcomes_of_first: tuple[Outcome, ...] = field(default=(), metadata=LEFT_OUT)
+    verdict: VerdictRecord
+    verifier: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, place: str, prefix: str) -> None:
+        steps = len(self.steps)
+        for name, value in (("label", self.label), ("outcome.predicted", self.outcome.predicted)):
+            if value is not None and value >= steps:
+                what = f"must be a step from 0 to {steps - 1}, or -1; it is {value}"
+                raise field_error(place, name, what)
+        self.verdict.check_steps(steps, place, "verdict.")

@@ -1,0 +1,58 @@
+"""The folder of a run: whose recipe is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.recipe import differences, dump_recipe, load_recipe
+from thinkprm_jax.records.files import atomic_write
+
+RECIPE = "recipe.yaml"
+
+
+def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) -> None:
+    """Writes the resolved recipe into the folder of a run; before the run has ``begun`` it may replace another.
+
+    Args:
+      recipe: a recipe class of :mod:`thinkprm_jax.recipe`.
+      free: beginnings of dotted fields that may change between the parts of one run.
+    Raises:
+      UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
+    """
+    saved = folder / RECIPE
+    if begun and saved.exists():
+        changed = differences(load_recipe(type(recipe), saved), recipe)
+        changed = {name: pair for name, pair in changed.items() if not name.startswith(free)}
+        if changed:
+            listed = ", ".join(f"{name} ({old!r} there, {new!r} now)" for name, (old, new) in changed.items())
+            raise UserError(f"{folder} holds a run of another recipe: {listed}; choose another output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output {folder}: {error.strerror}") from None
+    atomic_write(saved, dump_recipe(recipe))
+
+
+def read_saved_recipe(folder: Path) -> Mapping[str, Any]:
+    """The fields of the recipe in the folder of a run, unchecked; {} where there is none.
+
+    Raises:
+      UserError: the file is no table of YAML.
+    """
+    path = folder / RECIPE
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no table of fields")
+    return content
