@@ -229,7 +229,7 @@ class ThinkPRM:
     def score(
         self, questions: Sequence[str], outputs: Sequence[Sequence[str]], batch_size: int = 8
     ) -> list[list[list[float]]]:
-        """The reward-model interface of search-and-learn: [question][output] -> scores, one a step.
+        """The reward-model interface of search-and-learn: for each question and output the scores of its steps.
 
         Outputs are whole texts, split by :func:`thinkprm_jax.protocol.steps.split_solution`. The scores are
         those of the steps (mean over the chains), except that the last one is the score of the whole output:

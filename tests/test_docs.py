@@ -1,0 +1,50 @@
+"""Links and paths in the pages for people lead somewhere, as GitHub reads them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import thinkprm_jax
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|yml|sh|jsonl|ipynb|cff))`")
+
+
+def heading_anchors(text: str) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), target
+        if anchor:
+            assert anchor in heading_anchors(place.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_of_the_repository_exist(page: Path) -> None:
+    tops = {"train", "infer", "tests", "docs", "configs", "examples", "benchmarks", "findings", "thinkprm_jax"}
+    rooms = {path.name for path in (ROOT / "thinkprm_jax").iterdir() if path.is_dir()}
+    for path in PATH.findall(page.read_text(encoding="utf-8")):
+        top = path.split("/")[0]
+        if top in tops or top in rooms:
+            assert (ROOT / path).exists() or (ROOT / "thinkprm_jax" / path).exists(), path
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" not in project
+    assert project["dynamic"] == ["version"]
+    from importlib.metadata import version
+
+    assert version("thinkprm-jax") == thinkprm_jax.__version__
