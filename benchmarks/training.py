@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
-from thinkprm_jax.data.batches import Batch, Example, batches
+from thinkprm_jax.data.batches import Batch, TokenisedExample, batches
 from thinkprm_jax.data.sources import ChainDataset
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
@@ -112,7 +112,7 @@ def take_turns(programs: dict[str, Callable[[], float]], rounds: int) -> dict[st
 
 def compare_with_torch(shapes: Sequence[str], rounds: int, console: Console) -> None:
     tokenizer = Tokenizer.load(BUNDLED["mini"])
-    dataset = ChainDataset(2_000, arithmetic_chains(1, "train", 0), tokenizer, BUCKETS[-1])
+    dataset = ChainDataset(2_000, ArithmeticChains(1, "train", 0), tokenizer, BUCKETS[-1])
     stream = batches(dataset, BUCKETS, lambda bucket: PLACES // bucket, shuffle=False)
     work = [next(stream)[0] for _ in range(4)]
     tokens = sum(batch.real_tokens for batch in work)
@@ -153,10 +153,10 @@ class Drawn:
     def targets(self, index: int) -> int:
         return self.sizes[index][1]
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TokenisedExample:
         prompt, chain = self.sizes[index]
         ids = np.random.default_rng(index).integers(0, self.vocabulary, prompt + chain).astype(np.int32)
-        return Example(ids, np.repeat(np.float32([0, 1]), [prompt, chain]))
+        return TokenisedExample(ids, np.repeat(np.float32([0, 1]), [prompt, chain]))
 
 
 def compare_packing(rounds: int, console: Console) -> None:
@@ -174,7 +174,7 @@ def compare_packing(rounds: int, console: Console) -> None:
     table = Table("rows", "chains a step", "places used", "target tokens/s")
     for name, seconds in medians.items():
         chains = sum(batch.examples for batch in work[name]) / len(work[name])
-        used = sum(batch.real_tokens for batch in work[name]) / sum(batch.places for batch in work[name])
+        used = sum(batch.real_tokens for batch in work[name]) / sum(batch.capacity for batch in work[name])
         table.add_row(name, f"{chains:.1f}", f"{used:.0%}", f"{targets[name] / seconds:,.0f}")
     console.print(table)
     rate = {name: targets[name] / seconds for name, seconds in medians.items()}

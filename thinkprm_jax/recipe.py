@@ -20,7 +20,10 @@ import yaml
 
 from thinkprm_jax.errors import UserError
 
-Recipe = TypeVar("Recipe")
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +223,7 @@ def _read(kind: Any, value: _Value, name: str) -> Any:
             return None
         (kind,) = (argument for argument in arguments if argument is not type(None))
         return _read(kind, value, name)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _build(kind, value, f"{name}.")
     if origin is tuple:
         if not isinstance(value.content, list):

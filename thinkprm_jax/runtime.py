@@ -36,10 +36,11 @@ def enable_compilation_cache() -> Path | None:
     """
     import jax
 
-    if not jax.config.jax_enable_compilation_cache:
+    if not jax.config.values["jax_enable_compilation_cache"]:
         return None
-    if jax.config.jax_compilation_cache_dir:  # the user's own, with the user's own thresholds
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if chosen:  # the user's own, with the user's own thresholds
+        return Path(chosen)
     folder = cache_folder()
     if folder is None:
         return None
@@ -74,6 +75,11 @@ def _machine() -> str:
     except OSError:
         pass
     return hashlib.sha256(description.encode()).hexdigest()[:12]
+
+
+def compile_count(function: object) -> int:
+    """For how many shapes a jitted function has been compiled."""
+    return function._cache_size()  # type: ignore[attr-defined]  # JAX has no public way to ask
 
 
 def default_dtype() -> str:

@@ -57,7 +57,7 @@ def export(
     from thinkprm_jax.checkpoint.huggingface import float_dtype
     from thinkprm_jax.data.discriminative import PUBLISHED
     from thinkprm_jax.export.hub import check_access, upload
-    from thinkprm_jax.export.run import Run, write_run
+    from thinkprm_jax.export.run import TrainingRun, write_run
     from thinkprm_jax.model.lora import LoraSpec
     from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
     from thinkprm_jax.training.config import TrainRecipe
@@ -69,7 +69,7 @@ def export(
     if adapter and recipe.lora is None:
         raise UserError(f"--adapter: {run} has no LoRA adapter, all of its weights were trained")
     lora = recipe.lora
-    found = Run(
+    found = TrainingRun(
         folder=run,
         recipe=dump_recipe(recipe),
         settings=to_dict(recipe),

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from thinkprm_jax.arithmetic.chains import StepPlan
-from thinkprm_jax.arithmetic.problems import Problem
+from thinkprm_jax.arithmetic.problems import ArithmeticProblem
 from thinkprm_jax.arithmetic.solutions import ANSWER_OPENING, first_error
-from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import (
+    ArithmeticExample,
     ArithmeticForm,
-    Example,
     belongs_to_test,
     example,
     make_example,
@@ -26,7 +26,7 @@ ALWAYS = ArithmeticForm(answers=1.0, rounds=0.0)
 
 
 @pytest.fixture(scope="module")
-def answered() -> list[Example]:
+def answered() -> list[ArithmeticExample]:
     return [make_example(4, index, "train", ALWAYS) for index in range(2500)]
 
 
@@ -36,7 +36,7 @@ def test_the_plain_form_is_the_stream_of_the_first_recipes():
     ]
 
 
-def test_labels_follow_from_the_problem(answered: list[Example]):
+def test_labels_follow_from_the_problem(answered: list[ArithmeticExample]):
     """Recomputed from what the steps state and what they should, not from the generator's flags."""
     for item in answered:
         plans = [(plan.left, plan.operation, plan.right, plan.result) for plan in item.problem.plans]
@@ -47,32 +47,32 @@ def test_labels_follow_from_the_problem(answered: list[Example]):
         assert item.first_error == (first if wrong else -1)
 
 
-def test_chains_say_what_the_labels_say(answered: list[Example]):
+def test_chains_say_what_the_labels_say(answered: list[ArithmeticExample]):
     for item in answered:
         read = read_chain(item.chain.chain, len(item.chain.steps))
         assert list(read.labels) == item.chain.labels
         assert read.complete
 
 
-def test_every_kind_of_error_occurs(answered: list[Example]):
+def test_every_kind_of_error_occurs(answered: list[ArithmeticExample]):
     kinds = {item.error_kind for item in answered}
     assert kinds == {None, "result", "operation", "operand", "stale", "skipped", "early", "answer", "extra"}
 
 
-def test_a_whole_correct_solution_ends_with_its_answer(answered: list[Example]):
+def test_a_whole_correct_solution_ends_with_its_answer(answered: list[ArithmeticExample]):
     whole = [item for item in answered if item.chain.correct and len(item.stated) == len(item.problem.plans)]
     assert len(whole) > 300
     for item in whole:
         assert item.chain.steps[-1] == f"{ANSWER_OPENING}{item.problem.answer}}}."
 
 
-def test_the_question_is_quoted_where_the_answer_is_due(answered: list[Example]):
+def test_the_question_is_quoted_where_the_answer_is_due(answered: list[ArithmeticExample]):
     for item in answered:
         assert item.problem.plans[-1].operation == ANSWER
         assert item.problem.plans[-1].evidence in item.problem.text + "?"
 
 
-def test_an_early_answer_is_told_by_the_event_that_is_left(answered: list[Example]):
+def test_an_early_answer_is_told_by_the_event_that_is_left(answered: list[ArithmeticExample]):
     early = next(item for item in answered if item.error_kind == "early")
     evidence = early.problem.plans[early.first_error].evidence
     last = early.chain.chain.rsplit("\n\n", 1)[-1]
@@ -94,10 +94,10 @@ def test_a_form_that_cannot_be_is_refused(wrong: dict):
 
 
 def test_the_form_is_part_of_the_fingerprint():
-    assert arithmetic_chains(1, "train", 0).fingerprint != arithmetic_chains(1, "train", 0, ALWAYS).fingerprint
+    assert ArithmeticChains(1, "train", 0).fingerprint != ArithmeticChains(1, "train", 0, ALWAYS).fingerprint
 
 
-def test_solutions_are_judged_as_they_were_made(answered: list[Example]):
+def test_solutions_are_judged_as_they_were_made(answered: list[ArithmeticExample]):
     for item in answered:
         assert first_error(item.problem, item.chain.steps) == item.first_error
 
@@ -117,21 +117,21 @@ def test_solutions_are_judged_as_they_were_made(answered: list[Example]):
     ],
 )
 def test_a_solution_that_anybody_wrote_is_judged(steps: list[str], first: int):
-    problem = Problem("What is 2 * 9?", "expression", (StepPlan("2 * 9", 2, "*", 9, 18),), ("",), (2, 9))
+    problem = ArithmeticProblem("What is 2 * 9?", "expression", (StepPlan("2 * 9", 2, "*", 9, 18),), ("",), (2, 9))
     assert first_error(problem, steps) == first
 
 
 @pytest.mark.parametrize("split", ["train", "test", "unseen"])
 def test_worked_solutions_are_right(split: str):
     for index in range(300):
-        worked = make_solution(6, index, split)
-        steps = worked.solution.split("\n\n")
-        assert worked == make_solution(6, index, split)
-        assert steps[-1] == f"{ANSWER_OPENING}{worked.answer}}}."
+        solved = make_solution(6, index, split)
+        steps = solved.solution.split("\n\n")
+        assert solved == make_solution(6, index, split)
+        assert steps[-1] == f"{ANSWER_OPENING}{solved.answer}}}."
         for step in steps[:-1]:
             left, operation, right, result = re.match(r"(\d+) ?(% of|[-+*]) (\d+) = (\d+)", step).groups()
             value = int(left) * int(right) // 100 if operation == "% of" else eval(f"{left}{operation}{right}")
             assert value == int(result)
-        assert re.findall(r"\d+", steps[-2].split("=")[1])[0] == worked.answer
+        assert re.findall(r"\d+", steps[-2].split("=")[1])[0] == solved.answer
         if split != "unseen":
-            assert belongs_to_test(worked.problem) == (split == "test")
+            assert belongs_to_test(solved.problem) == (split == "test")

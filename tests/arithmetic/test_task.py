@@ -9,7 +9,7 @@ import time
 import pytest
 
 from thinkprm_jax.arithmetic.chains import StatedStep, evaluate, expression, scratch
-from thinkprm_jax.arithmetic.task import Example, belongs_to_test, example, make_example
+from thinkprm_jax.arithmetic.task import ArithmeticExample, belongs_to_test, example, make_example
 from thinkprm_jax.arithmetic.templates import ARTICLES, DOMAINS, FAMILY_WEIGHTS, MEN, ORDER, THINGS, WOMEN
 from thinkprm_jax.protocol.prompts import LEAD_IN, TRIGGERS
 from thinkprm_jax.protocol.reading import read_chain
@@ -18,7 +18,7 @@ COUNT = 1500
 
 
 @pytest.fixture(scope="module", params=["train", "test", "unseen"])
-def examples(request: pytest.FixtureRequest) -> list[Example]:
+def examples(request: pytest.FixtureRequest) -> list[ArithmeticExample]:
     count = COUNT if request.param != "test" else COUNT // 2
     return [make_example(11, index, request.param) for index in range(count)]
 
@@ -43,7 +43,7 @@ def test_split_is_checked():
         example(0, 0, "validation")
 
 
-def test_labels_follow_from_the_problem(examples: list[Example]):
+def test_labels_follow_from_the_problem(examples: list[ArithmeticExample]):
     """Recomputed from the plans, not from the generator's own flags."""
     for item in examples:
         plans = item.problem.plans
@@ -62,7 +62,7 @@ def test_labels_follow_from_the_problem(examples: list[Example]):
             assert item.stated[first].result != plans[first].result
 
 
-def test_chain_says_what_the_labels_say(examples: list[Example]):
+def test_chain_says_what_the_labels_say(examples: list[ArithmeticExample]):
     for item in examples:
         chain = item.chain
         assert chain.chain.startswith(f"{LEAD_IN}\n\nStep 1: ")
@@ -73,7 +73,7 @@ def test_chain_says_what_the_labels_say(examples: list[Example]):
         assert chain.chain.endswith(f"\\boxed{{{'correct' if chain.correct else 'incorrect'}}}")
 
 
-def test_plans_are_true_and_within_the_limits(examples: list[Example]):
+def test_plans_are_true_and_within_the_limits(examples: list[ArithmeticExample]):
     for item in examples:
         for plan in item.problem.plans:
             assert evaluate(plan.left, plan.operation, plan.right) == plan.result
@@ -84,7 +84,7 @@ def test_plans_are_true_and_within_the_limits(examples: list[Example]):
             assert re.search(rf"(?<!\d){number}(?!\d)", item.problem.text)
 
 
-def test_evidence_is_quoted_from_the_problem(examples: list[Example]):
+def test_evidence_is_quoted_from_the_problem(examples: list[ArithmeticExample]):
     for item in examples:
         for index, plan in enumerate(item.problem.plans):
             # The first step of a story with one number in its opening quotes two sentences.
@@ -103,7 +103,7 @@ def test_expressions_evaluate_to_the_last_result():
     assert seen > 20
 
 
-def test_later_steps_follow_from_the_error(examples: list[Example]):
+def test_later_steps_follow_from_the_error(examples: list[ArithmeticExample]):
     for item in examples:
         for index in range(1, len(item.stated)):
             step, chained = item.stated[index], item.problem.chained[index]
@@ -114,7 +114,7 @@ def test_later_steps_follow_from_the_error(examples: list[Example]):
                 assert evaluate(step.left, step.operation, step.right) == step.result
 
 
-def test_steps_state_what_they_compute(examples: list[Example]):
+def test_steps_state_what_they_compute(examples: list[ArithmeticExample]):
     for item in examples:
         for step, text in zip(item.stated, item.chain.steps, strict=True):
             assert text.startswith(f"{expression(step.left, step.operation, step.right)} = {step.result}")
@@ -122,7 +122,7 @@ def test_steps_state_what_they_compute(examples: list[Example]):
             assert "\n" not in text
 
 
-def test_mix(examples: list[Example]):
+def test_mix(examples: list[ArithmeticExample]):
     share = sum(not item.chain.correct for item in examples) / len(examples)
     kinds = {item.error_kind for item in examples}
     assert kinds == {None, "result", "operation", "operand", "stale"}
@@ -134,7 +134,7 @@ def test_mix(examples: list[Example]):
     assert (rounds > 0) == (item_split(examples) == "train")
 
 
-def item_split(examples: list[Example]) -> str:
+def item_split(examples: list[ArithmeticExample]) -> str:
     return "train" if examples[0] == make_example(11, 0, "train") else "other"
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.data.batches import batches, make_batch, make_packed_batch
-from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.discriminative import (
     PUBLISHED,
     DiscriminativeDataset,
@@ -25,7 +25,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 STEPS = ["Step 1: 2 * 3 = 6.", "2 + 6 = 9. ки", "So 9."]
-CHAIN = Chain("What is 2 + 2 * 3?", STEPS, "", [1, 0, 0], False)
+CHAIN = LabelledChain("What is 2 + 2 * 3?", STEPS, "", [1, 0, 0], False)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_config_and_back():
     assert PUBLISHED.to_config() == {"task": "discriminative", "separator": " ки", "labels": ["+", "-"]}
 
 
-def dataset(tokenizer: Tokenizer, *chains: Chain, longest: int = 200) -> DiscriminativeDataset:
+def dataset(tokenizer: Tokenizer, *chains: LabelledChain, longest: int = 200) -> DiscriminativeDataset:
     return DiscriminativeDataset(len(chains), ListedChains(chains), StepEncoder(tokenizer), longest)
 
 
@@ -107,12 +107,12 @@ def test_a_label_is_the_target_at_its_separator_up_to_the_first_error(mini_token
     assert example.ids.tolist() == expected.ids
     assert np.flatnonzero(example.weights).tolist() == expected.places
     assert example.targets[expected.places].tolist() == [encoder.marks.positive, encoder.marks.negative]
-    correct = Chain(CHAIN.problem, STEPS, "", [1, 1, 1], True)
+    correct = LabelledChain(CHAIN.problem, STEPS, "", [1, 1, 1], True)
     assert np.count_nonzero(dataset(mini_tokenizer, correct)[0].weights) == 3
 
 
 def test_batches_keep_targets_at_their_inputs(mini_tokenizer):
-    data = dataset(mini_tokenizer, CHAIN, Chain("1 + 1?", ["2."], "", [1], True))
+    data = dataset(mini_tokenizer, CHAIN, LabelledChain("1 + 1?", ["2."], "", [1], True))
     first, second = data[0], data[1]
     sizes = len(first.ids), len(second.ids)
     assert (data.length(0), data.length(1), data.targets(0), data.targets(1)) == (*sizes, 2, 1)
@@ -142,7 +142,7 @@ def test_a_row_takes_a_text_as_long_as_itself_and_none_longer(mini_tokenizer):
 
 
 def test_what_cannot_be_encoded_is_left_out(mini_tokenizer):
-    bad = Chain("1 + 1?", ["\ud800"], "", [1], True)
+    bad = LabelledChain("1 + 1?", ["\ud800"], "", [1], True)
     with pytest.raises(RequestError):
         StepEncoder(mini_tokenizer).encode(bad.problem, bad.steps)
     assert dataset(mini_tokenizer, bad)[0] is None
@@ -150,7 +150,7 @@ def test_what_cannot_be_encoded_is_left_out(mini_tokenizer):
 
 def test_the_synthetic_task(mini_tokenizer):
     encoder = StepEncoder(mini_tokenizer)
-    data = DiscriminativeDataset(50, arithmetic_chains(3, "test", 0), encoder, 200)
+    data = DiscriminativeDataset(50, ArithmeticChains(3, "test", 0), encoder, 200)
     kinds = set()
     for index in range(50):
         example = data[index]
@@ -158,8 +158,8 @@ def test_the_synthetic_task(mini_tokenizer):
         assert encoder.marks.negative not in marked[:-1]
         kinds.add(marked[-1])
     assert kinds == set(encoder.marks.choices)
-    again = DiscriminativeDataset(50, arithmetic_chains(3, "test", 0), encoder, 200)
-    other = DiscriminativeDataset(50, arithmetic_chains(4, "test", 0), encoder, 200)
+    again = DiscriminativeDataset(50, ArithmeticChains(3, "test", 0), encoder, 200)
+    other = DiscriminativeDataset(50, ArithmeticChains(4, "test", 0), encoder, 200)
     assert data.fingerprint == again.fingerprint != other.fingerprint
 
 

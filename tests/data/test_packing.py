@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkprm_jax.data.batches import BatchState, Example, batches, make_batch, place_usage, plans
+from thinkprm_jax.data.batches import BatchState, TokenisedExample, batches, make_batch, plans
 from thinkprm_jax.data.packing import fill_rows, place_in_order
 from thinkprm_jax.data.sources import TokenisedDataset
 
@@ -24,16 +25,17 @@ rows_ = st.integers(1, 4)
 class Numbered(TokenisedDataset):
     """Examples of given sizes; no two share an id. The first third of each is a prompt."""
 
-    fingerprint = "numbered"
-
     def __init__(self, sizes: list[int]) -> None:
         super().__init__(len(sizes))
         self.sizes = sizes
 
-    def make(self, index: int) -> Example:
+    def identity(self) -> list:
+        return [self.sizes]
+
+    def make(self, index: int) -> TokenisedExample:
         ids = (1000 * (index + 1) + np.arange(self.sizes[index])).astype(np.int32)
         weights = np.where(np.arange(len(ids)) < len(ids) / 3, 0.0, 1.0 + index).astype(np.float32)
-        return Example(ids, weights)
+        return TokenisedExample(ids, weights)
 
 
 def stream(
@@ -118,6 +120,34 @@ def test_a_row_is_filled_exactly_where_that_is_possible() -> None:
     assert fill_rows([9, 3, 3, 4, 4], 1, 16) == ([[0, 1, 3]], [2, 4])
 
 
+class Sizes:
+    """A dataset of which only the lengths are known."""
+
+    fingerprint = ""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def length(self, index: int) -> int:
+        return self._lengths[index]
+
+    def targets(self, index: int) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> None:
+        return None
+
+
+def used_share(lengths: Sequence[int], row: int, rows: int, packing: bool) -> float:
+    """The share of positions that hold a token, over the batches of three epochs."""
+    planned = list(plans(Sizes(lengths), (row,), lambda _: rows, epochs=3, packing=packing))
+    used = sum(lengths[index] for plan in planned for members in plan.members for index in members)
+    return used / sum(plan.rows * plan.length for plan in planned)
+
+
 def test_a_batch_of_so_many_examples_takes_the_next_ones_in_order() -> None:
     """Those that do not fit come first in the next batch."""
     sizes = [11, 11, 4, 11, 4, 4, 3]
@@ -126,11 +156,11 @@ def test_a_batch_of_so_many_examples_takes_the_next_ones_in_order() -> None:
     assert planned == [([[0, 2], [1]], [3]), ([[3, 4, 5], [6]], [])]
 
 
-def test_an_example_with_targets_of_its_own_takes_all_its_places() -> None:
+def test_an_example_with_targets_of_its_own_takes_all_its_positions() -> None:
     class Labelled(Numbered):
-        def make(self, index: int) -> Example:
+        def make(self, index: int) -> TokenisedExample:
             ids = np.arange(1, self.sizes[index] + 1, dtype=np.int32)
-            return Example(ids, np.ones(len(ids), np.float32), ids + 100)
+            return TokenisedExample(ids, np.ones(len(ids), np.float32), ids + 100)
 
     ((batch, _),) = batches(
         Labelled([LENGTH // 2] * 2), (LENGTH,), lambda _: 1, epochs=1, shuffle=False, packing=True
@@ -148,8 +178,8 @@ def test_rows_are_full_on_lengths_like_those_of_the_1k_set(rows: int, least: flo
     chains = np.exp(rng.normal(np.log(1037) - 0.15, 0.55, 1000)).clip(207, 3669)
     prompts = np.exp(rng.normal(np.log(400) - 0.06, 0.35, 1000)).clip(150, 1200)
     lengths = (chains + prompts).astype(int).tolist()
-    packed = place_usage(lengths, (4096,), lambda _: rows, epochs=3, packing=True)
-    padded = place_usage(lengths, (4096,), lambda _: rows, epochs=3)
-    print(f"{rows} rows of 4,096: {packed:.1%} of the places used, {padded:.1%} without packing")
+    packed = used_share(lengths, 4096, rows, packing=True)
+    padded = used_share(lengths, 4096, rows, packing=False)
+    print(f"{rows} rows of 4,096: {packed:.1%} of the positions used, {padded:.1%} without packing")
     assert packed > least
     assert padded < 0.4

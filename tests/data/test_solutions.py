@@ -1,4 +1,4 @@
-"""Worked solutions as training rows of a generator."""
+"""Solved problems as training rows of a generator."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from thinkprm_jax.arithmetic.task import make_solution
-from thinkprm_jax.data.solutions import DrawnSolutions, ListedSolutions, SolutionDataset, WorkedSolution
-from thinkprm_jax.data.solutions import read_worked_solutions as read
+from thinkprm_jax.data.solutions import DrawnSolutions, ListedSolutions, SolutionDataset, SolvedProblem
+from thinkprm_jax.data.solutions import read_solved_problems as read
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
-ONE = WorkedSolution("What is 2 + 3?", "2 + 3 = 5.\n\nThe answer is \\boxed{5}.")
+ONE = SolvedProblem("What is 2 + 3?", "2 + 3 = 5.\n\nThe answer is \\boxed{5}.")
 
 
-def dataset(*solutions: WorkedSolution, tokenizer: Tokenizer, longest: int = 200, **settings) -> SolutionDataset:
+def dataset(*solutions: SolvedProblem, tokenizer: Tokenizer, longest: int = 200, **settings) -> SolutionDataset:
     return SolutionDataset(len(solutions), ListedSolutions(solutions), tokenizer, longest, **settings)
 
 
@@ -40,13 +40,13 @@ def test_a_system_turn_stands_before_the_problem(mini_tokenizer: Tokenizer):
 
 
 def test_control_strings_of_a_solution_stay_text(mini_tokenizer: Tokenizer):
-    rude = WorkedSolution("x", "a<｜end▁of▁sentence｜>b")
+    rude = SolvedProblem("x", "a<｜end▁of▁sentence｜>b")
     ids = dataset(rude, tokenizer=mini_tokenizer)[0].ids.tolist()
     assert ids.count(mini_tokenizer.eos_id) == 1
 
 
 def test_what_is_too_long_is_left_out_and_counted(mini_tokenizer: Tokenizer):
-    data = dataset(ONE, WorkedSolution("x", "1 " * 300), tokenizer=mini_tokenizer, longest=60)
+    data = dataset(ONE, SolvedProblem("x", "1 " * 300), tokenizer=mini_tokenizer, longest=60)
     assert data[0] is not None
     assert data[1] is None
     assert dict(data.report.reasons) == {"too long": 1}

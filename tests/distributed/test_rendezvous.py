@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import tiny_training
 
-from thinkprm_jax.distributed.rendezvous import Launch, Peers, find_launch, gather
+from thinkprm_jax.distributed.rendezvous import Launch, ProcessGroup, find_launch, rendezvous
 from thinkprm_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ def gather_all(members: list[Launch], timeout: float) -> list:
 
     def one(launch: Launch) -> object:
         try:
-            return gather(launch, timeout)
+            return rendezvous(launch, timeout)
         except UserError as error:
             return str(error)
 
@@ -94,20 +94,20 @@ def test_other_mistakes_at_the_start() -> None:
 
 
 @pytest.fixture
-def trio() -> list[tuple[Peers, dict, queue.Queue]]:
+def trio() -> list[tuple[ProcessGroup, dict, queue.Queue]]:
     """Three joined processes: each with its links and what its watch reports."""
     members = launches(0, 1, 2, of=3)
     joined = []
     for launch, links in zip(members, gather_all(members, timeout=10), strict=True):
         heard: queue.Queue[str] = queue.Queue()
-        joined.append((Peers(launch, links, heard.put), links, heard))
+        joined.append((ProcessGroup(launch, links, heard.put), links, heard))
     return joined
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_an_end_is_heard_by_all(trio: list, lost: int) -> None:
-    peers, links, heard = trio[lost]
-    peers._stopped = True
+    group, links, heard = trio[lost]
+    group._stopped = True
     for link in links.values():
         link.socket.shutdown(socket.SHUT_RDWR)  # what the kernel does for an ended process
     for number in {0, 1, 2} - {lost}:
@@ -126,7 +126,7 @@ def test_a_failure_is_passed_on_with_its_reason(trio: list) -> None:
 
 def test_the_clean_end_waits_for_all(trio: list) -> None:
     with ThreadPoolExecutor(3) as pool:
-        leaving = [pool.submit(peers.leave) for peers, _, _ in trio[:2]]
+        leaving = [pool.submit(group.leave) for group, _, _ in trio[:2]]
         with pytest.raises(TimeoutError):
             leaving[1].result(timeout=0.3)
         pool.submit(trio[2][0].leave).result(timeout=5)

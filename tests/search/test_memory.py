@@ -14,7 +14,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.search.memory import PREFILL_TOKENS, Model, Need, device_bytes, plan
+from thinkprm_jax.search.memory import PREFILL_TOKENS, MemoryNeed, PlannedModel, device_bytes, plan
 
 GB = 10**9
 
@@ -24,26 +24,26 @@ def config(mini_tokenizer) -> ModelConfig:
     return tiny_model.make_config(mini_tokenizer)
 
 
-def big(config: ModelConfig, name: str = "generator", max_length: int = 2048) -> Model:
+def big(config: ModelConfig, name: str = "generator", max_length: int = 2048) -> PlannedModel:
     """As large as a 1.5B model."""
     wide = dataclasses.replace(config, hidden_size=1536, intermediate_size=8960, num_layers=28, num_heads=12,
                                num_kv_heads=2, head_dim=128, vocab_size=151_936, tie_embeddings=False)  # fmt: skip
-    return Model(name, wide, "bfloat16", max_length)
+    return PlannedModel(name, wide, "bfloat16", max_length)
 
 
-NEED = Need(slots=None, prm_slots=None, solutions=1024, chains=1024)
+NEED = MemoryNeed(slots=None, prm_slots=None, solutions=1024, chains=1024)
 
 
 def test_weights_are_those_of_the_model(config: ModelConfig) -> None:
     state = nnx.state(Decoder(config, rngs=nnx.Rngs(0)), nnx.Param)
     held = sum(leaf.nbytes for _, leaf in nnx.to_flat_state(state))
-    assert Model("m", config, "float32", 100).weights == held
+    assert PlannedModel("m", config, "float32", 100).weights == held
 
 
 def test_a_cache_is_at_least_what_the_sampler_makes(config: ModelConfig) -> None:
     cache = KVCache.zeros(config, 4, 256, 32, jnp.float32)
     held = sum(array.nbytes for array in (*cache.keys, *cache.values))
-    assert held <= Model("m", config, "float32", 256).cache(4) < 2 * held
+    assert held <= PlannedModel("m", config, "float32", 256).cache(4) < 2 * held
 
 
 def test_work_counts_the_keys_and_values_that_a_prefill_makes(config: ModelConfig) -> None:

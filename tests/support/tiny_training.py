@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from thinkprm_jax.data.batches import Batch, Example, make_batch
+from thinkprm_jax.data.batches import Batch, TokenisedExample, make_batch
 
 ROOT = Path(__file__).parents[2]
 STEPS = 36
@@ -86,7 +86,7 @@ def random_batch(lengths: list[int], prompts: list[int], length: int, vocabulary
     for size, prompt in zip(lengths, prompts, strict=True):
         weights = np.ones(size, np.float32)
         weights[:prompt] = 0.0
-        examples.append(Example(rng.integers(0, vocabulary, size).astype(np.int32), weights))
+        examples.append(TokenisedExample(rng.integers(0, vocabulary, size).astype(np.int32), weights))
     return make_batch(examples, len(lengths) + 1, length)
 
 
@@ -108,5 +108,5 @@ class RandomExamples:
     def targets(self, index: int) -> int:
         return len(self._ids[index]) - 1
 
-    def __getitem__(self, index: int) -> Example:
-        return Example(self._ids[index], np.ones(len(self._ids[index]), np.float32))
+    def __getitem__(self, index: int) -> TokenisedExample:
+        return TokenisedExample(self._ids[index], np.ones(len(self._ids[index]), np.float32))

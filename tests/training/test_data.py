@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from support import tiny_training
 
-from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import example
-from thinkprm_jax.data.batches import BatchState, Example, Prefetcher, batches, epoch_order, make_batch
+from thinkprm_jax.data.batches import BatchState, Prefetcher, TokenisedExample, batches, epoch_order, make_batch
 from thinkprm_jax.data.chains import TOO_LONG, LeftOut
-from thinkprm_jax.data.sources import ChainDataset, TokenisedDataset, listed_chains
+from thinkprm_jax.data.sources import ChainDataset, ListedChains, TokenisedDataset
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.recipe import load_recipe
@@ -27,7 +27,7 @@ from thinkprm_jax.training.config import TrainRecipe
 def arithmetic_dataset(
     tokenizer: Tokenizer, size: int = 12, longest: int = 4096, weight: float = 1.0
 ) -> ChainDataset:
-    return ChainDataset(size, arithmetic_chains(0, "train", 0), tokenizer, longest, weight)
+    return ChainDataset(size, ArithmeticChains(0, "train", 0), tokenizer, longest, weight)
 
 
 def test_the_loss_counts_from_think_to_the_end_of_sentence(mini_tokenizer: Tokenizer) -> None:
@@ -68,17 +68,18 @@ def test_weights_of_verdicts(mini_tokenizer: Tokenizer) -> None:
 class Lengths(TokenisedDataset):
     """Examples of so many ids, all equal to the example's index; a length of None is left out."""
 
-    fingerprint = "lengths"
-
     def __init__(self, lengths: list[int | None]) -> None:
         super().__init__(len(lengths))
         self.lengths = lengths
 
-    def make(self, index: int) -> Example:
+    def identity(self) -> list:
+        return [self.lengths]
+
+    def make(self, index: int) -> TokenisedExample:
         length = self.lengths[index]
         if length is None:
             raise LeftOut("none", "in this test")
-        return Example(np.full(length, index, np.int32), np.ones(length, np.float32))
+        return TokenisedExample(np.full(length, index, np.int32), np.ones(length, np.float32))
 
 
 LENGTHS = Lengths([9, 3, 5, None, 8, 2, 9, 4, 5, 6, 99, 7, 3])
@@ -114,7 +115,7 @@ def test_every_example_is_seen_once_an_epoch_in_its_bucket() -> None:
     assert sorted(seen) == sorted(fitting * 2)
     assert whole[-1][1]["left_out"] == 4
     assert [int(batch.tokens[0, 0]) for batch, _ in stream(epochs=1, shuffle=False)] == [0, 1, 6, 7, 11]
-    orders = [epoch_order(50, 7, epoch, shuffle=True).tolist() for epoch in (0, 1, 0)]
+    orders = [list(epoch_order(50, 7, epoch, shuffle=True)) for epoch in (0, 1, 0)]
     assert orders[0] == orders[2] != orders[1]
 
 
@@ -140,7 +141,7 @@ def test_a_process_lays_out_its_rows_of_the_same_batches(buckets: tuple[int, ...
     assert len(part) == len(whole)
     for (batch, state), (local, local_state) in zip(whole, part, strict=True):
         assert (local.rows, local.local_rows, local_state) == (4, [3, 1], state)
-        assert (local.places, local.real_tokens) == (batch.tokens.size, batch.real_tokens)
+        assert (local.capacity, local.real_tokens) == (batch.tokens.size, batch.real_tokens)
         assert (local.target_tokens, local.examples) == (batch.target_tokens, batch.examples)
         assert batch.target_tokens == np.count_nonzero(batch.weights)
         for name, values in batch.arrays().items():
@@ -163,11 +164,11 @@ def test_a_dataset_remembers_sizes_and_the_latest_examples(mini_tokenizer: Token
     made = []
 
     class Counted(ChainDataset):
-        def make(self, index: int) -> Example:
+        def make(self, index: int) -> TokenisedExample:
             made.append(index)
             return super().make(index)
 
-    dataset = Counted(6, arithmetic_chains(0, "train", 0), mini_tokenizer, 4096)
+    dataset = Counted(6, ArithmeticChains(0, "train", 0), mini_tokenizer, 4096)
     sizes = [(dataset.length(index), dataset.targets(index)) for index in range(6)]
     for index, (places, targets) in enumerate(sizes):
         batch = make_batch([dataset[index]], 1, 512)
@@ -183,7 +184,7 @@ def test_a_dataset_remembers_sizes_and_the_latest_examples(mini_tokenizer: Token
 
 def test_the_fingerprint_follows_the_content(mini_tokenizer: Tokenizer) -> None:
     def fingerprint(chains: list, size: int) -> str:
-        return ChainDataset(size, listed_chains(chains), mini_tokenizer, 4096).fingerprint
+        return ChainDataset(size, ListedChains(chains), mini_tokenizer, 4096).fingerprint
 
     chains = [example(0, index) for index in range(4)]
     same = fingerprint([example(0, index) for index in range(4)], 4)

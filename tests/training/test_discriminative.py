@@ -16,7 +16,7 @@ import torch
 from support import tiny_model
 
 from thinkprm_jax.data.batches import Batch, batches, make_batch, make_packed_batch
-from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder
 from thinkprm_jax.data.sources import ListedChains
 from thinkprm_jax.distributed.mesh import make_mesh
@@ -29,14 +29,14 @@ from thinkprm_jax.training.trainer import Trainer
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 
 
-def chain(rng: np.random.Generator) -> Chain:
+def chain(rng: np.random.Generator) -> LabelledChain:
     """A solution whose first error a reader can see: the step that says `different`."""
     steps, labels = [], []
     for _ in range(int(rng.integers(1, 5))):
         correct = bool(rng.random() < 0.6) and 0 not in labels
         steps.append(f"{rng.integers(99)} is {'the same' if correct else 'different'}.")
         labels.append(int(correct))
-    return Chain(f"Is it {rng.integers(99)}?", steps, "", labels, 0 not in labels)
+    return LabelledChain(f"Is it {rng.integers(99)}?", steps, "", labels, 0 not in labels)
 
 
 def dataset(tokenizer: Tokenizer, size: int, seed: int = 0) -> DiscriminativeDataset:

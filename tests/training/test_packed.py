@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from thinkprm_jax.data.batches import Batch, Example, make_batch, make_packed_batch
+from thinkprm_jax.data.batches import Batch, TokenisedExample, make_batch, make_packed_batch
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
@@ -21,18 +21,18 @@ CONFIG = ModelConfig(
 ROWS = [[40, 100, 113], [255], [9, 3]]  # tokens of the examples of each packed row
 
 
-def examples() -> list[list[Example]]:
+def examples() -> list[list[TokenisedExample]]:
     rng = np.random.default_rng(0)
 
-    def example(size: int) -> Example:
+    def example(size: int) -> TokenisedExample:
         weights = np.ones(size, np.float32)
         weights[: size // 3] = 0.0
-        return Example(rng.integers(0, CONFIG.vocab_size, size).astype(np.int32), weights)
+        return TokenisedExample(rng.integers(0, CONFIG.vocab_size, size).astype(np.int32), weights)
 
     return [[example(size) for size in row] for row in ROWS]
 
 
-def packed(rows: list[list[Example]]) -> Batch:
+def packed(rows: list[list[TokenisedExample]]) -> Batch:
     return make_packed_batch(rows, len(rows), LENGTH)
 
 

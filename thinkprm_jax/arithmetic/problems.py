@@ -63,7 +63,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ArithmeticProblem:
     """A problem and its solution.
 
     plans: the correct steps. chained[i]: which operand of step i is the previous result ("left", "right" or "").
@@ -93,7 +93,7 @@ class Problem:
 _BY_FAMILY = {family: [domain for domain in DOMAINS if domain.family == family] for family in FAMILY_WEIGHTS}
 
 
-def random_problem(draw: Draw, split: str) -> Problem | None:
+def random_problem(draw: Draw, split: str) -> ArithmeticProblem | None:
     """A problem in the wordings of `split`, or None where the numbers drawn do not work out."""
     family = draw.weighted(FAMILY_WEIGHTS)
     if family == "expression":
@@ -117,6 +117,12 @@ def _quote(text: str, order: str) -> tuple[str, str]:
     return sentence[0].upper() + sentence[1:], evidence
 
 
+def _plan_step(evidence: str, left: int, operation: str, right: int) -> StepPlan:
+    result = evaluate(left, operation, right)
+    assert result is not None
+    return StepPlan(evidence, left, operation, right, result)
+
+
 class _Story:
     """A story problem under construction: its sentences, steps and numbers so far."""
 
@@ -136,11 +142,11 @@ class _Story:
         self.plans: list[StepPlan] = []
         self.chained: list[str] = []
         self.numbers: list[int] = []
+        self.opening_evidence = ""
+        self._misses = 0  # draws that fitted nowhere
 
     def add_step(self, evidence: str, left: int, operation: str, right: int, chained: str) -> None:
-        result = evaluate(left, operation, right)
-        assert result is not None
-        self.plans.append(StepPlan(evidence, left, operation, right, result))
+        self.plans.append(_plan_step(evidence, left, operation, right))
         self.chained.append(chained)
 
     def say(self, wording: str, order: str = "", **numbers: int) -> str:
@@ -156,12 +162,12 @@ class _Story:
             value = draw.between(5, 99)
             self.opening_evidence = self.say(wording, n=value)
             return value
-        self.opening_evidence = ""
         if self.domain.opening_operation == MUL:
             a = draw.between(2, 9)
             b = draw.between(2, 99 // a)
             self.add_step(self.say(wording, a=a, b=b), a, MUL, b, "")
             return a * b
+        assert self.domain.apply is not None
         percent = draw.of(tuple(SHARES))
         part = draw.between(2, 99 // SHARES[percent])
         whole = part * SHARES[percent]
@@ -184,8 +190,8 @@ class _Story:
             fitting = [event for event in events if event.operation == operation]
             number = _operand(draw, value, operation, last)
             if not fitting or number is None or number in self.numbers:
-                self.tries = getattr(self, "tries", 0) + 1
-                if self.tries > 20:
+                self._misses += 1
+                if self._misses > 20:
                     return False
                 continue
             event = draw.of(fitting)
@@ -199,7 +205,7 @@ class _Story:
         return True
 
 
-def _story_problem(draw: Draw, domain: Domain, split: str) -> Problem | None:
+def _story_problem(draw: Draw, domain: Domain, split: str) -> ArithmeticProblem | None:
     story = _Story(draw, domain, split)
     last_step = draw.weighted(STEP_WEIGHTS) - 1
     value = story.open(last_step)
@@ -209,7 +215,7 @@ def _story_problem(draw: Draw, domain: Domain, split: str) -> Problem | None:
         return None  # a number that occurs twice would make its quotation ambiguous
     question = draw.of(domain.questions.of(split)).format_map(story.fields)
     fields = {**story.fields, "r": "{r}"}
-    return Problem(
+    return ArithmeticProblem(
         text=" ".join([*story.sentences, question]),
         family=domain.family,
         plans=tuple(story.plans),
@@ -221,10 +227,11 @@ def _story_problem(draw: Draw, domain: Domain, split: str) -> Problem | None:
     )
 
 
-def _expression_problem(draw: Draw, split: str) -> Problem | None:
+def _expression_problem(draw: Draw, split: str) -> ArithmeticProblem | None:
     shape = draw.of(EXPRESSION_SHAPES.of(split))
     first = draw.between(2, 9) if shape[0] == MUL else draw.between(5, 99)
-    numbers, plans, text, value = [first], [], str(first), first
+    numbers, text, value = [first], str(first), first
+    plans: list[StepPlan] = []
     for index, operation in enumerate(shape):
         last = index == len(shape) - 1
         if index == 0 and operation == MUL:
@@ -238,10 +245,9 @@ def _expression_problem(draw: Draw, split: str) -> Problem | None:
             text = f"({text})"
         text += f" {operation} {number}"
         evidence = f"{operation} {number}" if index else text
-        result = evaluate(value, operation, number)
-        plans.append(StepPlan(evidence, value, operation, number, result))
-        value = result
-    return Problem(
+        plans.append(_plan_step(evidence, value, operation, number))
+        value = plans[-1].result
+    return ArithmeticProblem(
         text=draw.of(EXPRESSION_QUESTIONS.of(split)).format(e=text),
         family="expression",
         plans=tuple(plans),

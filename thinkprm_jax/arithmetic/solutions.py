@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from thinkprm_jax.arithmetic.chains import SHARES, StatedStep, StepPlan, evaluate, expression
-from thinkprm_jax.arithmetic.problems import LARGEST, Draw, Problem
+from thinkprm_jax.arithmetic.problems import LARGEST, ArithmeticProblem, Draw
 from thinkprm_jax.arithmetic.templates import ADD, ANSWER, MUL, PERCENT, SUB
 
 ANSWER_OPENING = "The answer is \\boxed{"
@@ -48,7 +48,7 @@ def _wrong_operation(draw: Draw, plan: StepPlan) -> StatedStep | None:
     return _stated(left, operation, right)
 
 
-def _wrong_operand(draw: Draw, problem: Problem, index: int) -> StatedStep | None:
+def _wrong_operand(draw: Draw, problem: ArithmeticProblem, index: int) -> StatedStep | None:
     """A number that another place of the problem states."""
     plan, chained = problem.plans[index], problem.chained[index]
     side = draw.of([side for side in ("left", "right") if side != chained])
@@ -60,7 +60,7 @@ def _wrong_operand(draw: Draw, problem: Problem, index: int) -> StatedStep | Non
     return _stated(plan.left, plan.operation, number)
 
 
-def _stale_operand(draw: Draw, problem: Problem, index: int) -> StatedStep | None:
+def _stale_operand(draw: Draw, problem: ArithmeticProblem, index: int) -> StatedStep | None:
     """An earlier value of the running quantity instead of the previous result."""
     plan, chained = problem.plans[index], problem.chained[index]
     if not chained:
@@ -76,17 +76,19 @@ def _stated(left: int, operation: str, right: int) -> StatedStep | None:
     return None if result is None or result > 999 else StatedStep(left, operation, right, result)
 
 
-def _wrong_answer(draw: Draw, problem: Problem) -> StatedStep | None:
+def _wrong_answer(draw: Draw, problem: ArithmeticProblem) -> StatedStep | None:
     """An earlier value, or the right one badly copied."""
     if draw.chance(0.5):
-        number = draw.of([number for plan in problem.plans for number in (plan.left, plan.right, plan.result)])
+        number: int | None = draw.of(
+            [number for plan in problem.plans for number in (plan.left, plan.right, plan.result)]
+        )
     else:
         wrong = _wrong_result(draw, problem.plans[-2])
         number = None if wrong is None else wrong.result
     return None if not number else StatedStep(number, ANSWER, 0, number)
 
 
-def _extra_step(draw: Draw, problem: Problem) -> StatedStep | None:
+def _extra_step(draw: Draw, problem: ArithmeticProblem) -> StatedStep | None:
     """An operation where the answer is due."""
     operation = draw.weighted({ADD: 4, SUB: 4, MUL: 2})
     number = draw.between(2, 9) if operation == MUL or draw.chance(0.3) else draw.of(problem.numbers)
@@ -97,12 +99,14 @@ def correct_step(plan: StepPlan) -> StatedStep:
     return StatedStep(plan.left, plan.operation, plan.right, plan.result)
 
 
-def with_answer(problem: Problem) -> Problem:
+def with_answer(problem: ArithmeticProblem) -> ArithmeticProblem:
     """The same problem, whose last step states the answer."""
     return replace(problem, plans=(*problem.plans, problem.answer_plan), chained=(*problem.chained, "left"))
 
 
-def break_solution(draw: Draw, problem: Problem, index: int, shown: int) -> tuple[list[StatedStep], str] | None:
+def break_solution(
+    draw: Draw, problem: ArithmeticProblem, index: int, shown: int
+) -> tuple[list[StatedStep], str] | None:
     """`shown` steps with their first error at step `index`, and its kind; None where this draw gives none.
 
     A step may be missing behind the error, or one too many be there: the solution that was broken had `shown`.
@@ -142,7 +146,7 @@ def break_solution(draw: Draw, problem: Problem, index: int, shown: int) -> tupl
     return stated, kind
 
 
-def _skipped(problem: Problem, index: int) -> StatedStep | None:
+def _skipped(problem: ArithmeticProblem, index: int) -> StatedStep | None:
     """The next step in place of this one."""
     if index == 0 or index + 1 == len(problem.plans):
         return None
@@ -150,14 +154,14 @@ def _skipped(problem: Problem, index: int) -> StatedStep | None:
     return None if step is None or step.operation == ANSWER else step  # that would be an early answer
 
 
-def _following(problem: Problem, index: int, previous: int) -> StatedStep | None:
+def _following(problem: ArithmeticProblem, index: int, previous: int) -> StatedStep | None:
     """Step `index` where the step before it came to `previous`."""
     plan, chained = problem.plans[index], problem.chained[index]
     left, right = (previous if chained == side else getattr(plan, side) for side in ("left", "right"))
     return _stated(left, plan.operation, right)
 
 
-def step_texts(draw: Draw, problem: Problem, stated: Sequence[StatedStep]) -> list[str]:
+def step_texts(draw: Draw, problem: ArithmeticProblem, stated: Sequence[StatedStep]) -> list[str]:
     """The solution's steps in words; one style a solution."""
     style = draw.weighted({"bare": 40, "unit": 30, "so": 30})
     wording = draw.of(problem.result_wordings)
@@ -189,7 +193,7 @@ def read_step(text: str) -> StatedStep | None:
     return None
 
 
-def first_error(problem: Problem, steps: Sequence[str]) -> int:
+def first_error(problem: ArithmeticProblem, steps: Sequence[str]) -> int:
     """Index from 0 of the first incorrect step of a solution that anybody wrote, or -1.
 
     A step is correct if it says what the problem's plan says at its place; behind the plan's last step only the

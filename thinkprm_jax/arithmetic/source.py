@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from thinkprm_jax.arithmetic.task import PLAIN, ArithmeticForm, example
-from thinkprm_jax.data.chains import Chain
-from thinkprm_jax.data.sources import ChainSource, chain_content, stable_hash
+from thinkprm_jax.data.chains import LabelledChain
+from thinkprm_jax.data.sources import chain_content, stable_hash
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ArithmeticChains:
     start: int
     form: ArithmeticForm | None = None
 
-    def __call__(self, index: int) -> Chain:
+    def __call__(self, index: int) -> LabelledChain:
         return example(self.seed, self.start + index, self.split, self.form or PLAIN)
 
     @cached_property
@@ -30,7 +30,3 @@ class ArithmeticChains:
         if self.form is not None:
             arguments.append(asdict(self.form))
         return stable_hash([arguments, *(chain_content(self(index)) for index in range(8))])
-
-
-def arithmetic_chains(seed: int, split: str, start: int, form: ArithmeticForm | None = None) -> ChainSource:
-    return ArithmeticChains(seed, split, start, form)

@@ -15,10 +15,10 @@ from hashlib import blake2b
 from typing import Literal
 
 from thinkprm_jax.arithmetic.chains import StatedStep, write_chain
-from thinkprm_jax.arithmetic.problems import Draw, Problem, random_problem
+from thinkprm_jax.arithmetic.problems import ArithmeticProblem, Draw, random_problem
 from thinkprm_jax.arithmetic.solutions import break_solution, correct_step, step_texts, with_answer
-from thinkprm_jax.data.chains import Chain
-from thinkprm_jax.data.solutions import WorkedSolution
+from thinkprm_jax.data.chains import LabelledChain
+from thinkprm_jax.data.solutions import SolvedProblem
 from thinkprm_jax.recipe import at_least
 
 SPLITS = ("train", "test", "unseen")
@@ -68,14 +68,14 @@ class ArithmeticSource:
 
 
 @dataclass(frozen=True)
-class Example:
+class ArithmeticExample:
     """One example with what the evaluation by kinds needs. error_kind is None for a correct (partial) solution."""
 
-    problem: Problem
+    problem: ArithmeticProblem
     stated: tuple[StatedStep, ...]
     error_kind: str | None
     first_error: int
-    chain: Chain
+    chain: LabelledChain
 
 
 def belongs_to_test(problem: str) -> bool:
@@ -83,7 +83,7 @@ def belongs_to_test(problem: str) -> bool:
     return int.from_bytes(blake2b(problem.encode(), digest_size=8).digest()) % _TEST_BUCKETS == 0
 
 
-def make_problem(draw: Draw, split: str = "train") -> Problem:
+def make_problem(draw: Draw, split: str = "train") -> ArithmeticProblem:
     """A random problem of the split."""
     while True:
         problem = random_problem(draw, split)
@@ -91,12 +91,12 @@ def make_problem(draw: Draw, split: str = "train") -> Problem:
             return problem
 
 
-def example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> Chain:
+def example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> LabelledChain:
     """The chain of one example: a pure function of its arguments."""
     return make_example(seed, index, split, form).chain
 
 
-def make_example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> Example:
+def make_example(seed: int, index: int, split: str = "train", form: ArithmeticForm = PLAIN) -> ArithmeticExample:
     """One example: a pure function of its arguments.
 
     Training mixes in prefixes of solutions and chains of several rounds; the other splits have one round always.
@@ -125,29 +125,29 @@ def make_example(seed: int, index: int, split: str = "train", form: ArithmeticFo
         wanted = draw.weighted(dict(enumerate(form.round_weights, start=2)))
         rounds = min(wanted, form.steps_of_rounds // judged)  # long ones would cost too many tokens
         gaps = [draw.of(("\n\n", "\n\n\n")) for _ in range(rounds - 1)]
-    chain = Chain(
+    chain = LabelledChain(
         problem=problem.text,
         steps=step_texts(draw, problem, stated),
         chain=write_chain(list(problem.plans), stated, gaps),
         labels=[int(kind is None or step < first_error) for step in range(len(stated))],
         correct=kind is None,
     )
-    return Example(problem, tuple(stated), kind, first_error, chain)
+    return ArithmeticExample(problem, tuple(stated), kind, first_error, chain)
 
 
-def make_solution(seed: int, index: int, split: str = "train") -> WorkedSolution:
+def make_solution(seed: int, index: int, split: str = "train") -> SolvedProblem:
     """A problem with a correct solution, as the bundled solver is taught to write: steps between blank lines, the
     last one states the answer. A pure function of its arguments, drawn apart from :func:`make_example`'s."""
     draw, problem = _draw_problem(seed, index, split)
     steps = step_texts(draw, problem, [correct_step(plan) for plan in problem.plans])
-    return WorkedSolution(problem.text, "\n\n".join(steps), str(problem.answer))
+    return SolvedProblem(problem.text, "\n\n".join(steps), str(problem.answer))
 
 
-def solution_problem(seed: int, index: int, split: str = "train") -> Problem:
+def solution_problem(seed: int, index: int, split: str = "train") -> ArithmeticProblem:
     """The problem of :func:`make_solution`; its last plan is the answer's."""
     return _draw_problem(seed, index, split)[1]
 
 
-def _draw_problem(seed: int, index: int, split: str) -> tuple[Draw, Problem]:
+def _draw_problem(seed: int, index: int, split: str) -> tuple[Draw, ArithmeticProblem]:
     draw = Draw(f"{seed}/{index}/{split}/solution")
     return draw, with_answer(make_problem(draw, split))

@@ -124,9 +124,9 @@ def _texts() -> Iterable[str]:
 def _solver_texts() -> Iterable[str]:
     """The same for the solver."""
     for index in range(_TEXTS):
-        worked = make_solution(0, index)
-        yield worked.problem
-        yield worked.solution
+        solved = make_solution(0, index)
+        yield solved.problem
+        yield solved.solution
     yield " ".join(f"{digit} {digit}\n" for digit in range(10))
 
 
@@ -136,7 +136,7 @@ def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
     Our own few lines, because the trainer of `tokenizers` may change and the ids must not.
     """
     pieces = {word: list(word) for word in words}
-    merges = []
+    merges: list[tuple[str, str]] = []
     while True:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():

@@ -121,11 +121,12 @@ def read_config(folder: str | Path) -> ModelConfig:
         raise UserError(f"{folder}: holds no {CONFIG}")
     config = ModelConfig.from_hf(read_json(path), str(path))
     generation = read_generation_config(folder)
-    for key in ("bos_token_id", "eos_token_id"):
-        if generation.get(key) is not None:
-            ids = generation[key]
-            config = dataclasses.replace(config, **{key: tuple(ids) if isinstance(ids, list) else ids})
-    return config
+    eos = generation.get("eos_token_id")
+    return dataclasses.replace(
+        config,
+        bos_token_id=config.bos_token_id if generation.get("bos_token_id") is None else generation["bos_token_id"],
+        eos_token_id=config.eos_token_id if eos is None else tuple(eos) if isinstance(eos, list) else eos,
+    )
 
 
 def read_generation_config(folder: str | Path) -> dict[str, Any]:
@@ -169,7 +170,8 @@ def _place(
         return jax.block_until_ready(jax.device_put(weights.read(tensor, everything, dtype, pool)))
     pieces: dict[tuple[tuple[int, int], ...], np.ndarray] = {}  # copies of a piece on several devices: read once
 
-    def piece(index: tuple[slice, ...]) -> np.ndarray:
+    def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None  # the array has a shape
         key = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
         if key not in pieces:
             pieces[key] = weights.read(tensor, index, dtype, pool)

@@ -16,19 +16,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from thinkprm_jax.data.packing import LOOK_AHEAD, fill_rows, place_in_order
 
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
-class Example:
+class TokenisedExample:
     """ids int [n]; weights float32 [n]: the weight of each token as a target, 0 on the prompt.
 
-    It takes n - 1 places of a row: each id but the last is an input, each but the first a target. With targets of
-    its own, int [n], it takes n: every id is an input, and targets[t] and weights[t] belong to input t.
+    It takes n - 1 positions of a row: each id but the last is an input, each but the first a target. With targets
+    of its own, int [n], it takes n: every id is an input, and targets[t] and weights[t] belong to input t.
     """
 
     ids: np.ndarray
@@ -36,12 +38,13 @@ class Example:
     targets: np.ndarray | None = None
 
     @property
-    def places(self) -> int:
+    def length(self) -> int:
+        """Positions of a row that it takes."""
         return len(self.ids) - (self.targets is None)
 
     @property
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs, targets and weights, one a place."""
+        """Inputs, targets and weights, one a position."""
         if self.targets is None:
             return self.ids[:-1], self.ids[1:], self.weights[1:]
         return self.ids, self.targets, self.weights
@@ -61,12 +64,12 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def length(self, index: int) -> int | None:
-        """How many places of a row the example takes; None: it is left out (the dataset says why)."""
+        """How many positions of a row the example takes; None: it is left out (the dataset says why)."""
 
     def targets(self, index: int) -> int:
         """How many of its targets the loss counts; 0 where it is left out."""
 
-    def __getitem__(self, index: int) -> Example | None: ...
+    def __getitem__(self, index: int) -> TokenisedExample | None: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Batch:
             object.__setattr__(self, "rows", len(self.tokens))
 
     @property
-    def places(self) -> int:
+    def capacity(self) -> int:
         """Inputs of the whole batch, padding included."""
         return self.rows * self.tokens.shape[1]
 
@@ -132,7 +135,7 @@ class BatchState:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """What a batch will hold. members: indices of examples, row by row; rows beyond them are empty.
 
     state: the position in the stream after this batch.
@@ -152,30 +155,30 @@ def bucket_of(inputs: int, buckets: Sequence[int]) -> int | None:
 
 def epoch_order(size: int, seed: int, epoch: int, shuffle: bool) -> Sequence[int]:
     """The indices of one epoch, in order."""
-    return np.random.default_rng((seed, epoch)).permutation(size) if shuffle else range(size)
+    return np.random.default_rng((seed, epoch)).permutation(size).tolist() if shuffle else range(size)
 
 
-def make_batch(examples: Sequence[Example], rows: int, length: int) -> Batch:
+def make_batch(examples: Sequence[TokenisedExample], rows: int, length: int) -> Batch:
     """One example a row, padded on the right, and with empty rows."""
     return _lay_out([[example] for example in examples], rows, length, packed=False)
 
 
-def make_packed_batch(members: Sequence[Sequence[Example]], rows: int, length: int) -> Batch:
+def make_packed_batch(members: Sequence[Sequence[TokenisedExample]], rows: int, length: int) -> Batch:
     """Rows of several examples, padded on the right, and with empty rows."""
     return _lay_out(members, rows, length, packed=True)
 
 
-def _lay_out(members: Sequence[Sequence[Example]], rows: int, length: int, packed: bool) -> Batch:
+def _lay_out(members: Sequence[Sequence[TokenisedExample]], rows: int, length: int, packed: bool) -> Batch:
     tokens, targets, positions, segments = (np.zeros((rows, length), np.int32) for _ in range(4))
     weights = np.zeros((rows, length), np.float32)
     for row, examples in enumerate(members):
         start = 0
         for segment, example in enumerate(examples, start=1):
-            here = np.s_[row, start : start + example.places]
-            # The last id is a target only: no place of a row predicts a token of the next example.
+            here = np.s_[row, start : start + example.length]
+            # The last id is a target only: no position of a row predicts a token of the next example.
             tokens[here], targets[here], weights[here] = example.columns
-            positions[here], segments[here] = np.arange(example.places), segment
-            start += example.places
+            positions[here], segments[here] = np.arange(example.length), segment
+            start += example.length
     return Batch(
         tokens,
         targets,
@@ -189,7 +192,7 @@ def _lay_out(members: Sequence[Sequence[Example]], rows: int, length: int, packe
 
 
 class _Reader:
-    """Walks through the epochs; iterating gives (index, places it needs) of every example that fits a row."""
+    """Walks through the epochs; iterating gives (index, length) of every example that fits a row."""
 
     def __init__(
         self, dataset: Dataset, longest: int, seed: int, shuffle: bool, epochs: int | None, state: BatchState
@@ -202,13 +205,13 @@ class _Reader:
         while self._epochs is None or self._epoch < self._epochs:
             order = self._order_of(self._epoch)
             while self._position < len(order):
-                index = int(order[self._position])
+                index = order[self._position]
                 self._position += 1
-                places = self._dataset.length(index)
-                if places is None or places > self._longest:
+                length = self._dataset.length(index)
+                if length is None or length > self._longest:
                     self._left_out += 1
                 else:
-                    yield index, places
+                    yield index, length
             self._epoch, self._position = self._epoch + 1, 0
             if self._epochs is None and self._left_out == self._epoch * len(order):
                 return  # nothing in the dataset can be used
@@ -228,7 +231,7 @@ def plans(
     *,
     packing: bool = False,
     examples: int | None = None,
-) -> Iterator[Plan]:
+) -> Iterator[BatchPlan]:
     """What :func:`batches` will lay out; the arguments are its own. Asks the dataset for lengths only."""
     state = BatchState() if state is None else state
     reader = _Reader(dataset, buckets[-1], seed, shuffle, epochs, state)
@@ -240,16 +243,18 @@ def plans(
         yield from _bucketed(reader, {bucket: state.waiting.get(bucket, []) for bucket in buckets}, rows_of)
 
 
-def _bucketed(reader: _Reader, waiting: dict[int, list[int]], rows_of: Callable[[int], int]) -> Iterator[Plan]:
-    def leave(bucket: int) -> Plan:
+def _bucketed(
+    reader: _Reader, waiting: dict[int, list[int]], rows_of: Callable[[int], int]
+) -> Iterator[BatchPlan]:
+    def leave(bucket: int) -> BatchPlan:
         members = [[index] for index in waiting[bucket]]
         waiting[bucket] = []
         state = reader.state({bucket: list(indices) for bucket, indices in waiting.items()})
-        return Plan(members, rows_of(bucket), bucket, False, state)
+        return BatchPlan(members, rows_of(bucket), bucket, False, state)
 
     waiting = {bucket: list(indices) for bucket, indices in waiting.items()}
-    for index, places in reader:
-        bucket = bucket_of(places, list(waiting))
+    for index, length in reader:
+        bucket = bucket_of(length, list(waiting))
         assert bucket is not None
         waiting[bucket].append(index)
         if len(waiting[bucket]) == rows_of(bucket):
@@ -261,13 +266,13 @@ def _bucketed(reader: _Reader, waiting: dict[int, list[int]], rows_of: Callable[
 
 def _packed(
     reader: _Reader, waiting: list[tuple[int, int]], length: int, rows: int, examples: int | None
-) -> Iterator[Plan]:
-    """waiting: (index, places it needs), oldest first."""
+) -> Iterator[BatchPlan]:
+    """waiting: (index, length), oldest first."""
     stream = iter(reader)
     choose = fill_rows if examples is None else place_in_order
     enough = (rows + LOOK_AHEAD) * length
     while True:
-        total = sum(places for _, places in waiting)
+        total = sum(needed for _, needed in waiting)
         while (total < enough) if examples is None else (len(waiting) < examples):
             found = next(stream, None)
             if found is None:
@@ -277,10 +282,10 @@ def _packed(
         if not waiting:
             return
         now = waiting[:examples]
-        filled, left = choose([places for _, places in now], rows, length)
+        filled, left = choose([needed for _, needed in now], rows, length)
         members = [[now[place][0] for place in row] for row in filled]
         waiting = [now[place] for place in left] + waiting[len(now) :]
-        yield Plan(members, rows, length, True, reader.state({length: [index for index, _ in waiting]}))
+        yield BatchPlan(members, rows, length, True, reader.state({length: [index for index, _ in waiting]}))
 
 
 def batches(
@@ -302,7 +307,7 @@ def batches(
     never ends, and what waits at the end of an epoch goes on waiting. So each epoch's examples are used once each.
 
     Args:
-      buckets: lengths of rows, rising. An example that needs more places than the last has is left out.
+      buckets: lengths of rows, rising. An example that is longer than the last is left out.
       rows_of: rows of a batch, by bucket.
       packing: several examples in a row; ``buckets`` has one length. The examples are those that fill the rows
         best (:func:`~thinkprm_jax.data.packing.fill_rows`), or:
@@ -313,7 +318,7 @@ def batches(
         yield _fill(plan, dataset, local_rows and local_rows(plan.rows)), plan.state.to_json()
 
 
-def _fill(plan: Plan, dataset: Dataset, local_rows: Sequence[int] | None) -> Batch:
+def _fill(plan: BatchPlan, dataset: Dataset, local_rows: Sequence[int] | None) -> Batch:
     rows = range(plan.rows) if local_rows is None else local_rows
     members = [plan.members[row] if row < len(plan.members) else [] for row in rows]
     loaded = [[_require(dataset[index], index) for index in row] for row in members]
@@ -329,54 +334,10 @@ def _fill(plan: Plan, dataset: Dataset, local_rows: Sequence[int] | None) -> Bat
     )
 
 
-def _require(value: Any, index: int) -> Any:
+def _require(value: Value | None, index: int) -> Value:
     if value is None:
         raise RuntimeError(f"example {index} waits in the checkpoint but the data leaves it out: the data changed")
     return value
-
-
-class _Sizes:
-    """A dataset of which only lengths are known, for planning."""
-
-    fingerprint = ""
-
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = lengths
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def length(self, index: int) -> int:
-        return self._lengths[index]
-
-    def targets(self, index: int) -> int:
-        return 0
-
-    def __getitem__(self, index: int) -> None:
-        return None
-
-
-def place_usage(
-    lengths: Sequence[int],
-    buckets: Sequence[int],
-    rows_of: Callable[[int], int],
-    epochs: int = 1,
-    seed: int = 0,
-    *,
-    packing: bool = False,
-    examples: int | None = None,
-) -> float:
-    """The share of places that hold a token, over the batches of whole epochs.
-
-    Args:
-      lengths: places that each example takes. The other arguments: those of :func:`batches`.
-    """
-    used = places = 0
-    planned = plans(_Sizes(lengths), buckets, rows_of, seed, epochs=epochs, packing=packing, examples=examples)
-    for plan in planned:
-        used += sum(lengths[index] for row in plan.members for index in row)
-        places += plan.rows * plan.length
-    return used / max(places, 1)
 
 
 class Prefetcher:

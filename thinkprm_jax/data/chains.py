@@ -36,7 +36,7 @@ _ANSWER = re.compile(rf"{re.escape(QUESTION)}\s*(Yes|No)\s*(?:<｜end▁of▁sen
 
 
 @dataclass(frozen=True)
-class Chain:
+class LabelledChain:
     """One training or test example.
 
     problem, steps: as the prompt shows them; steps may be the beginning of a solution.
@@ -92,7 +92,9 @@ class ChainReport:
         return f"{self.name}: {self.rows:,} rows, {self.left_out:,} left out" + (f" ({counts})" if counts else "")
 
 
-def read_chains(source: str | Path, split: str = "train", report: ChainReport | None = None) -> list[Chain]:
+def read_chains(
+    source: str | Path, split: str = "train", report: ChainReport | None = None
+) -> list[LabelledChain]:
     """Rows in the columns of launch/thinkprm-1K-verification-cots, but for those that cannot be trained on.
 
     Columns: problem, cot, prefix_steps (list of texts), gt_step_labels (list of "+" and "-", at least up to the
@@ -125,7 +127,7 @@ def read_chains(source: str | Path, split: str = "train", report: ChainReport | 
     return chains
 
 
-def parse_chain(row: Any, place: str) -> Chain:
+def parse_chain(row: Any, place: str) -> LabelledChain:
     """One row; `place` names it in errors (`chains.jsonl:12`).
 
     Labels after the first "-" do not count, and may be missing.
@@ -151,7 +153,7 @@ def parse_chain(row: Any, place: str) -> Chain:
         raise LeftOut(BAD_LABELS, f"prefix_label is {json.dumps(correct)}, but gt_step_labels has {holds}")
     first_error = marks.index("-") if errors else len(steps)
     labels = [int(index < first_error) for index in range(len(steps))]
-    chain = Chain(problem, steps, training_chain(cot), labels, correct, place)
+    chain = LabelledChain(problem, steps, training_chain(cot), labels, correct, place)
     check_verdicts(chain)
     answer = _ANSWER.search(cot)
     if answer and (answer[1] == "Yes") != correct:
@@ -159,7 +161,7 @@ def parse_chain(row: Any, place: str) -> Chain:
     return chain
 
 
-def check_verdicts(chain: Chain) -> None:
+def check_verdicts(chain: LabelledChain) -> None:
     """Every step up to and including the first error has a verdict in the chain, and it is the label.
 
     Raises:

@@ -6,7 +6,7 @@ A text is the problem, then for each step "\\nStep i: ..." and a separator, as i
                               +                    -       <- the target at that very position
 
 The logits of `+` and `-` at a separator are the verdict on the step before it. So the target is a label and not
-the next token (`Example.targets`), and one pass over the text gives the verdicts on all its steps.
+the next token (`TokenisedExample.targets`), and one pass over the text gives the verdicts on all its steps.
 
 Problem and steps are encoded apart from one another and from the separator, which is appended as an id: no merge
 of the tokenizer reaches over a seam, whatever a step ends with. Scores are read at the positions where we put a
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from thinkprm_jax.data.batches import Example
+from thinkprm_jax.data.batches import TokenisedExample
 from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LeftOut
 from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
 from thinkprm_jax.errors import RequestError, UserError
@@ -79,7 +79,7 @@ class Layout:
 
     def to_config(self) -> dict[str, Any]:
         """What config.json says of such a verifier under the key ``thinkprm``."""
-        content = {"task": TASK, "separator": self.separator, "labels": list(self.labels)}
+        content: dict[str, Any] = {"task": TASK, "separator": self.separator, "labels": list(self.labels)}
         content |= {"bos": True} if self.bos else {}
         return content | ({} if self.opening == "\n" else {"opening": self.opening})
 
@@ -142,8 +142,9 @@ class StepEncoder:
         Raises:
           RequestError: the text cannot be encoded (a lone surrogate).
         """
-        start = [self._tokenizer.bos_id] if self.layout.bos else []
-        ids = [*start, *self._tokenizer.encode_plain(problem)]
+        ids = self._tokenizer.encode_plain(problem)
+        if self.layout.bos and self._tokenizer.bos_id is not None:
+            ids.insert(0, self._tokenizer.bos_id)
         places = []
         for number, step in enumerate(steps, start=1):
             before = self.layout.opening if number == 1 else "\n"
@@ -220,18 +221,17 @@ class DiscriminativeDataset(TokenisedDataset):
         super().__init__(size, name, report)
         self._solution, self._encoder, self._max_length = solution, encoder, max_length
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the solutions, and of how one text becomes ids."""
+    def identity(self) -> list[Any]:
+        """The solutions, and how one text becomes ids."""
         probe = self._encoder.encode("48 * 2 = ?", ["48 * 2 = 96."])
         marks = dataclasses.astuple(self._encoder.marks)
-        return stable_hash([self._size, self._solution.fingerprint, probe.ids, marks])
+        return [self._solution.fingerprint, probe.ids, marks]
 
     def place(self, index: int) -> str:
         solution = self._solution(index)
         return getattr(solution, "place", "") or getattr(solution, "source", "") or super().place(index)
 
-    def make(self, index: int) -> Example:
+    def make(self, index: int) -> TokenisedExample:
         solution = self._solution(index)
         labels = list(solution.labels)
         labels = labels[: labels.index(0) + 1] if 0 in labels else labels
@@ -245,7 +245,7 @@ class DiscriminativeDataset(TokenisedDataset):
         targets, weights = np.zeros(len(text.ids), np.int32), np.zeros(len(text.ids), np.float32)
         targets[text.places] = [marks.positive if label else marks.negative for label in labels]
         weights[text.places] = 1.0
-        return Example(np.asarray(text.ids, np.int32), weights, targets)
+        return TokenisedExample(np.asarray(text.ids, np.int32), weights, targets)
 
 
 def prm800k_solutions(path: str) -> list[Prefix]:

@@ -1,10 +1,10 @@
 """Which examples share a row: several short ones in one row of a fixed length, none cut, none dropped.
 
-Pure functions of lengths. Both return the rows as lists of places in ``lengths``, and the places that did not fit
-and wait for the next batch, in their order. The oldest one always gets a place, so nothing waits for ever.
+Pure functions of lengths. Both return the rows as lists of indices into ``lengths``, and the indices that did not
+fit and wait for the next batch, in their order. The oldest one is always taken, so nothing waits for ever.
 
-Padding every example to a row of its own wastes most of the places where lengths are skewed. What packing asks of
-attention (segments, positions that restart) is the model's business.
+Padding every example to a row of its own wastes most of the positions where lengths are skewed. What packing asks
+of attention (segments, positions that restart) is the model's business.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def fill_rows(lengths: Sequence[int], rows: int, length: int) -> tuple[Rows, lis
     long examples are not put off.
 
     Args:
-      lengths: places that each waiting example needs, oldest first; none above ``length``.
+      lengths: positions that each waiting example needs, oldest first; none above ``length``.
       rows, length: of the batch.
     """
-    left, filled = list(range(len(lengths))), []
+    left = list(range(len(lengths)))
+    filled: Rows = []
     while left and len(filled) < rows:
         oldest, *others = left
         best = _fullest([lengths[place] for place in others], length - lengths[oldest])
@@ -42,7 +43,7 @@ def fill_rows(lengths: Sequence[int], rows: int, length: int) -> tuple[Rows, lis
 
 
 def _fullest(lengths: Sequence[int], room: int) -> list[int]:
-    """The places of a subset with the largest sum that is at most ``room`` (subset sum by dynamic programming).
+    """The indices of a subset with the largest sum that is at most ``room`` (subset sum by dynamic programming).
 
     Bit s of ``sums[k]`` says whether some of the first k lengths add up to s. The search stops at the first k that
     fills the room exactly, and leaves out a later length wherever earlier ones do.
@@ -53,7 +54,8 @@ def _fullest(lengths: Sequence[int], room: int) -> list[int]:
         sums.append((sums[-1] | sums[-1] << size) & within)
         if sums[-1] >> room & 1:
             break
-    total, chosen = sums[-1].bit_length() - 1, []
+    total = sums[-1].bit_length() - 1
+    chosen: list[int] = []
     for place in range(len(sums) - 2, -1, -1):
         if not sums[place] >> total & 1:
             chosen.append(place)
@@ -85,7 +87,7 @@ def place_in_order(lengths: Sequence[int], rows: int, length: int) -> tuple[Rows
 def _best_fit(places: Iterable[int], lengths: Sequence[int], rows: int, length: int) -> Rows | None:
     """Best fit decreasing: the longest first, each into the fullest row that holds it. None: too few rows."""
     packed: Rows = []
-    room: list[tuple[int, int]] = []  # (places left, row), rising
+    room: list[tuple[int, int]] = []  # (positions left, row), rising
     for place in sorted(places, key=lambda place: (-lengths[place], place)):
         size = lengths[place]
         slot = next((slot for slot, (left, _) in enumerate(room) if left >= size), None)

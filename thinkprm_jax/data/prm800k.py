@@ -105,12 +105,12 @@ def parse_row(row: Mapping[str, Any], place: str, *, alternatives: bool = False)
             for number, (text, mark) in enumerate(candidates):
                 if number != taken and mark is not None:
                     yield Prefix(problem, [*steps, text], [*labels, mark], place)
-        text, mark = _step(stage, candidates, taken, place, where)
-        if text is None or mark is None:
+        step, label = _step(stage, candidates, taken, place, where)
+        if step is None or label is None:
             break
-        steps.append(text)
-        labels.append(mark)
-        if not mark:
+        steps.append(step)
+        labels.append(label)
+        if not label:
             break
     if steps:
         yield Prefix(problem, steps, labels, place)

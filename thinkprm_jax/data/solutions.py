@@ -1,4 +1,4 @@
-"""The data of a generator: worked solutions, as an assistant's answer to the problem.
+"""The data of a generator: solved problems, as an assistant's answer to the problem.
 
     <chat template: system turn if any, the problem as the user's turn>  solution  end-of-sentence
     no loss                                                              loss on every token
@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from thinkprm_jax.data.batches import Example
+from thinkprm_jax.data.batches import TokenisedExample
 from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LeftOut
 from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
 from thinkprm_jax.errors import RequestError, UserError
@@ -25,7 +25,7 @@ from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class WorkedSolution:
+class SolvedProblem:
     """A problem, a solution of it, and the answer where it is known."""
 
     problem: str
@@ -34,22 +34,22 @@ class WorkedSolution:
 
 
 class SolutionSource(Protocol):
-    """Worked solutions by index, each a pure function of it."""
+    """Solved problems by index, each a pure function of it."""
 
     @property
     def fingerprint(self) -> str: ...
 
-    def __call__(self, index: int) -> WorkedSolution: ...
+    def __call__(self, index: int) -> SolvedProblem: ...
 
 
 class DrawnSolutions:
     """Solutions that a function makes from their index, counted from ``start``."""
 
-    def __init__(self, draw: Callable[[int], WorkedSolution], arguments: Sequence[object], start: int = 0) -> None:
+    def __init__(self, draw: Callable[[int], SolvedProblem], arguments: Sequence[object], start: int = 0) -> None:
         """arguments: what the function depends on, for the fingerprint."""
         self._draw, self._arguments, self._start = draw, [*arguments, start], start
 
-    def __call__(self, index: int) -> WorkedSolution:
+    def __call__(self, index: int) -> SolvedProblem:
         return self._draw(self._start + index)
 
     @cached_property
@@ -61,13 +61,13 @@ class DrawnSolutions:
 class ListedSolutions:
     """Solutions of a list."""
 
-    def __init__(self, solutions: Sequence[WorkedSolution]) -> None:
+    def __init__(self, solutions: Sequence[SolvedProblem]) -> None:
         self._solutions = solutions
 
     def __len__(self) -> int:
         return len(self._solutions)
 
-    def __call__(self, index: int) -> WorkedSolution:
+    def __call__(self, index: int) -> SolvedProblem:
         return self._solutions[index]
 
     @cached_property
@@ -75,14 +75,14 @@ class ListedSolutions:
         return stable_hash(_content(found) for found in self._solutions)
 
 
-def read_worked_solutions(path: str) -> list[WorkedSolution]:
+def read_solved_problems(path: str) -> list[SolvedProblem]:
     """JSON Lines with the fields `problem` and `solution`.
 
     Raises:
       UserError: the file cannot be read, a row is not as described (names line and field), or there is none.
     """
     solutions = [
-        WorkedSolution(get_field(row, "problem", str, place), get_field(row, "solution", str, place))
+        SolvedProblem(get_field(row, "problem", str, place), get_field(row, "solution", str, place))
         for place, row in read_rows(path)
     ]
     if not solutions:
@@ -91,7 +91,7 @@ def read_worked_solutions(path: str) -> list[WorkedSolution]:
 
 
 class SolutionDataset(TokenisedDataset):
-    """Worked solutions as rows. One whose row would be longer than ``max_length`` inputs is left out, none is
+    """Solved problems as rows. One whose row would be longer than ``max_length`` inputs is left out, none is
     cut."""
 
     def __init__(
@@ -108,13 +108,12 @@ class SolutionDataset(TokenisedDataset):
         self._solution, self._tokenizer, self._max_length = solution, tokenizer, max_length
         self._system = system
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the solutions, and of how one text becomes ids."""
-        probe = self._encode(WorkedSolution("48 * 2 = ?", "48 * 2 = 96."))
-        return stable_hash([self._size, self._solution.fingerprint, probe])
+    def identity(self) -> list[Any]:
+        """The solutions, and how one text becomes ids."""
+        probe = self._encode(SolvedProblem("48 * 2 = ?", "48 * 2 = 96."))
+        return [self._solution.fingerprint, probe]
 
-    def make(self, index: int) -> Example:
+    def make(self, index: int) -> TokenisedExample:
         try:
             prompt, target = self._encode(self._solution(index))
         except RequestError as error:
@@ -124,14 +123,14 @@ class SolutionDataset(TokenisedDataset):
             raise LeftOut(TOO_LONG, f"{len(ids)} tokens, the longest row holds {self._max_length + 1}")
         weights = np.ones(len(ids), np.float32)
         weights[: len(prompt)] = 0.0
-        return Example(ids, weights)
+        return TokenisedExample(ids, weights)
 
-    def _encode(self, worked: WorkedSolution) -> tuple[list[int], list[int]]:
+    def _encode(self, solved: SolvedProblem) -> tuple[list[int], list[int]]:
         turns = [] if self._system is None else [{"role": "system", "content": self._system}]
-        prompt = self._tokenizer.encode_chat([*turns, {"role": "user", "content": worked.problem}])
+        prompt = self._tokenizer.encode_chat([*turns, {"role": "user", "content": solved.problem}])
         # Not joined with the prompt: what the model writes begins a new piece, as it will when it writes.
-        return prompt, [*self._tokenizer.encode_plain(worked.solution, inner=True), self._tokenizer.eos_id]
+        return prompt, [*self._tokenizer.encode_plain(solved.solution, inner=True), self._tokenizer.eos_id]
 
 
-def _content(worked: WorkedSolution) -> list[str]:
-    return [worked.problem, worked.solution]
+def _content(solved: SolvedProblem) -> list[str]:
+    return [solved.problem, solved.solution]

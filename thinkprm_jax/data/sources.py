@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from thinkprm_jax.data.batches import Example
-from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, Chain, ChainReport, LeftOut
+from thinkprm_jax.data.batches import TokenisedExample
+from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LabelledChain, LeftOut
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import NO, YES, encode_training_text
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -39,24 +39,28 @@ class TokenisedDataset(ABC):
         self.report = ChainReport(name) if report is None else report
         self._size = size
         # Zeros cost memory where they are written only, so a stream of millions is fine.
-        self._places = np.zeros(size, np.int32)  # 0: not known yet, -1: left out
+        self._lengths = np.zeros(size, np.int32)  # 0: not known yet, -1: left out
         self._targets = np.zeros(size, np.int32)
-        self._kept: OrderedDict[int, Example] = OrderedDict()
+        self._kept: OrderedDict[int, TokenisedExample] = OrderedDict()
         self._room = kept_tokens
         self._lock = threading.Lock()
 
     @abstractmethod
-    def make(self, index: int) -> Example:
+    def make(self, index: int) -> TokenisedExample:
         """The example, a pure function of its index.
 
         Raises:
           LeftOut: it cannot be trained on.
         """
 
-    @property
     @abstractmethod
+    def identity(self) -> list[Any]:
+        """Everything the examples depend on beside their number, as things that JSON can write."""
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything the examples depend on (:func:`stable_hash`)."""
+        """A hash that two datasets share if they hold the same examples."""
+        return stable_hash([self._size, *self.identity()])
 
     def place(self, index: int) -> str:
         """How messages call an example."""
@@ -66,19 +70,19 @@ class TokenisedDataset(ABC):
         return self._size
 
     def length(self, index: int) -> int | None:
-        if not self._places[index]:
+        if not self._lengths[index]:
             self[index]
-        places = int(self._places[index])
-        return None if places < 0 else places
+        length = int(self._lengths[index])
+        return None if length < 0 else length
 
     def targets(self, index: int) -> int:
-        if not self._places[index]:
+        if not self._lengths[index]:
             self[index]
         return int(self._targets[index])
 
-    def __getitem__(self, index: int) -> Example | None:
+    def __getitem__(self, index: int) -> TokenisedExample | None:
         with self._lock:
-            if self._places[index] < 0:
+            if self._lengths[index] < 0:
                 return None
             if index in self._kept:
                 self._kept.move_to_end(index)
@@ -87,17 +91,17 @@ class TokenisedDataset(ABC):
             example = self.make(index)
         except LeftOut as why:
             with self._lock:
-                if not self._places[index]:
-                    self._places[index] = -1
+                if not self._lengths[index]:
+                    self._lengths[index] = -1
                     self.report.leave_out(self.place(index), why)
             return None
         with self._lock:
             self._targets[index] = np.count_nonzero(example.columns[2])
-            self._places[index] = example.places
+            self._lengths[index] = example.length
             self._keep(index, example)
         return example
 
-    def _keep(self, index: int, example: Example) -> None:
+    def _keep(self, index: int, example: TokenisedExample) -> None:
         if index not in self._kept:
             self._kept[index] = example
             self._room -= len(example.ids)
@@ -112,7 +116,7 @@ class ChainSource(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def __call__(self, index: int) -> Chain: ...
+    def __call__(self, index: int) -> LabelledChain: ...
 
 
 class ChainDataset(TokenisedDataset):
@@ -139,16 +143,15 @@ class ChainDataset(TokenisedDataset):
             [tokenizer.token_id(word) for word in VERDICT_WORDS] if verdict_weight != 1.0 else [], np.int32
         )
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the chains, and of how one text becomes ids."""
+    def identity(self) -> list[Any]:
+        """The chains, and how one text becomes ids."""
         probe = encode_training_text(self._tokenizer, "48 * 2 = ?", ["48 * 2 = 96."], r"\boxed{correct}", True)
-        return stable_hash([self._size, self._chain.fingerprint, probe.ids, probe.prompt_length])
+        return [self._chain.fingerprint, probe.ids, probe.prompt_length]
 
     def place(self, index: int) -> str:
         return self._chain(index).place or super().place(index)
 
-    def make(self, index: int) -> Example:
+    def make(self, index: int) -> TokenisedExample:
         chain = self._chain(index)
         try:
             text = encode_training_text(self._tokenizer, chain.problem, chain.steps, chain.chain, chain.correct)
@@ -162,18 +165,18 @@ class ChainDataset(TokenisedDataset):
         if self._verdict_weight != 1.0:
             target = ids[text.prompt_length :]
             weights[text.prompt_length :][np.isin(target, self._verdict_ids)] = self._verdict_weight
-        return Example(ids, weights)
+        return TokenisedExample(ids, weights)
 
 
 class ListedChains:
     """Chains of a list."""
 
-    def __init__(self, chains: Sequence[Chain]) -> None:
+    def __init__(self, chains: Sequence[LabelledChain]) -> None:
         if not chains:
             raise UserError("the data holds no chains")
         self._chains = chains
 
-    def __call__(self, index: int) -> Chain:
+    def __call__(self, index: int) -> LabelledChain:
         return self._chains[index]
 
     @cached_property
@@ -181,11 +184,7 @@ class ListedChains:
         return stable_hash(chain_content(chain) for chain in self._chains)
 
 
-def listed_chains(chains: Sequence[Chain]) -> ChainSource:
-    return ListedChains(chains)
-
-
-def chain_content(chain: Chain) -> list[Any]:
+def chain_content(chain: LabelledChain) -> list[Any]:
     """What of a chain an example depends on, for :func:`stable_hash`."""
     return [chain.problem, chain.steps, chain.chain, chain.labels, chain.correct]
 

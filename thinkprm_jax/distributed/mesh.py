@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from thinkprm_jax.distributed.rendezvous import Launch, Peers, find_launch, gather
+from thinkprm_jax.distributed.rendezvous import Launch, ProcessGroup, find_launch, rendezvous
 from thinkprm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -48,9 +48,9 @@ class Processes:
     """The processes of this run, from :func:`start_processes`. As a context it ends them together: cleanly, or,
     where this one fails, at once (no collective operation would finish without it)."""
 
-    def __init__(self, description: str, launch: Launch | None = None, peers: Peers | None = None) -> None:
+    def __init__(self, description: str, launch: Launch | None = None, group: ProcessGroup | None = None) -> None:
         self.description = description
-        self._launch, self._peers = launch, peers
+        self._launch, self._group = launch, group
 
     @property
     def count(self) -> int:
@@ -70,15 +70,15 @@ class Processes:
         if not jax.distributed.is_initialized():
             return
         if kind is None:
-            if self._peers is not None:
-                self._peers.leave()
+            if self._group is not None:
+                self._group.leave()
             jax.distributed.shutdown()
             return
-        if self._peers is not None:
+        if self._group is not None:
             known = isinstance(error, (UserError, KeyboardInterrupt))
             if not known:
                 time.sleep(2.0)  # if another process ended first, that is the cause: the watch says so and ends us
-            self._peers.break_off(str(error) if known else kind.__name__)
+            self._group.break_off(str(error) if known else kind.__name__)
         # JAX would now wait for the others, and abort after that; they have been told.
         status = 2 if isinstance(error, UserError) else 130 if isinstance(error, KeyboardInterrupt) else 1
         atexit.register(_end, status)
@@ -123,7 +123,7 @@ def start_processes(
     with contextlib.suppress(AttributeError):
         jax.config.update("jax_enable_preemption_service", False)
     if launch is not None:
-        peers = Peers(launch, gather(launch, start_timeout))
+        group = ProcessGroup(launch, rendezvous(launch, start_timeout))
         jax.distributed.initialize(
             launch.address,
             launch.processes,
@@ -135,7 +135,7 @@ def start_processes(
         return Processes(
             f"process {launch.process} of {launch.processes} ({launch.source}, coordinator {launch.address})",
             launch,
-            peers,
+            group,
         )
     if _may_be_tpu_slice():
         try:

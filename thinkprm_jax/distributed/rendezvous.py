@@ -140,7 +140,7 @@ class _Link:
         self.socket.close()
 
 
-def gather(launch: Launch, timeout: float) -> dict[int, _Link]:
+def rendezvous(launch: Launch, timeout: float) -> dict[int, _Link]:
     """Returns when all processes have reported: process 0's links by process, or the one link to process 0.
 
     Raises:
@@ -232,7 +232,7 @@ def _leave_at_once(text: str) -> NoReturn:
     os._exit(1)  # a device may wait for the lost process for ever, so no clean-up can be waited for
 
 
-class Peers:
+class ProcessGroup:
     """Watches the other processes from a thread. When one ends before :meth:`leave`, this process says so in one
     line and ends with status 1: without that process no collective operation would ever finish."""
 
@@ -241,7 +241,7 @@ class Peers:
     ) -> None:
         self._launch, self._links, self._on_loss = launch, links, on_loss
         self._all_done, self._stopped = threading.Event(), False
-        threading.Thread(target=self._watch, name="peers", daemon=True).start()
+        threading.Thread(target=self._watch, name="process group", daemon=True).start()
 
     def _watch(self) -> None:
         with selectors.DefaultSelector() as selector:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.data.chains import Chain
+from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.judging import judge
 from thinkprm_jax.evaluation.outcomes import Case
@@ -35,7 +35,7 @@ FIGURES = {
 }
 
 
-def chain_case(chain: Chain) -> Case:
+def chain_case(chain: LabelledChain) -> Case:
     """The solution that a chain judges, and its first error by the chain's labels."""
     return Case(chain.problem, tuple(chain.steps), chain.labels.index(0) if 0 in chain.labels else -1)
 
@@ -44,7 +44,7 @@ def verdict_hook(
     decoder: Callable[[Any], Decoder],
     abstract_state: Any,
     tokenizer: Tokenizer,
-    chains: Sequence[Chain],
+    chains: Sequence[LabelledChain],
     *,
     max_length: int = 4096,
     slots: int = 16,

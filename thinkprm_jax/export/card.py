@@ -50,7 +50,7 @@ class CardFacts:
 
     @property
     def discriminative(self) -> bool:
-        return bool(self.kind) and self.kind.get("task") == "discriminative"
+        return self.kind is not None and self.kind.get("task") == "discriminative"
 
 
 def last_figures(path: Path, step: int) -> dict[str, tuple[int, float]]:
@@ -203,6 +203,7 @@ def _escaped(text: str) -> str:
 
 
 def _discriminative_usage(facts: CardFacts) -> str:
+    assert facts.kind is not None
     separator, labels = facts.kind["separator"], facts.kind["labels"]
     return f"""## With thinkprm-jax
 

@@ -37,7 +37,7 @@ _SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What an export needs to know of a run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Run:
 
 
 def write_run(
-    run: Run,
+    run: TrainingRun,
     out: Path,
     step: int | None,
     dtype: np.dtype,
@@ -114,8 +114,9 @@ def _whole(saved: SavedWeights) -> Fetch:
     return fetch
 
 
-def _merged(run: Run, saved: SavedWeights, config: ModelConfig, pool: ThreadPoolExecutor) -> Fetch:
+def _merged(run: TrainingRun, saved: SavedWeights, config: ModelConfig, pool: ThreadPoolExecutor) -> Fetch:
     assert run.lora is not None
+    assert run.base is not None
     files = find_model(run.base)
     check_base(run.folder, files, run.base)
     weights = Weights(files, config, parameter_shapes(config))
@@ -127,21 +128,32 @@ def _to_write(config: ModelConfig, fetch: Fetch, dtype: np.dtype) -> Iterator[Te
     shapes = parameter_shapes(config)
     for tensor in stored_tensors(config):
         shape = shapes[tensor.path][:: -1 if tensor.transposed else 1]
-        yield TensorToWrite(
-            tensor.name, shape, dtype, lambda tensor=tensor: stored_as(tensor.name, fetch(tensor), dtype)
-        )
+        yield TensorToWrite(tensor.name, shape, dtype, functools.partial(_fetch_as, fetch, tensor, dtype))
 
 
-def _adapter_writer(run: Run, saved: SavedWeights, config: ModelConfig, dtype: np.dtype) -> Callable[[Path], None]:
+def _fetch_as(fetch: Fetch, tensor: StoredTensor, dtype: np.dtype) -> np.ndarray:
+    return stored_as(tensor.name, fetch(tensor), dtype)
+
+
+def _adapter_writer(
+    run: TrainingRun, saved: SavedWeights, config: ModelConfig, dtype: np.dtype
+) -> Callable[[Path], None]:
     assert run.lora is not None
+    assert run.base is not None
     if find_model(run.base).adapters:
         raise UserError(f"--adapter: the base {run.base} is an adapter itself, which peft cannot load; merge it")
     adapter = adapter_of({name: saved.read(name) for name in saved.shapes}, run.lora.scale)
-    base = portable_name(run.base)
-    return lambda folder: write_adapter(folder, adapter, run.lora, config, base, dtype)
+    return functools.partial(
+        write_adapter,
+        adapter=adapter,
+        spec=run.lora,
+        config=config,
+        base=portable_name(run.base),
+        dtype=dtype,
+    )
 
 
-def _generation_config(run: Run, config: ModelConfig) -> dict[str, Any]:
+def _generation_config(run: TrainingRun, config: ModelConfig) -> dict[str, Any]:
     """What the base says, and ours where it says nothing. Greedy bases stay greedy."""
     theirs = dict(read_base(run.folder).get("generation_config") or {})
     for key in ("transformers_version", "_from_model_config"):
@@ -150,7 +162,7 @@ def _generation_config(run: Run, config: ModelConfig) -> dict[str, Any]:
 
 
 def _facts(
-    run: Run, saved: SavedWeights, config: ModelConfig, dtype: np.dtype, adapter_only: bool, name: str
+    run: TrainingRun, saved: SavedWeights, config: ModelConfig, dtype: np.dtype, adapter_only: bool, name: str
 ) -> CardFacts:
     base, position = read_base(run.folder), saved.record.get("data") or {}
     on_hub = run.base is not None and run.base not in BUNDLED and not Path(run.base).expanduser().is_dir()

@@ -206,11 +206,11 @@ def _without_algebra(
             first, second = gold.strip(), prediction.strip()
         return first is not None and first == second
     if form == "text":
-        answers = _stated(gold), _stated(prediction)
-        if None in answers or has_percent(answers[0]) != has_percent(answers[1]):
+        wanted, found = _stated(gold), _stated(prediction)
+        if wanted is None or found is None or has_percent(wanted) != has_percent(found):
             return None
         # Where a text does not plainly state another answer than the gold one, math-verify may still find it.
-        return same_text(normalise(answers[0]), normalise(answers[1]), options.precision) or None
+        return same_text(normalise(wanted), normalise(found), options.precision) or None
     if has_percent(gold) != has_percent(prediction):
         return None
     return same_text(normalise(gold), normalise(prediction), options.precision)

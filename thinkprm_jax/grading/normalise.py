@@ -103,7 +103,8 @@ def normalise(answer: str) -> str:
     text = answer.strip()
     if len(text) > _LONGEST:
         return text
-    current, seen = text, []
+    current = text
+    seen: list[str] = []
     while current not in seen:
         # What one rule leaves another may match, so they run until nothing changes; a text that never settles
         # stays what it was, which keeps the function idempotent.
@@ -244,9 +245,9 @@ def same_text(gold: str, prediction: str, precision: int) -> bool | None:
         return bool(gold)
     if not gold or not prediction:
         return False
-    numbers = read_number(gold), read_number(prediction)
-    if numbers[0] is not None and numbers[1] is not None:
-        (first, decimal_first), (second, decimal_second) = numbers
+    wanted, found = read_number(gold), read_number(prediction)
+    if wanted is not None and found is not None:
+        (first, decimal_first), (second, decimal_second) = wanted, found
         if decimal_first or decimal_second:
             return round(first, precision) == round(second, precision)
         return first == second

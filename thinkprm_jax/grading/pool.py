@@ -42,6 +42,9 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
             start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._replies = self._process.stdin, self._process.stdout
         hello = self._receive(STARTUP_LIMIT)
         if hello is None or "ready" not in hello:
             self.kill()
@@ -52,8 +55,8 @@ class _Worker:
         """(whether the child replied within `limit` seconds, its result). After False the child is dead."""
         request = json.dumps({"task": task, "arguments": arguments, "limit": limit})
         try:
-            self._process.stdin.write(request.encode("ascii") + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(request.encode("ascii") + b"\n")
+            self._requests.flush()
             reply = self._receive(limit)
         except OSError:  # it died, of memory or a crash in C
             reply = None
@@ -63,9 +66,9 @@ class _Worker:
         return True, reply["result"]
 
     def _receive(self, limit: float) -> dict[str, Any] | None:
-        if not wait([self._process.stdout], limit):
+        if not wait([self._replies.fileno()], limit):
             return None
-        line = self._process.stdout.readline()
+        line = self._replies.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
     def is_alive(self) -> bool:
@@ -74,7 +77,7 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._requests, self._replies):
             with contextlib.suppress(OSError):  # a request that was never read
                 pipe.close()
 
@@ -84,8 +87,11 @@ class WorkerPool:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self._begin()
+
+    def _begin(self) -> None:
         self.cut = 0  # tasks that ended by the limit or with their worker, since the pool was made
-        self._free = threading.Semaphore(size)
+        self._free = threading.Semaphore(self.size)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
@@ -136,7 +142,7 @@ class WorkerPool:
 
     def forget(self) -> None:
         """After a fork, in the child: the workers belong to the parent."""
-        self.__init__(self.size)
+        self._begin()
 
 
 _pool: WorkerPool | None = None

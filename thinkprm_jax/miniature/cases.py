@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from thinkprm_jax.arithmetic.problems import Problem
+from thinkprm_jax.arithmetic.problems import ArithmeticProblem
 from thinkprm_jax.arithmetic.solutions import first_error
 from thinkprm_jax.arithmetic.task import solution_problem
 from thinkprm_jax.errors import UserError
@@ -29,7 +29,7 @@ class Truth:
     first_error: int
 
 
-def problem_of(row: Row, place: str, seed: int, split: str) -> Problem:
+def problem_of(row: Row, place: str, seed: int, split: str) -> ArithmeticProblem:
     """The problem of a row of completions.jsonl.
 
     Raises:
@@ -77,7 +77,7 @@ def choose_cases(rows: Iterable[tuple[str, Row]], seed: int, split: str) -> list
     return cases
 
 
-def _case(row: Row, problem: Problem, truth: Truth) -> dict[str, Any]:
+def _case(row: Row, problem: ArithmeticProblem, truth: Truth) -> dict[str, Any]:
     error = "none" if truth.first_error < 0 else f"step {truth.first_error + 1}"
     return {
         "id": f"{row['index']}",

@@ -68,7 +68,7 @@ class Linear(nnx.Module):
         y = contract(f"{leading}i,io->{leading}o", x, self.kernel[...], self.dtype)
         if self.bias is not None:
             y = y + self.bias[...].astype(jnp.float32)
-        if self.lora is None:
+        if self.lora is None or self.lora_a is None or self.lora_b is None:
             return y
         if dropout_key is not None and self.lora.dropout:
             keep = 1 - self.lora.dropout

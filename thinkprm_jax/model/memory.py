@@ -43,7 +43,7 @@ def cache_bytes(
       steps: of a decode call.
     """
     positions = max_length + _SPARE + 2 * steps  # the tokens, room for a call behind them, and the call's own
-    shape = (slots, config.num_kv_heads, positions, config.head_dim)
+    shape: tuple[int, ...] = (slots, config.num_kv_heads, positions, config.head_dim)
     if mesh is not None:
         axes = ("batch", "kv_heads", None, None)
         shape = named_sharding(mesh, axes, {**axis_counts(config), "batch": slots}).shard_shape(shape)

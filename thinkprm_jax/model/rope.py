@@ -23,8 +23,8 @@ def rope(config: ModelConfig, positions: jax.Array | np.ndarray) -> tuple[jax.Ar
     if config.rope_scaling is not None:
         inverse = _scale_llama3(inverse, config.rope_scaling)
     if isinstance(positions, np.ndarray):
-        angles = positions.astype(np.float32)[..., None, None] * inverse
-        return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
+        known = positions.astype(np.float32)[..., None, None] * inverse
+        return jnp.asarray(np.cos(known)), jnp.asarray(np.sin(known))
     angles = positions.astype(jnp.float32)[..., None, None] * inverse
     return jnp.cos(angles), jnp.sin(angles)
 

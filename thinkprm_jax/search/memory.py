@@ -30,7 +30,7 @@ _SPARE = 0.05  # of the memory, for programs and what the allocator cannot use
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class PlannedModel:
     """A decoder in the plan; all bytes are of one device.
 
     Attributes:
@@ -77,7 +77,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """What a search could use.
 
     Attributes:
@@ -94,7 +94,7 @@ class Need:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SearchMemoryPlan:
     """text: one line for people. needed, available: bytes of one device; None: nobody knows."""
 
     slots: int
@@ -106,8 +106,12 @@ class Plan:
 
 
 def plan(
-    generator: Model | None, verifier: Model | None, need: Need, available: int | None, mesh: Mesh | None = None
-) -> Plan:
+    generator: PlannedModel | None,
+    verifier: PlannedModel | None,
+    need: MemoryNeed,
+    available: int | None,
+    mesh: Mesh | None = None,
+) -> SearchMemoryPlan:
     """How many slots each model gets, and how many positions the generator's shelf.
 
     A smaller number of slots is taken where it leaves room for a quarter of the shelf that is wanted.
@@ -120,7 +124,7 @@ def plan(
         if number is not None and number % step:
             raise UserError(f"{name} must be a multiple of the mesh's data x fsdp = {step}, not {number}")
     levels = SLOTS.get(jax.devices()[0].platform, SLOTS[""])
-    tried: list[Plan] = []
+    tried: list[SearchMemoryPlan] = []
     for share in (4, 0):  # a quarter of the shelf, then whatever is left
         for level in levels:
             most, prm_most = (max(number // step, 1) * step for number in level)
@@ -137,14 +141,14 @@ def plan(
 
 
 def _plan(
-    generator: Model | None,
-    verifier: Model | None,
+    generator: PlannedModel | None,
+    verifier: PlannedModel | None,
     slots: int,
     prm_slots: int,
     shelf: int,
     share: int,
     available: int | None,
-) -> Plan:
+) -> SearchMemoryPlan:
     """share: at least one in ``share`` of the shelf's positions is counted; 0: it may be missing."""
     parts, needed, work = [], 0, 0
     for model, number in ((generator, slots), (verifier, prm_slots)):
@@ -166,7 +170,7 @@ def _plan(
     parts.append(f"work {_gb(work)}")
     bound = "" if available is None else f" of {_gb(available)}"
     text = f"memory of a device: {', '.join(parts)}: {_gb(needed)}{bound} GB"
-    return Plan(slots, prm_slots, shelf if generator is not None else 0, needed, available, text)
+    return SearchMemoryPlan(slots, prm_slots, shelf if generator is not None else 0, needed, available, text)
 
 
 def _gb(size: int) -> str:

@@ -16,7 +16,7 @@ from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
 from thinkprm_jax.sampler import Sampler, cpu_lanes
 from thinkprm_jax.search.generator import Generator, Prompts
 from thinkprm_jax.search.judging import ModelEngine
-from thinkprm_jax.search.memory import Model, Need, Plan, device_bytes, plan
+from thinkprm_jax.search.memory import MemoryNeed, PlannedModel, SearchMemoryPlan, device_bytes, plan
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -106,23 +106,23 @@ def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:
 
 def plan_memory(
     recipe: SearchRecipe, problems: int, length: int, spec: VerifierSpec | None, mesh: Mesh | None
-) -> Plan:
+) -> SearchMemoryPlan:
     """problems: searched together. length: of a row of the generator's cache; 0: there is no generator."""
     dtype = recipe.dtype or default_dtype()
     generator = verifier = None
     if length:
         config = read_config(find_model(recipe.model_path).config_folder)
-        generator = Model(f"generator {recipe.model_path}", config, dtype, length, mesh)
+        generator = PlannedModel(f"generator {recipe.model_path}", config, dtype, length, mesh)
     chains = 1
     if spec is not None:
         config = read_config(find_model(spec.path).config_folder)
         writes = "slots" in SETTINGS[spec.kind]
         chains = recipe.prm_n if "n" in SETTINGS[spec.kind] else 1
         cached = spec.settings["max_length"] if writes else 0
-        verifier = Model(f"verifier {spec.path}", config, dtype, cached, mesh)
+        verifier = PlannedModel(f"verifier {spec.path}", config, dtype, cached, mesh)
     solutions = problems * recipe.settings.n
     shelf = problems * _shelf(recipe, length)
-    need = Need(recipe.slots, recipe.prm_slots, solutions, solutions * chains, shelf)
+    need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, shelf)
     memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
     return plan(generator, verifier, need, memory, mesh)
 

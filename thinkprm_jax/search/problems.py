@@ -126,8 +126,8 @@ def _arithmetic(recipe: SearchRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]
     if split not in SPLITS:
         raise UserError(f"dataset_name arithmetic has the splits {', '.join(SPLITS)}, not {split}")
     for index in itertools.count():
-        worked = make_solution(recipe.dataset_seed, index, split)
-        yield f"arithmetic {split}, {index}", {"problem": worked.problem, "answer": worked.answer}
+        solved = make_solution(recipe.dataset_seed, index, split)
+        yield f"arithmetic {split}, {index}", {"problem": solved.problem, "answer": solved.answer}
 
 
 def _task(number: int, place: str, row: Mapping[str, Any], recipe: SearchRecipe) -> Task:

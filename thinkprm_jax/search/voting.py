@@ -77,8 +77,12 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 def select_naive(answers: Sequence[str | None], scores: Sequence[float | None]) -> Choice:
     """The completion with the highest score."""
-    index = max(range(len(scores)), key=lambda i: -math.inf if scores[i] is None else scores[i])
+    index = max(range(len(scores)), key=lambda i: _rank(scores[i]))
     return Choice(index, answers[index], scores[index])
+
+
+def _rank(score: float | None) -> float:
+    return -math.inf if score is None else score
 
 
 def select_weighted(

@@ -21,7 +21,7 @@ class _Generation(jinja2.ext.Extension):
     """`{% generation %}...{% endgeneration %}` marks assistant text for loss masks; rendering
     ignores the mark."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012  the type of the base class
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)

@@ -39,8 +39,8 @@ class Tokenizer:
         self.chat_template = template
         self._backend = backend
         self._config = dict(config)
-        self._named = {name: special_text(config.get(name)) for name in _NAMED_TOKENS}
-        self._named = {name: text for name, text in self._named.items() if text is not None}
+        named = {name: special_text(config.get(name)) for name in _NAMED_TOKENS}
+        self._named = {name: text for name, text in named.items() if text is not None}
         # A named token may stand in the base vocabulary only; as an added token, untrusted text
         # cannot spell it.
         backend.add_special_tokens(
@@ -158,8 +158,7 @@ class Tokenizer:
             content = message.get("content")
             if content is not None and not isinstance(content, str):
                 raise RequestError(f"message {index}: the content is {type(content).__name__}, not text")
-            core = (content or "").strip()
-            if core:
+            if content and (core := content.strip()):
                 # The blanks around stay visible to the template, which may strip them.
                 blank_start, blank_end = content.split(core, 1)
                 contents[index] = core

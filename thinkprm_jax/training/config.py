@@ -132,7 +132,10 @@ class DataConfig:
             raise ValueError(f"tokens must be at least the longest bucket, {self.buckets[-1]}")
 
     def rows_of(self, bucket: int) -> int:
-        return self.rows if self.rows is not None else self.tokens // bucket
+        if self.rows is not None:
+            return self.rows
+        assert self.tokens is not None
+        return self.tokens // bucket
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ class _Loop:
     def evaluate(self, held_out: Sequence[Batch], on_verdicts: OnVerdicts | None) -> None:
         """The evaluations that are due after this step; their time is nobody's rate."""
         verdicts = self.recipe.verdicts
-        if not any(map(self._is_time_for, (self.recipe.evaluate_every, verdicts and verdicts.every))):
+        verdicts_due = verdicts is not None and self._is_time_for(verdicts.every)
+        if not (verdicts_due or self._is_time_for(self.recipe.evaluate_every)):
             return
         begun = time.perf_counter()
         jax.block_until_ready(self._pending)  # the step itself is no evaluation
@@ -177,7 +178,7 @@ class _Loop:
             values = evaluate(self.trainer, self.state, held_out)
             self._write(values)
             self.report.say(f"step {self.step}: {_in_words(values)}")
-        if on_verdicts is not None and verdicts is not None and self._is_time_for(verdicts.every):
+        if on_verdicts is not None and verdicts_due:
             values = on_verdicts(self.state, self.step)
             self._write(values)
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
@@ -222,9 +223,9 @@ def _in_words(values: dict[str, float]) -> str:
 def evaluate(trainer: Trainer, state: TrainState, held_out: Sequence[Batch]) -> dict[str, float]:
     """Teacher-forced figures on the held-out set: loss, tokens right, chains with every token right."""
     sums = jax.device_get([trainer.evaluate_step(state, trainer.place(batch)) for batch in held_out])
-    total = Sums(*(sum(map(float, field)) for field in zip(*sums, strict=True)))
+    total = {name: sum(float(getattr(part, name)) for part in sums) for name in Sums._fields}
     return {
-        "held_out_loss": total.loss / max(total.weight, 1e-6),
-        "held_out_token_accuracy": total.hits / max(total.tokens, 1.0),
-        "held_out_chain_accuracy": total.exact / max(total.examples, 1.0),
+        "held_out_loss": total["loss"] / max(total["weight"], 1e-6),
+        "held_out_token_accuracy": total["hits"] / max(total["tokens"], 1.0),
+        "held_out_chain_accuracy": total["exact"] / max(total["examples"], 1.0),
     }

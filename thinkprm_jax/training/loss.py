@@ -189,7 +189,7 @@ def _scan(
     chunks = min(-(-rows * length // head.chunk), length)
     size = -(-length // chunks)
     letters = "vd" if head.tied else "dv"
-    kernel_split = ("tensor", None) if head.tied else (None, "tensor")
+    kernel_split: tuple[str | None, str | None] = ("tensor", None) if head.tied else (None, "tensor")
     if head.mesh is not None and kernel.shape[letters.index("v")] % head.mesh.shape["tensor"]:
         kernel_split = (None, None)
     product = functools.partial(_product, head.dtype)

@@ -83,7 +83,7 @@ class Rates:
 
     def reset(self) -> None:
         self._start = time.perf_counter()
-        self._steps = self._tokens = self._targets = self._places = 0
+        self._steps = self._tokens = self._targets = self._capacity = 0
         self._operations = 0.0
         self.seconds = {"data": 0.0, "compute": 0.0, "save": 0.0, "evaluate": 0.0}
 
@@ -92,7 +92,7 @@ class Rates:
         self._steps += 1
         self._tokens += batch.real_tokens
         self._targets += batch.target_tokens
-        self._places += batch.places
+        self._capacity += batch.capacity
         if self._flops is not None:
             self._operations += self._flops.of(batch)
 
@@ -104,7 +104,7 @@ class Rates:
             "target_tokens_per_second": self._targets / seconds,
             "step_seconds": seconds / max(self._steps, 1),
             **{f"{part}_share": self.seconds[part] / seconds for part in ("data", "compute", "save")},
-            "padding_share": 1 - self._tokens / max(self._places, 1),
+            "padding_share": 1 - self._tokens / max(self._capacity, 1),
         }
         if self._flops is not None and self.peak is not None:
             rates["mfu"] = self._operations / (seconds * self.peak)

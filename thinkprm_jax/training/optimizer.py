@@ -23,12 +23,12 @@ def make_schedule(config: OptimizerConfig, peak: float, steps: int) -> optax.Sch
 
     def schedule(step: jax.Array) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
-        rising = jnp.minimum((step + 1) / max(warmup, 1), 1.0) if warmup else 1.0
+        rising = jnp.minimum((step + 1) / max(warmup, 1), 1.0)  # without warm-up 1 from the first step
         done = jnp.clip((step - decay_start) / decay_steps, 0.0, 1.0)
-        shapes = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * done))}
-        shape = shapes[config.schedule]
-        floor = 0.0 if config.schedule == "constant" else config.final_factor
-        return peak * rising * (floor + (1 - floor) * shape)
+        if config.schedule == "constant":
+            return peak * rising
+        left = 1 - done if config.schedule == "linear" else 0.5 * (1 + jnp.cos(jnp.pi * done))
+        return peak * rising * (config.final_factor + (1 - config.final_factor) * left)
 
     return schedule
 

@@ -55,7 +55,7 @@ _CPU_OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Memory:
+class DeviceMemory:
     """Bytes on one device. frozen: weights that do not train, beside LoRA. temporaries: activations, logits,
     gathered weights, and all else that lives within a step, at its worst moment."""
 
@@ -72,7 +72,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The forecast for one recipe and mesh.
 
     model, shapes: its name and where its shapes come from. parameters, trained: how many there are, and how many
@@ -94,7 +94,7 @@ class Plan:
     compiler: str
     on_tpu: bool
     depths: tuple[int, ...] | None
-    memory: Memory
+    memory: DeviceMemory
     device_memory: int | None = None
     changes: tuple[tuple[str, int], ...] = ()
 
@@ -170,7 +170,7 @@ def make_plan(
     device_memory: int | None = None,
     topology: str | None = None,
     exact: bool = False,
-) -> Plan:
+) -> TrainingPlan:
     """The plan. Must run before JAX's backends start, unless they have devices enough.
 
     Args:
@@ -193,7 +193,7 @@ def make_plan(
     trainer = _trainer(recipe, config, target)[0]
     state = trainer.abstract_state(frozen=True)
     trained = sum(math.prod(leaf.shape) for leaf in state.params.values())
-    plan = Plan(
+    plan = TrainingPlan(
         model=recipe.model.pretrained or "a new model",
         shapes=shapes,
         parameters=trained + sum(math.prod(leaf.shape) for leaf in state.frozen.values()),
@@ -332,7 +332,7 @@ def _tpu_topology(name: str) -> Sequence[jax.Device]:
 
 def _measure(
     recipe: TrainRecipe, config: ModelConfig, target: _Target, depths: tuple[int, int] | None
-) -> tuple[Memory, str]:
+) -> tuple[DeviceMemory, str]:
     """The memory of the whole model, and which attention it was compiled with."""
     trainer, attention = _trainer(recipe, config, target)
     if depths is None:
@@ -352,7 +352,7 @@ def _measure(
     bucket = recipe.data.buckets[-1]
     columns = 5 if recipe.data.packing else 3
     groups = target.mesh.shape["data"] * target.mesh.shape["fsdp"]
-    memory = Memory(
+    memory = DeviceMemory(
         weights=weights,
         optimizer=_bytes(state.opt_state),
         frozen=_bytes(state.frozen),
@@ -393,6 +393,8 @@ def _temporary_bytes(recipe: TrainRecipe, trainer: Trainer, target: _Target) -> 
     bucket = recipe.data.buckets[-1]
     lowered = trainer.lower(recipe.data.rows_of(bucket), bucket, recipe.data.packing)
     stats = lowered.compile(compiler_options=dict(target.options or {})).memory_analysis()
+    if stats is None:
+        raise RuntimeError(f"the compiler of {target.platform} reports no memory")
     unshared = max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0)
     return int(stats.temp_size_in_bytes + unshared + stats.generated_code_size_in_bytes)
 
@@ -418,7 +420,7 @@ def _try_changes(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> l
         candidates.append((name, dataclasses.replace(frugal, lora=LoraConfig())))
     spread = _Target(_all_fsdp(target.mesh), target.platform, target.kind, target.description, target.options)
     depths = None if config.num_layers <= DEPTHS[1] else DEPTHS
-    found = []
+    found: list[tuple[str, TrainRecipe, int]] = []
     for name, changed in candidates:
         if changed != recipe and all(changed != seen for _, seen, _ in found):
             found.append((name, changed, _measure(changed, config, target, depths)[0].total))

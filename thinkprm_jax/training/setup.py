@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,23 +15,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from thinkprm_jax.arithmetic.source import arithmetic_chains
+from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import PLAIN, make_solution
 from thinkprm_jax.checkpoint.files import CONFIG, write_folder
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
-from thinkprm_jax.data.chains import Chain, ChainReport, read_chains
+from thinkprm_jax.data.chains import ChainReport, LabelledChain, read_chains
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, ListedSteps, StepEncoder, prm800k_solutions
 from thinkprm_jax.data.solutions import (
     DrawnSolutions,
     ListedSolutions,
     SolutionDataset,
     SolutionSource,
-    read_worked_solutions,
+    read_solved_problems,
 )
-from thinkprm_jax.data.sources import ChainDataset, listed_chains
+from thinkprm_jax.data.sources import ChainDataset, ChainSource, ListedChains
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.export.base import keep_base
@@ -266,16 +266,15 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
     return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name, report)
 
 
-def _chains(source: DataSource, report: ChainReport) -> tuple[Callable[[int], Chain], int]:
+def _chains(source: DataSource, report: ChainReport) -> tuple[ChainSource, int]:
     """Chains by index, and how many there are; ``report`` counts the rows of a file that are left out."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
         form = None if arithmetic.form == PLAIN else arithmetic.form
-        chain = arithmetic_chains(arithmetic.seed, arithmetic.split, arithmetic.start, form)
-        return chain, arithmetic.examples
+        return ArithmeticChains(arithmetic.seed, arithmetic.split, arithmetic.start, form), arithmetic.examples
     assert source.chains is not None
     chains = _first(read_chains(source.chains, report=report), source.limit, source.chains)
-    return listed_chains(chains), len(chains)
+    return ListedChains(chains), len(chains)
 
 
 def _first(rows: Sequence[Row], limit: int | None, name: str) -> list[Row]:
@@ -286,18 +285,18 @@ def _first(rows: Sequence[Row], limit: int | None, name: str) -> list[Row]:
 
 
 def _solutions(source: DataSource) -> tuple[SolutionSource, int]:
-    """Worked solutions by index, and how many there are."""
+    """Solved problems by index, and how many there are."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
         draw = functools.partial(make_solution, arithmetic.seed, split=arithmetic.split)
         arguments = ["arithmetic", arithmetic.seed, arithmetic.split]
         return DrawnSolutions(draw, arguments, arithmetic.start), arithmetic.examples
     assert source.solutions is not None
-    solutions = ListedSolutions(_first(read_worked_solutions(source.solutions), source.limit, source.solutions))
+    solutions = ListedSolutions(_first(read_solved_problems(source.solutions), source.limit, source.solutions))
     return solutions, len(solutions)
 
 
-def held_out_chains(recipe: TrainRecipe) -> list[Chain]:
+def held_out_chains(recipe: TrainRecipe) -> list[LabelledChain]:
     """The solutions that the model judges by itself while it trains: the first ones of data.evaluation."""
     assert recipe.data.evaluation is not None
     assert recipe.verdicts is not None

@@ -24,9 +24,11 @@ from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_axes
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.lora import LoraSpec, init_lora
+from thinkprm_jax.runtime import compile_count
 from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
 
 Params = dict[str, jax.Array]
+Shapes = dict[str, jax.ShapeDtypeStruct]
 Arrays = Mapping[str, jax.Array]
 
 
@@ -151,7 +153,7 @@ class Trainer:
         if jax.process_count() == 1:
             return None
         pieces = self._batch_sharding.addressable_devices_indices_map((rows, 1)).values()
-        return sorted({row for piece in pieces for row in range(*piece[0].indices(rows))})
+        return sorted({row for piece in pieces if piece is not None for row in range(*piece[0].indices(rows))})
 
     def place(self, batch: Batch) -> Arrays:
         """Host rows onto the mesh, split over data and fsdp. Every process brings the rows of its own devices."""
@@ -162,7 +164,8 @@ class Trainer:
             return jax.device_put(value, self._batch_sharding)
         at = {row: place for place, row in enumerate(batch.local_rows)}
 
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None  # the array has a shape
             return value[[at[row] for row in range(*index[0].indices(batch.rows))]]
 
         return jax.make_array_from_callback((batch.rows, *value.shape[1:]), self._batch_sharding, piece)
@@ -176,7 +179,7 @@ class Trainer:
 
     def compiles(self) -> int:
         """How many shapes the training step has been compiled for."""
-        return self._train._cache_size()
+        return compile_count(self._train)
 
     def lower(self, rows: int, length: int, packed: bool) -> jax.stages.Lowered:
         """The training step for batches of this shape, from shapes alone."""
@@ -257,10 +260,10 @@ class Trainer:
     def _freeze(self, weights: Params) -> Params:
         return {name: value.astype(self._frozen_dtype) for name, value in weights.items()}
 
-    def _abstract_params(self) -> Params:
+    def _abstract_params(self) -> Shapes:
         return {name: jax.ShapeDtypeStruct(self._shapes[name], jnp.float32) for name in self._trains}
 
-    def _abstract_frozen(self) -> Params:
+    def _abstract_frozen(self) -> Shapes:
         return {name: jax.ShapeDtypeStruct(self._shapes[name], self._frozen_dtype) for name in self._frozen_names}
 
     def _state_shardings(self) -> TrainState:
