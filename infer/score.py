@@ -1,17 +1,15 @@
 """`thinkprm score`: solutions in, verdicts out.
 
 Each input row becomes one output row: all its fields, `verdict` (or `verdicts`, one for each of its `completions`)
-and `verifier`, the settings that made it. A verdict holds prefix_score, step_scores (means over the chains),
-step_labels, the chains themselves, and the steps where a whole solution was split; or `error` alone.
+and `verifier`, the settings that made it: see :class:`thinkprm_jax.records.VerdictRow`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +18,14 @@ from thinkprm_jax.infer.verifier_options import add_verifier_options, load_verif
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.inputs import SolutionRow, read_solutions
-from thinkprm_jax.records.jsonl import OrderedOutput
+from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
+from thinkprm_jax.verifier.record import verdict_record
 
 if TYPE_CHECKING:
     from thinkprm_jax.infer.score_report import Report
 
-    from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
+    from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 RESERVED = ("verdict", "verdicts", "verifier")
 ABOUT = """\
@@ -56,52 +56,48 @@ def main(arguments: Sequence[str]) -> int:
     from thinkprm_jax.infer.score_report import Report
 
     settle(options)
-    stamp = {"verifier": verifier_settings(options)}
-    with OrderedOutput(options.output, [row.row for row in rows], stamp) as output:
+    stamp = verifier_settings(options)
+    given = [row.row for row in rows]
+    with OrderedOutput(options.output, VerdictRow, given, {"verifier": stamp}) as output:
         report = Report(rows, output.resumed, source=str(options.output), quiet=options.quiet)
         if output.missing:
             with report.loading(options.model):
                 prm = load_verifier(options)
             with report.judging(prm):
-                score(prm, rows, output, report)
+                score(prm, rows, stamp, output, report)
         report.summary()
     return 1 if report.failed else 0
 
 
-def score(prm: ThinkPRM, rows: Sequence[SolutionRow], output: OrderedOutput, report: Report) -> None:
+def score(
+    prm: ThinkPRM,
+    rows: Sequence[SolutionRow],
+    stamp: Mapping[str, Any],
+    output: OrderedOutput[VerdictRow],
+    report: Report,
+) -> None:
     """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
-    open_rows: dict[int, list[Any]] = {index: [None] * len(rows[index].solutions) for index in output.missing}
-    places = [(index, number) for index, verdicts in open_rows.items() for number in range(len(verdicts))]
+    open_rows = {index: dict[int, VerdictRecord]() for index in output.missing}
+    places = [(index, number) for index in open_rows for number in range(len(rows[index].solutions))]
 
     def finish(index: int) -> None:
         verdicts = open_rows.pop(index)
-        many = rows[index].source == "completions"
-        for place, row in output.add(index, {"verdicts": verdicts} if many else {"verdict": verdicts[0]}):
+        judged = VerdictRow(rows[index], tuple(verdicts[number] for number in sorted(verdicts)), stamp)
+        for place, row in output.add(index, judged):
             report.show(place + 1, row)
 
-    for index in [index for index, verdicts in open_rows.items() if not verdicts]:
-        finish(index)  # a row without completions
+    for index in output.missing:
+        if not rows[index].solutions:
+            finish(index)  # a row without completions
     items = ((rows[index].problem, rows[index].solutions[number]) for index, number in places)
     for item, verdict in prm.verify(items):
         index, number = places[item]
-        open_rows[index][number] = verdict_fields(verdict, rows[index], number)
+        given = rows[index]
+        shown = None if given.source == "steps" else given.solutions[number]
+        open_rows[index][number] = verdict_record(verdict, shown)
         report.judged(verdict)
-        if None not in open_rows[index]:
+        if len(open_rows[index]) == len(given.solutions):
             finish(index)
-
-
-def verdict_fields(verdict: Verdict, row: SolutionRow, number: int) -> dict[str, Any]:
-    """A verdict as it stands in the output."""
-    steps = {} if row.source == "steps" else {"steps": list(row.solutions[number])}
-    if verdict.error is not None:
-        return {"error": str(verdict.error), **steps}
-    return {
-        "prefix_score": verdict.prefix_score,
-        "step_scores": verdict.step_scores,
-        "step_labels": verdict.step_labels,
-        **steps,
-        "chains": [dataclasses.asdict(chain) for chain in verdict.chains],
-    }
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

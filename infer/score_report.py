@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.inputs import SolutionRow
+from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
@@ -31,13 +32,13 @@ class Report:
     def __init__(
         self,
         rows: Sequence[SolutionRow],
-        resumed: Sequence[Mapping[str, Any]] = (),
+        resumed: Sequence[VerdictRow] = (),
         source: str = "",
         quiet: bool = False,
     ) -> None:
-        self.failed = sum("error" in verdict for row in resumed for _, verdict in _verdicts(row))
+        self.failed = sum(verdict.error is not None for row in resumed for verdict in row.verdicts)
         self._total = sum(len(row.solutions) for row in rows)
-        self._done = self._resumed = sum(1 for row in resumed for _ in _verdicts(row))
+        self._done = self._resumed = sum(len(row.verdicts) for row in resumed)
         self._quiet = quiet
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
@@ -79,18 +80,18 @@ class Report:
         if self._progress is not None and self._prm is not None:
             self._progress.advance(self._prm.sampler.stats.sampled_tokens)
 
-    def show(self, number: int, row: Mapping[str, Any]) -> None:
+    def show(self, number: int, row: VerdictRow) -> None:
         """An output row; number: from 1, its name where it has no id."""
         if self._quiet:
             return
-        for place, (steps, verdict) in enumerate(_verdicts(row), start=1):
-            name = str(row.get("id", number)) + (f" #{place}" if "verdicts" in row else "")
+        for place, (steps, verdict) in enumerate(row.judged(), start=1):
+            name = str(row.solution.row.get("id", number)) + (f" #{place}" if row.solution.many else "")
             if not self._out.is_terminal:
                 print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
                 continue
             on_stderr = self._progress is not None and self._err.is_terminal
             console = self._progress.console if on_stderr else self._out
-            console.print(verdict_table(name, row, steps, verdict))
+            console.print(verdict_table(name, row.problem, steps, verdict))
 
     def summary(self) -> None:
         failures = f", {self.failed} not judged (`error` in the output says why)" if self.failed else ""
@@ -101,40 +102,38 @@ class Report:
             self._err.print(text, markup=False, soft_wrap=True)
 
 
-def verdict_line(name: str, verdict: Mapping[str, Any]) -> str:
+def verdict_line(name: str, verdict: VerdictRecord) -> str:
     """Tab-separated: name, score, what it means, score of each step."""
-    if "error" in verdict:
-        return f"{printable(name)}\t-\tnot judged: {printable(verdict['error'])}"
-    labels = verdict["step_labels"]
+    if verdict.prefix_score is None:
+        return f"{printable(name)}\t-\tnot judged: {printable(verdict.error)}"
+    labels = verdict.step_labels or ()
     meaning = f"first error in step {labels.index(0) + 1}" if 0 in labels else "all steps correct"
-    scores = " ".join(f"{number}:{score:.3f}" for number, score in enumerate(verdict["step_scores"], start=1))
-    return f"{printable(name)}\t{verdict['prefix_score']:.4f}\t{meaning}\t{scores}"
+    scores = " ".join(f"{number}:{score:.3f}" for number, score in enumerate(verdict.step_scores or (), start=1))
+    return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t{scores}"
 
 
-def verdict_table(name: str, row: Mapping[str, Any], steps: Sequence[str], verdict: Mapping[str, Any]) -> Table:
+def verdict_table(name: str, question: str, steps: Sequence[str], verdict: VerdictRecord) -> Table:
     """The problem and its steps, coloured by verdict, scores beside them."""
     table = Table(show_header=False, expand=True, title_justify="left", border_style="dim")
     table.add_column(ratio=1)
     table.add_column(justify="right", width=22, no_wrap=True)
-    problem = Text(f"{printable(name)}  ", style="dim") + Text(
-        printable(row.get("problem", row.get("question"))), style="bold"
-    )
-    if "error" in verdict:
+    problem = Text(f"{printable(name)}  ", style="dim") + Text(printable(question), style="bold")
+    score = verdict.prefix_score
+    if score is None:
         table.add_row(problem, Text("not judged", style="yellow"))
-        table.add_row(Text(printable(verdict["error"]), style="yellow"), "")
+        table.add_row(Text(printable(verdict.error), style="yellow"), "")
         return table
-    score = verdict["prefix_score"]
     table.add_row(problem, Text(f"P(correct) {score:.3f}", style="bold green" if score >= 0.5 else "bold red"))
-    labels, scores = verdict["step_labels"], verdict["step_scores"]
+    labels, scores = verdict.step_labels or (), verdict.step_scores or ()
     error = labels.index(0) if 0 in labels else len(labels)
-    asked = [any(chain["step_forced"][index] for chain in verdict["chains"]) for index in range(len(labels))]
+    asked = [any(forced) for forced in zip(*(chain.step_forced for chain in verdict.chains), strict=True)]
     for index, step in enumerate(steps):
         text = f"{index + 1}. {printable(step)}"
         if index > error:
             table.add_row(Text(text, style="dim"), Text("after the error", style="dim"))
             continue
         mark, style = ("✗ incorrect", "red") if index == error else ("✓ correct", "green")
-        star = "*" if asked[index] else " "
+        star = "*" if asked and asked[index] else " "
         table.add_row(Text(text, style=style), Text(f"{mark}{star} {scores[index]:.3f}", style=style))
     if any(asked):
         table.caption = "* asked for: the chain did not judge this step by itself"
@@ -151,9 +150,3 @@ def printable(text: Any) -> str:
         else character
         for character in str(text)
     )
-
-
-def _verdicts(row: Mapping[str, Any]) -> Iterator[tuple[Sequence[str], Mapping[str, Any]]]:
-    """(steps, verdict) of an output row."""
-    for verdict in row["verdicts"] if "verdicts" in row else [row["verdict"]]:
-        yield verdict.get("steps", row.get("steps", [])), verdict

@@ -104,7 +104,7 @@ def generate(
             if missing:
                 sampler = sampler or load(recipe, teacher)
                 for key, generation in generate_chains(sampler, teacher, missing, recipe.seed):
-                    store.add(key, dataclasses.asdict(generation))
+                    store.add(key, **dataclasses.asdict(generation))
                     progress.advance(sampler.stats.sampled_tokens)
             for number in wave:
                 collection.add(number, store.generated(number))

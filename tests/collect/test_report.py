@@ -109,7 +109,7 @@ def test_the_store_goes_on_where_it_was(tmp_path):
     with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
         assert [key for key, _, _ in store.missing(range(3))] == [0, 1, 2, 3, 4, 5]
         for key in (0, 3, 5):
-            store.add(key, {"text": f"text {key}", **TEXT})
+            store.add(key, f"text {key}", **TEXT)
     with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
         assert store.stored == 3
         assert [(key, prefix.problem, chain) for key, prefix, chain in store.missing(range(1, 3))] == [
@@ -117,7 +117,7 @@ def test_the_store_goes_on_where_it_was(tmp_path):
             (4, "c", 0),
         ]
         for key, _, _ in store.missing(range(3)):
-            store.add(key, {"text": f"text {key}", **TEXT})
+            store.add(key, f"text {key}", **TEXT)
         assert store.generated(1).texts == ("text 2", "text 3")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["text"] for row in rows] == [f"text {key}" for key in range(6)]
@@ -128,16 +128,16 @@ def test_a_run_that_had_enough_leaves_nothing_waiting(tmp_path):
     path = tmp_path / "g.jsonl"
     with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
         for key in (1, 0):
-            store.add(key, {"text": "x", **TEXT})
+            store.add(key, "x", **TEXT)
     assert list(tmp_path.iterdir()) == [path]
     with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
-        store.add(2, {"text": "x", **TEXT})
+        store.add(2, "x", **TEXT)
     assert len(path.read_text().splitlines()) == 3
 
 
 def test_chains_of_another_teacher_are_refused(tmp_path):
     path = tmp_path / "g.jsonl"
     with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
-        store.add(0, {"text": "x", **TEXT})
+        store.add(0, "x", **TEXT)
     with pytest.raises(UserError, match="made with t 1, this run has 2"):
         GenerationStore(path, PREFIXES, 1, {"t": 2})

@@ -15,6 +15,7 @@ import pytest
 from support import tiny_model
 
 from thinkprm_jax import cli
+from thinkprm_jax.records import ChainRecord, VerdictRecord
 
 PROBLEM = {"problem": "2 + 3 + 4?", "steps": ["2 + 3 = 5", "5 + 4 = 9"]}
 SETTINGS = ["--max-gen-tokens", "12", "--max-length", "768", "--slots", "4"]
@@ -260,15 +261,11 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal():
     from rich.console import Console
     from thinkprm_jax.infer.score_report import verdict_line, verdict_table
 
-    verdict = {
-        "prefix_score": 0.1,
-        "step_scores": [0.9, 0.2, 0.0],
-        "step_labels": [1, 0, 0],
-        "chains": [{"step_forced": [False, True, False]}],
-    }
+    chain = ChainRecord("", 0.1, (1, 0, 0), (0.9, 0.2, 0.0), (False, True, False))
+    verdict = VerdictRecord(0.1, (0.9, 0.2, 0.0), (1, 0, 0), chains=(chain,))
     steps = ["fine [red]markup[/red]", "esc \x1b[2J nul \x00 half \ud800", "two\nlines"]
     console = Console(record=True, width=100, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(verdict_table("a\x07", {"problem": "why\x1b?"}, steps, verdict))
+    console.print(verdict_table("a\x07", "why\x1b?", steps, verdict))
     text = console.export_text()
     assert "[red]markup[/red]" in text
     assert "✗ incorrect* 0.200" in text

@@ -30,6 +30,15 @@ CHAIN = {
     "output_tokens": 30,
 }
 VERDICT = {"prefix_score": 0.1, "step_scores": [0.9, 0.2, 0.0], "step_labels": [1, 0, 0], "chains": [CHAIN]}
+OUTCOME = {
+    "first_error": -1,
+    "predicted": None,
+    "score": None,
+    "readable": 0,
+    "chains": 1,
+    "steps_right": 0,
+    "steps_counted": 0,
+}
 ROW = {"problem": "p", "steps": ["a", "b", "c"], "verdict": VERDICT, "verifier": {"model": "mini", "n": 1}}
 
 
@@ -191,9 +200,10 @@ def test_a_bad_verdict_is_named(tmp_path, change, message):
     ("change", "message"),
     [
         ({"label": 9}, "`label` must be a step from 0 to"),
-        ({"outcome": {}}, "`outcome.predicted` is missing"),
-        ({"outcome": {"score": "high", "predicted": None}}, "`outcome.score` must be a number in [0, 1]"),
-        ({"outcome": {"chains": "two", "predicted": None}}, "`outcome.chains` must be a whole number"),
+        ({"outcome": {}}, "`outcome.first_error` is missing"),
+        ({"outcome": OUTCOME | {"score": "high"}}, "`outcome.score` must be a number in [0, 1]"),
+        ({"outcome": OUTCOME | {"chains": "two"}}, "`outcome.chains` must be a whole number"),
+        ({"outcome": OUTCOME | {"predicted": 9}}, "`outcome.predicted` must be a step from 0 to"),
         ({"groups": {"family": 3}}, "`groups.family` must be a text"),
         ({"steps": "one"}, "`steps` must be a list of texts"),
     ],
@@ -231,9 +241,9 @@ def test_a_bad_search_is_named(tmp_path, change, message):
 
 def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"there is no completions.jsonl in it"):
+    with pytest.raises(UserError, match=r"holds no completions.jsonl"):
         load_run(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"other.jsonl:1: neither `verdict` nor `verdicts`"):
+    with pytest.raises(UserError, match=r"other.jsonl:1: no row of results"):
         load_run(fake_run.write_lines(tmp_path / "other.jsonl", [{"problem": "p"}]))
     (tmp_path / "bad.jsonl").write_text('{"a": 1}\n{"b":\n{"c": 1}\n')
     with pytest.raises(UserError, match=r"bad.jsonl:2: not JSON"):

@@ -105,8 +105,8 @@ def test_what_a_row_does_not_say_of_its_solutions_is_not_made_up(tmp_path: Path)
     recipe = SearchRecipe(cached_solutions_path=cached(tmp_path, completion_tokens=None), n=2, answer_kind="exact")
     (task,) = load_tasks(recipe)
     row = completion_row(task, task.solutions, recipe)
-    assert "completion_tokens" not in row
-    assert row["finish_reasons"] == [None, None]
+    assert "completion_tokens" not in row.to_dict()
+    assert row.to_dict()["finish_reasons"] == [None, None]
 
 
 def test_they_are_joined_to_a_data_set_by_the_problem(tmp_path: Path, data: str) -> None:

@@ -88,7 +88,7 @@ def search_rows(
         "answers": answers,
         "correct": correct,
         "pred": made[0][0][-1],
-        "tokens": {"generator": 100 * n, "verifier": 200 * n, "verifications": n, "rounds": 1},
+        "tokens": {"generated": 100 * n, "verifier": 200 * n, "verifications": n, "rounds": 1},
         **prediction_columns(select(answers, answers, scores, correct)),
     }
     return row, {"index": index, "verdicts": [verdict for _, _, _, verdict in made]}

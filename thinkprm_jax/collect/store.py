@@ -8,14 +8,14 @@ from typing import Any
 
 from thinkprm_jax.collect.recipe import Generated
 from thinkprm_jax.data.prm800k import Prefix
-from thinkprm_jax.records.jsonl import OrderedOutput
+from thinkprm_jax.records.collection import GenerationRow
+from thinkprm_jax.records.output import OrderedOutput
 
 
 class GenerationStore:
     """The chains of a list of prefixes, as many of each. A chain that is stored is neither lost nor made again.
 
-        FILE            {"prefix", "chain", "problem", "steps", "labels", "source", "text", "tokens", "finish",
-                         "error", "teacher"} a line
+        FILE            :class:`thinkprm_jax.records.GenerationRow` a line
         FILE.waiting    chains that are finished before their turn
 
     Args:
@@ -26,25 +26,12 @@ class GenerationStore:
     """
 
     def __init__(self, path: Path, prefixes: Sequence[Prefix], chains: int, teacher: Mapping[str, Any]) -> None:
-        self._prefixes, self._chains, self._path = prefixes, chains, path
-        inputs = [
-            {
-                "prefix": number,
-                "chain": chain,
-                "problem": prefix.problem,
-                "steps": prefix.steps,
-                "labels": prefix.labels,
-                "source": prefix.source,
-            }
-            for number, prefix in enumerate(prefixes)
-            for chain in range(chains)
-        ]
-        self._output = OrderedOutput(path, inputs, {"teacher": teacher})
-        self._rows = {row["prefix"] * chains + row["chain"]: row for row in self._output.resumed}
-        self.size, self.stored = (
-            len(inputs),
-            len(self._rows),
-        )  # chains there will be at most; there were at the start
+        self._prefixes, self._chains, self._path, self._teacher = prefixes, chains, path, teacher
+        inputs = [self._given(key) for key in range(len(prefixes) * chains)]
+        self._output = OrderedOutput(path, GenerationRow, inputs, {"teacher": teacher})
+        self._rows = {row.prefix * chains + row.chain: row for row in self._output.resumed}
+        # Chains at the end, at most, and at the start.
+        self.size, self.stored = len(inputs), len(self._rows)
 
     def missing(self, numbers: Iterable[int]) -> list[tuple[int, Prefix, int]]:
         """(key for :meth:`add`, prefix, number of the chain) of what these prefixes lack."""
@@ -55,16 +42,36 @@ class GenerationStore:
             if key not in self._rows
         ]
 
-    def add(self, key: int, generation: Mapping[str, Any]) -> None:
-        """generation: text, tokens, finish and error of the chain."""
-        self._output.add(key, generation)
-        self._rows[key] = dict(generation)
+    def add(self, key: int, text: str, tokens: int, finish: str, error: str | None = None) -> None:
+        """A chain; the rest as in :class:`thinkprm_jax.records.GenerationRow`."""
+        row = GenerationRow(
+            **self._given(key), text=text, tokens=tokens, finish=finish, error=error, teacher=self._teacher
+        )
+        self._output.add(key, row)
+        self._rows[key] = row
+
+    def _given(self, key: int) -> dict[str, Any]:
+        """With what the row of a chain begins."""
+        number, chain = divmod(key, self._chains)
+        prefix = self._prefixes[number]
+        return {
+            "prefix": number,
+            "chain": chain,
+            "problem": prefix.problem,
+            "steps": tuple(prefix.steps),
+            "labels": tuple(prefix.labels),
+            "source": prefix.source,
+        }
 
     def generated(self, number: int) -> Generated:
         """A prefix whose chains are all there."""
         rows = [self._rows[key] for key in self._keys(number)]
-        texts, tokens, finish = (tuple(row[name] for row in rows) for name in ("text", "tokens", "finish"))
-        return Generated(self._prefixes[number], texts, tokens, finish)
+        return Generated(
+            self._prefixes[number],
+            tuple(row.text for row in rows),
+            tuple(row.tokens for row in rows),
+            tuple(row.finish for row in rows),
+        )
 
     def close(self) -> None:
         self._output.close()

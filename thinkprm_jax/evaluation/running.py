@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from thinkprm_jax.evaluation.judging import compare, first_chains, judge
 from thinkprm_jax.evaluation.measures import Measure
 from thinkprm_jax.evaluation.outcomes import Case, Outcome
 from thinkprm_jax.progress import VerdictProgress
-from thinkprm_jax.records.jsonl import OrderedOutput
+from thinkprm_jax.records.evaluation import EvaluationRow
+from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.verifier.record import verdict_record
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.registry import AnyVerdict, Verifier, VerifierSpec
@@ -78,9 +79,9 @@ def judge_all(
     Raises:
       UserError: the file is of other cases or settings, or the verifier cannot be loaded.
     """
-    rows = [case_row(index, case) for index, case in enumerate(cases)]
-    with OrderedOutput(details_path, rows, {"verifier": spec.stamp}) as details:
-        found = {row["index"]: _outcomes_of_row(row) for row in details.resumed}
+    given = [case_fields(index, case) for index, case in enumerate(cases)]
+    with OrderedOutput(details_path, EvaluationRow, given, {"verifier": spec.stamp}) as details:
+        found = {row.index: [*row.outcomes_of_first, row.outcome] for row in details.resumed}
         missing = details.missing
         verifier = loader.load(spec) if missing else None
         tokens, failed = 0, 0
@@ -88,7 +89,7 @@ def judge_all(
             for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
                 index = missing[place]
                 found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
-                details.add(index, {**_result(found[index]), "verdict": verdict_row(verdict)})
+                details.add(index, details_row(index, cases[index], found[index], verdict, spec.stamp))
                 tokens += outcome.tokens
                 progress.advance(tokens)
                 if outcome.error is not None:
@@ -117,17 +118,6 @@ def _of_fewer_chains(case: Case, verdict: AnyVerdict, outcome: Outcome) -> list[
     return [
         compare(case, first_chains(verdict, count), count, outcome.locates) for count in range(1, outcome.chains)
     ]
-
-
-def _result(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    row: dict[str, Any] = {"outcome": dataclasses.asdict(outcomes[-1])}
-    if len(outcomes) > 1:
-        row["outcomes_of_first"] = [dataclasses.asdict(outcome) for outcome in outcomes[:-1]]
-    return row
-
-
-def _outcomes_of_row(row: Mapping[str, Any]) -> list[Outcome]:
-    return [Outcome(**outcome) for outcome in [*row.get("outcomes_of_first", []), row["outcome"]]]
 
 
 def heading(task: Task, verifier: Mapping[str, Any], judged: Judged) -> list[str]:
@@ -167,31 +157,27 @@ def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def case_row(index: int, case: Case) -> dict[str, Any]:
-    """A line of the details before it is judged: `label` as in ProcessBench."""
+def details_row(
+    index: int, case: Case, outcomes: Sequence[Outcome], verdict: AnyVerdict, verifier: Mapping[str, Any]
+) -> EvaluationRow:
+    """A line of the details; outcomes: of the first chain, the first two, ..., all."""
+    return EvaluationRow(
+        **case_fields(index, case),
+        outcome=outcomes[-1],
+        outcomes_of_first=tuple(outcomes[:-1]),
+        verdict=verdict_record(verdict),
+        verifier=verifier,
+    )
+
+
+def case_fields(index: int, case: Case) -> dict[str, Any]:
+    """With what a line of the details begins: `label` as in ProcessBench."""
     name = {} if case.id is None else {"id": case.id}
     return {
         "index": index,
         **name,
         "problem": case.problem,
-        "steps": list(case.steps),
+        "steps": case.steps,
         "label": case.first_error,
         "groups": dict(case.groups),
-    }
-
-
-def verdict_row(verdict: AnyVerdict) -> dict[str, Any]:
-    """A verdict as in the output of `thinkprm score`; of an unreadable one the chains too."""
-    chains = [
-        {**dataclasses.asdict(chain), "step_scores": list(chain.step_scores)}
-        for chain in getattr(verdict, "chains", ())
-    ]
-    written = {"chains": chains} if chains else {}
-    if verdict.error is not None:
-        return {"error": str(verdict.error), **written}
-    return {
-        "prefix_score": verdict.prefix_score,
-        "step_scores": verdict.step_scores,
-        "step_labels": verdict.step_labels,
-        **written,
     }

@@ -19,13 +19,14 @@ from thinkprm_jax.evaluation.selection.accuracy import (
     score_figures,
 )
 from thinkprm_jax.evaluation.selection.report import ByN, RunFigures, measure
-from thinkprm_jax.evaluation.selection.runs import COMPLETIONS, Run, SearchedProblem, read_run
+from thinkprm_jax.evaluation.selection.runs import Run, SearchedProblem, read_run
 from thinkprm_jax.evaluation.summary import Summary, summarise
 from thinkprm_jax.evaluation.sweep import Setting, compare_settings
 from thinkprm_jax.miniature.cases import by_steps
 from thinkprm_jax.miniature.stages import Stage, SweepStage
 from thinkprm_jax.miniature.study import SPLIT, TREES, Plan, shell
 from thinkprm_jax.records.jsonl import iterate_rows
+from thinkprm_jax.records.search_folder import COMPLETIONS
 
 BEST_OF_N = "best-of-N"
 MEASURES = (FIRST_ERROR, WHOLE_SOLUTION, AUROC)

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.running import Loader, judge_all
-from thinkprm_jax.evaluation.selection.runs import COMPLETIONS
 from thinkprm_jax.evaluation.selection.search_report import finish_search
 from thinkprm_jax.evaluation.sweep import Setting, plan_sweep
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
@@ -21,6 +20,7 @@ from thinkprm_jax.miniature.cases import choose_cases
 from thinkprm_jax.miniature.study import SPLIT, TREES, Plan, Size, shell
 from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.records.jsonl import iterate_rows, write_line
+from thinkprm_jax.records.search_folder import COMPLETIONS
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.running import run_search
 from thinkprm_jax.verifier.registry import VerifierSpec, describe_verifier

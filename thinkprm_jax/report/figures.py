@@ -19,7 +19,6 @@ from thinkprm_jax.evaluation.estimates import (
     show,
     show_interval,
 )
-from thinkprm_jax.evaluation.outcomes import Outcome
 from thinkprm_jax.evaluation.report import FIGURES
 from thinkprm_jax.evaluation.summary import summarise
 from thinkprm_jax.report.run import Run, Solution
@@ -56,15 +55,7 @@ def overview(run: Run) -> list[Figure]:
 
 def evaluation_figures(run: Run) -> list[Figure]:
     """As `thinkprm evaluate` prints them, from the outcomes that it recorded."""
-    outcomes = []
-    for number, outcome in enumerate(run.outcomes, start=1):
-        try:
-            outcomes.append(Outcome(**outcome))
-        except TypeError as error:
-            raise UserError(
-                f"{run.source}: row {number}: the field `outcome` is of another version: {error}"
-            ) from None
-    summary = summarise(outcomes)
+    summary = summarise(run.outcomes)
     return [
         Figure(name.strip(), getattr(summary, field), percent) for field, (name, _, percent) in FIGURES.items()
     ]

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from thinkprm_jax.records.evaluation import Outcome
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -162,7 +164,7 @@ class Run:
     problems: tuple[Problem, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     accuracy: Mapping[str, Any] | None = None
-    outcomes: Sequence[Mapping[str, Any]] = ()
+    outcomes: Sequence[Outcome] = ()
     notes: tuple[str, ...] = ()
 
 

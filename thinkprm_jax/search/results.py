@@ -3,69 +3,75 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_answer
-from thinkprm_jax.search.engine import Beam, SearchResult
+from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
+from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import NOT_COUNTED, Task
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.voting import aggregate, prediction_columns, select
-
-# The files of a run's folder.
-COMPLETIONS, VERDICTS, RECIPE, ACCURACY = "completions.jsonl", "verdicts.jsonl", "recipe.yaml", "accuracy.json"
+from thinkprm_jax.verifier.record import verdict_record
 
 
-def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> dict[str, Any]:
-    """Fields behind those of ``task.row``.
-
-    completions, completion_tokens (not there for solutions from elsewhere whose tokens nobody counted),
-    finish_reasons (null likewise), scores ([] without a verdict), agg_scores (null likewise),
-    answers (canonical, null where there is none), correct, pred (the solution with the highest score), tokens, and
-    search-and-learn's pred_naive@n, pred_weighted@n and pred_maj@n.
-    """
+def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> CompletionRow:
+    """The line of completions.jsonl on a problem; its first fields are those of ``task.row``."""
     beams = result.solutions
-    scores = [list(beam.judgement.scores) if beam.judgement is not None else [] for beam in beams]
+    texts = tuple(beam.text for beam in beams)
+    scores = tuple(beam.judgement.scores if beam.judgement is not None else () for beam in beams)
     # Without a verifier a search has no scores; one number for all makes "weighted" the majority.
-    totals = [aggregate(steps, recipe.agg_strategy) if steps else None for steps in scores]
-    tokens = [beam.tokens for beam in beams]
-    row: dict[str, Any] = {
-        "completions": [beam.text for beam in beams],
-        **({} if NOT_COUNTED in tokens else {"completion_tokens": tokens}),
-        "finish_reasons": [beam.finish for beam in beams],
-        "scores": scores,
-        "agg_scores": totals,
-        **_answers(task, [beam.text for beam in beams], totals, recipe),
-        "tokens": {
-            "generated": result.generated_tokens,
-            "verifier": result.verifier_tokens,
-            "verifications": result.verifications,
-            "rounds": result.rounds,
-        },
-    }
-    if result.error is not None:
-        row["error"] = result.error
-    return row
+    totals = tuple(aggregate(list(steps), recipe.agg_strategy) if steps else None for steps in scores)
+    tokens = tuple(beam.tokens for beam in beams)
+    answers = _answers(task, texts, recipe)
+    pred, predictions = _predictions(texts, answers, totals, recipe)
+    return CompletionRow(
+        given=task.row,
+        completions=texts,
+        completion_tokens=None if NOT_COUNTED in tokens else tokens,
+        finish_reasons=tuple(beam.finish for beam in beams),
+        scores=scores,
+        agg_scores=totals,
+        answers=answers.keys,
+        correct=answers.correct,
+        pred=pred,
+        predictions=predictions,
+        tokens=SearchTokens(result.generated_tokens, result.verifier_tokens, result.verifications, result.rounds),
+        error=result.error,
+    )
 
 
-def _answers(
-    task: Task, texts: Sequence[str], scores: Sequence[float | None], recipe: SearchRecipe
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+    """Of all completions: as they were found, in canonical form, and which are right."""
+
+    extracted: tuple[str | None, ...] = ()
+    keys: tuple[str | None, ...] = ()
+    correct: tuple[bool, ...] = ()
+
+
+def _answers(task: Task, texts: Sequence[str], recipe: SearchRecipe) -> _Answers:
     if not texts:
-        return {"answers": [], "correct": [], "pred": None}
+        return _Answers()
     if recipe.answer_kind == "none":
-        extracted: list[str | None] = [None] * len(texts)
-        keys = extracted
-        correct = list(task.correct or ())
-    else:
-        extracted = [extract_answer(text, recipe.answer_kind) for text in texts]
-        keys = canonical_many(extracted, recipe.answer_kind)
-        correct = equal_many([(task.answer, answer) for answer in extracted], recipe.answer_kind)
+        nothing = (None,) * len(texts)
+        return _Answers(nothing, nothing, tuple(task.correct or ()))
+    extracted = [extract_answer(text, recipe.answer_kind) for text in texts]
+    keys = canonical_many(extracted, recipe.answer_kind)
+    correct = equal_many([(task.answer, answer) for answer in extracted], recipe.answer_kind)
+    return _Answers(tuple(extracted), tuple(keys), tuple(correct))
+
+
+def _predictions(
+    texts: Sequence[str], answers: _Answers, scores: Sequence[float | None], recipe: SearchRecipe
+) -> tuple[str | None, dict[str, str]]:
+    """(the completion with the highest score, search-and-learn's columns of chosen answers)."""
+    if not texts:
+        return None, {}
     votes = [1.0] * len(texts) if not recipe.verified else list(scores)
-    row = {"answers": keys, "correct": correct, "pred": texts[_highest(votes)]}
+    pred = texts[_highest(votes)]
     if recipe.answer_kind == "none":  # programs are no answers that could be voted on
-        return row
-    return row | prediction_columns(select(extracted, keys, votes, correct))
+        return pred, {}
+    return pred, prediction_columns(select(answers.extracted, answers.keys, votes, answers.correct))
 
 
 def _highest(scores: Sequence[float | None]) -> int:
@@ -73,43 +79,30 @@ def _highest(scores: Sequence[float | None]) -> int:
     return max(range(len(scores)), key=lambda place: float("-inf") if scores[place] is None else scores[place])  # type: ignore[arg-type,return-value]
 
 
-def verdict_row(result: SearchResult) -> dict[str, Any]:
-    """verdicts: one for each completion, in order; empty where nothing was judged."""
-    judged = [beam for beam in result.solutions if beam.judgement is not None]
-    return {"verdicts": [verdict_fields(beam) for beam in judged]}
+def verdict_row(index: int, result: SearchResult) -> SearchVerdictRow:
+    """The line of verdicts.jsonl on a problem."""
+    judged = [beam.judgement for beam in result.solutions if beam.judgement is not None]
+    return SearchVerdictRow(index, tuple(verdict_record(one.verdict, one.steps) for one in judged))
 
 
-def verdict_fields(beam: Beam) -> dict[str, Any]:
-    """A verdict as in the output of `thinkprm score`."""
-    judgement = beam.judgement
-    assert judgement is not None
-    verdict = judgement.verdict
-    chains = [dataclasses.asdict(chain) for chain in getattr(verdict, "chains", ())]
-    with_chains = {"chains": chains} if chains else {}
-    if judgement.error is not None:
-        return {"error": judgement.error, "steps": list(judgement.steps), **with_chains}
+def total_tokens(rows: Sequence[CompletionRow]) -> dict[str, int]:
+    """Over rows of completions."""
+    spent = [row.tokens for row in rows if row.tokens is not None]
     return {
-        "prefix_score": verdict.prefix_score,
-        "step_scores": list(verdict.step_scores),
-        "step_labels": list(verdict.step_labels),
-        "steps": list(judgement.steps),
-        **with_chains,
+        "generated": sum(tokens.generated for tokens in spent),
+        "verifier": sum(tokens.verifier for tokens in spent),
+        "verifications": sum(tokens.verifications for tokens in spent),
     }
 
 
-def total_tokens(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Over rows of completions."""
-    return {name: sum(row["tokens"][name] for row in rows) for name in ("generated", "verifier", "verifications")}
-
-
-def failures(rows: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+def failures(rows: Sequence[CompletionRow], verdicts: Sequence[SearchVerdictRow]) -> list[str]:
     """One line on every problem that has no solution because of an error, or solutions that got no verdict."""
     lines = []
     for row, judged in zip(rows, verdicts, strict=True):
-        errors = [verdict["error"] for verdict in judged["verdicts"] if "error" in verdict]
-        if "error" in row:
-            lines.append(f"problem {row['index']}: no solution: {row['error']}")
+        errors = [verdict.error for verdict in judged.verdicts if verdict.error is not None]
+        if row.error is not None:
+            lines.append(f"problem {judged.index}: no solution: {row.error}")
         elif errors:
-            count = len(judged["verdicts"])
-            lines.append(f"problem {row['index']}: {len(errors)} of {count} solutions not judged: {errors[0]}")
+            count = len(judged.verdicts)
+            lines.append(f"problem {judged.index}: {len(errors)} of {count} solutions not judged: {errors[0]}")
     return lines

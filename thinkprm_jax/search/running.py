@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.records.jsonl import OrderedOutput
+from thinkprm_jax.records.output import OrderedOutput
 from thinkprm_jax.records.run_folder import claim_folder
+from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
+from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import Task, load_tasks
 from thinkprm_jax.search.progress import SearchProgress
 from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
-from thinkprm_jax.search.results import COMPLETIONS, VERDICTS, completion_row, verdict_row
+from thinkprm_jax.search.results import completion_row, verdict_row
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.judging import ModelEngine
@@ -36,9 +38,10 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
     given, recipe = recipe, resolve(recipe)
     folder = recipe.folder
     claim_folder(folder, recipe, _begun(folder), FREE_FIELDS)
+    numbers = [{"index": task.problem.number} for task in tasks]
     with (
-        OrderedOutput(folder / COMPLETIONS, [task.row for task in tasks], {}) as completions,
-        OrderedOutput(folder / VERDICTS, [{"index": task.row["index"]} for task in tasks], {}) as verdicts,
+        OrderedOutput(folder / COMPLETIONS, CompletionRow, [task.row for task in tasks], {}) as completions,
+        OrderedOutput(folder / VERDICTS, SearchVerdictRow, numbers, {}) as verdicts,
         SearchProgress(len(tasks), done=len(completions.resumed)) as progress,
     ):
         missing = sorted({*completions.missing, *verdicts.missing})
@@ -53,7 +56,7 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
             # A kill between the two leaves verdicts without their completions: they are made again, and what
             # stands there stays.
             if index in verdicts.missing:
-                verdicts.add(index, verdict_row(result))
+                verdicts.add(index, verdict_row(tasks[index].problem.number, result))
             if index in completions.missing:
                 completions.add(index, completion_row(tasks[index], result, recipe))
             progress.finished()

@@ -132,6 +132,9 @@ ROW = {
 }
 
 
+CHAIN = {"output": "", "prefix_score": 0.5, "step_labels": []}
+
+
 def write(path: Path, *rows: dict) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -152,7 +155,7 @@ def test_step_scores_are_aggregated_as_asked(tmp_path):
 
 
 def test_verdicts_of_score_are_the_scores(tmp_path):
-    chains = [{"output_tokens": 5}, {"output_tokens": 6}]
+    chains = [CHAIN | {"output_tokens": 5}, CHAIN | {"output_tokens": 6}]
     verdict = {"prefix_score": 0.7, "step_scores": [0.9, 0.8], "step_labels": [1, 1], "chains": chains}
     run = read_run(write(tmp_path / "r.jsonl", {**ROW, "verdicts": [verdict, {"error": "no room"}, verdict]}))
     assert run.scores == "verdicts (last)"
@@ -165,7 +168,12 @@ def folder(path: Path, recipe: str, **more) -> Path:
     (path / "recipe.yaml").write_text(recipe)
     row = {**ROW, "answers": ["3", "2", None], "correct": [False, True, False], "completion_tokens": [9, 8, 7]}
     write(path / "completions.jsonl", {**row, "tokens": {"generated": 90, "verifier": 40}, **more})
-    verdict = {"prefix_score": 0.5, "chains": [{"output_tokens": 5}]}
+    verdict = {
+        "prefix_score": 0.5,
+        "step_scores": [0.5],
+        "step_labels": [1],
+        "chains": [CHAIN | {"output_tokens": 5}],
+    }
     write(path / "verdicts.jsonl", {"index": 0, "verdicts": [verdict] * 3})
     return path
 
@@ -188,13 +196,16 @@ def test_a_search_without_a_verifier(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"agg_scores": [0.1]}, "r.jsonl:1: the field `agg_scores` has 1 items for 3 completions"),
-        ({"agg_scores": [0.1, "x", 0.2]}, "r.jsonl:1: the field `agg_scores[1]` is a text"),
-        ({"agg_scores": [0.1, math.nan, 0.2]}, "`agg_scores` holds a number that is not finite"),
+        ({"agg_scores": [0.1]}, "r.jsonl:1: the field `agg_scores` has 1 entries for 3 completions"),
+        (
+            {"agg_scores": [0.1, "x", 0.2]},
+            "r.jsonl:1: the field `agg_scores[1]` must be a finite number",
+        ),
+        ({"agg_scores": [0.1, math.nan, 0.2]}, "`agg_scores[1]` must be a finite number, it is nan"),
         ({"completions": "text"}, "r.jsonl:1: the field `completions` must be a list"),
         ({"answer": 2}, "r.jsonl:1: the field `answer` must be a text, it is a number"),
-        ({"verdicts": [{}, {}, {}]}, "r.jsonl:1: the field `verdicts[0].step_scores` is missing"),
-        ({"completion_tokens": [1, 2]}, "the field `completion_tokens` has 2 items for 3 completions"),
+        ({"verdicts": [{}, {}, {}]}, "r.jsonl:1: the field `verdicts[0].prefix_score` is missing"),
+        ({"completion_tokens": [1, 2]}, "the field `completion_tokens` has 2 entries for 3 completions"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, bad, message):

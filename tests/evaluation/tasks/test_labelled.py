@@ -8,7 +8,7 @@ import pytest
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.outcomes import Case
-from thinkprm_jax.evaluation.running import case_row
+from thinkprm_jax.evaluation.running import case_fields
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 
 ROW = {"problem": "1 + 1?", "steps": ["a", "b"], "label": 1, "groups": {"kind": "sum"}, "id": "s-7"}
@@ -23,7 +23,7 @@ def test_rows_become_cases_and_details_are_such_rows(tmp_path):
     source = write(tmp_path / "s.jsonl", ROW, {"question": "2?", "steps": ["c"], "label": -1})
     cases = read_solutions(source)
     assert cases == [Case("1 + 1?", ("a", "b"), 1, {"kind": "sum"}, "s-7"), Case("2?", ("c",), -1)]
-    again = write(tmp_path / "t.jsonl", *(case_row(index, case) for index, case in enumerate(cases)))
+    again = write(tmp_path / "t.jsonl", *(case_fields(index, case) for index, case in enumerate(cases)))
     assert read_solutions(again) == cases
 
 

@@ -4,17 +4,18 @@ completions with their scores, their answers, and which of these are right."""
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_answer
-from thinkprm_jax.records.jsonl import get_field, get_texts, iterate_rows, type_name
-from thinkprm_jax.search.results import COMPLETIONS, RECIPE, VERDICTS
-from thinkprm_jax.search.voting import aggregate
+from thinkprm_jax.grading.extract import Kind as AnswerKind
+from thinkprm_jax.records.jsonl import get_field
+from thinkprm_jax.records.search import CompletionRow
+from thinkprm_jax.records.search_folder import VERDICTS, SearchedProblemRow, read_search
+from thinkprm_jax.records.verdicts import VerdictRecord
+from thinkprm_jax.search.voting import Strategy, aggregate
 
 # Approaches whose solutions depend on how many are searched for: half of them is no search of half the size.
 WHOLE_SEARCHES = ("beam_search", "dvts")
@@ -58,7 +59,9 @@ class Run:
         return self.searched_n if self.whole and self.searched_n else found
 
 
-def read_run(path: str | Path, name: str | None = None, kind: str = "math", agg: str | None = None) -> Run:
+def read_run(
+    path: str | Path, name: str | None = None, kind: AnswerKind = "math", agg: Strategy | None = None
+) -> Run:
     """A run's folder, or a file of completions.
 
     Args:
@@ -69,166 +72,89 @@ def read_run(path: str | Path, name: str | None = None, kind: str = "math", agg:
     Raises:
       UserError: there are no completions, or a row is not as described (names file, line and field).
     """
-    path = Path(path)
-    file = path / COMPLETIONS if path.is_dir() else path
-    if path.is_dir() and not file.exists():
-        raise UserError(f"{path}: holds no {COMPLETIONS}; is it the output folder of a search?")
-    rows = list(iterate_rows(file))
-    if not rows:
-        raise UserError(f"{file}: no rows in it")
-    verifier_tokens = _verifier_tokens(path / VERDICTS, len(rows)) if path.is_dir() else [None] * len(rows)
-    judged = _judge_answers(rows, kind)
-    problems = tuple(
-        _problem(row, place, answers, agg, tokens)
-        for (place, row), answers, tokens in zip(rows, judged, verifier_tokens, strict=True)
-    )
-    recipe = _recipe(path / RECIPE) if path.is_dir() else {}
-    whole = recipe.get("approach") in WHOLE_SEARCHES
-    searched_n = recipe["n"] if type(recipe.get("n")) is int else None
-    named = name or (path.resolve().name if path.is_dir() else path.stem)
-    return Run(named, str(path), problems, whole, _source_of_scores(rows[0][1], agg), searched_n)
+    folder = read_search(path)
+    if folder.growing or (folder.verdict_lines is not None and folder.verdict_lines < len(folder.rows)):
+        file = folder.growing[0] if folder.growing else folder.path / VERDICTS
+        raise UserError(f"{file}: is not complete; is the search still running?")
+    judged = _judge_answers(folder.rows, kind)
+    problems = tuple(_problem(row, *answers, agg) for row, answers in zip(folder.rows, judged, strict=True))
+    whole = folder.recipe.get("approach") in WHOLE_SEARCHES
+    searched_n = folder.recipe["n"] if type(folder.recipe.get("n")) is int else None
+    named = name or (folder.path.resolve().name if folder.path.is_dir() else folder.path.stem)
+    source = _source_of_scores(folder.rows[0].completion, agg)
+    return Run(named, str(path), problems, whole, source, searched_n)
 
 
-def _judge_answers(rows: Sequence[tuple[str, Any]], kind: str) -> list[tuple[list[str | None], list[bool]]]:
+def _judge_answers(
+    rows: Sequence[SearchedProblemRow], kind: AnswerKind
+) -> list[tuple[tuple[str | None, ...], tuple[bool, ...]]]:
     """(canonical answers, which are right) of every row: as the rows say, or all compared at once."""
-    found: list[tuple[list[str | None], list[bool]]] = []
+    found: list[tuple[tuple[str | None, ...], tuple[bool, ...]]] = []
     open_rows: list[tuple[int, str, list[str | None]]] = []
-    for index, (place, row) in enumerate(rows):
-        texts = get_texts(row, "completions", place)
-        if "answers" in row and "correct" in row:
-            answers = _list_of(row, "answers", (str, type(None)), len(texts), place)
-            found.append((answers, _list_of(row, "correct", (bool,), len(texts), place)))
+    for index, row in enumerate(rows):
+        completion = row.completion
+        if completion.answers is not None and completion.correct is not None:
+            found.append((completion.answers, completion.correct))
             continue
-        gold = get_field(row, "answer", str, place)
-        found.append(([], []))
-        open_rows.append((index, gold, [extract_answer(text, kind) for text in texts]))
+        gold = get_field(completion.given, "answer", str, row.place)
+        found.append(((), ()))
+        open_rows.append((index, gold, [extract_answer(text, kind) for text in completion.completions]))
     flat = [answer for _, _, answers in open_rows for answer in answers]
     pairs = [(gold, answer) for _, gold, answers in open_rows for answer in answers]
     keys, right = iter(canonical_many(flat, kind) if flat else []), iter(equal_many(pairs, kind) if pairs else [])
     for index, _, answers in open_rows:
-        found[index] = (
-            list(itertools.islice(keys, len(answers))),
-            list(itertools.islice(right, len(answers))),
-        )
+        count = len(answers)
+        found[index] = tuple(itertools.islice(keys, count)), tuple(itertools.islice(right, count))
     return found
 
 
 def _problem(
-    row: Mapping[str, Any],
-    place: str,
-    judged: tuple[Sequence[str | None], Sequence[bool]],
-    agg: str | None,
-    verifier_tokens: Sequence[int] | None,
+    row: SearchedProblemRow, answers: tuple[str | None, ...], correct: tuple[bool, ...], agg: Strategy | None
 ) -> SearchedProblem:
-    answers, correct = judged
-    n = len(answers)
-    verdicts = _list_of(row, "verdicts", (dict,), n, place) if "verdicts" in row else None
-    if verifier_tokens is None and verdicts is not None:
-        verifier_tokens = [tokens_of_verdict(verdict) for verdict in verdicts]
-    if verifier_tokens is not None and len(verifier_tokens) != n:
-        raise UserError(f"{place}: has {n} completions, its verdicts are {len(verifier_tokens)}")
-    generated = _list_of(row, "completion_tokens", (int,), n, place) if "completion_tokens" in row else None
-    if generated and min(generated) < 0:  # search-and-learn's DVTS writes -1: nobody counted
-        generated = None
-    spent = row.get("tokens")
+    completion = row.completion
+    verdicts = completion.verdicts if row.verdicts is None else row.verdicts
     return SearchedProblem(
-        problem=get_field(row, "problem" if "problem" in row or "question" not in row else "question", str, place),
-        answers=tuple(answers),
-        scores=tuple(_scores(row, verdicts, n, agg, place)),
-        correct=tuple(correct),
-        generator_tokens=None if generated is None else tuple(generated),
-        verifier_tokens=None if verifier_tokens is None else tuple(verifier_tokens),
-        spent=(_count(spent, "generated", place), _count(spent, "verifier", place))
-        if isinstance(spent, dict)
-        else None,
+        problem=completion.problem,
+        answers=answers,
+        scores=tuple(_scores(completion, agg)),
+        correct=correct,
+        generator_tokens=_all_counted(completion.completion_tokens),
+        verifier_tokens=None if verdicts is None else tuple(verdict.output_tokens for verdict in verdicts),
+        spent=None if completion.tokens is None else (completion.tokens.generated, completion.tokens.verifier),
     )
 
 
-def _source_of_scores(row: Mapping[str, Any], agg: str | None) -> str:
-    if "verdicts" in row:
+def _all_counted(tokens: Sequence[int | None] | None) -> tuple[int, ...] | None:
+    """None where nobody counted those of some completion; search-and-learn then writes -1."""
+    counted = [count for count in tokens or () if count is not None and count >= 0]
+    return tuple(counted) if tokens is not None and len(counted) == len(tokens) else None
+
+
+def _source_of_scores(row: CompletionRow, agg: Strategy | None) -> str:
+    if row.verdicts is not None:
         return f"verdicts ({agg or 'last'})"
-    if agg is None and "agg_scores" in row:
+    if agg is None and row.agg_scores is not None:
         return "agg_scores"
-    return f"scores ({agg or 'last'})" if "scores" in row else ""
+    return f"scores ({agg or 'last'})" if row.scores is not None else ""
 
 
-def _scores(
-    row: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]] | None, n: int, agg: str | None, place: str
-) -> list[float | None]:
-    if verdicts is not None:
-        steps = [_steps_of_verdict(verdict, f"verdicts[{i}].", place) for i, verdict in enumerate(verdicts)]
-    elif agg is None and "agg_scores" in row:
-        found = _list_of(row, "agg_scores", (float, int, type(None)), n, place)
-        if not all(score is None or math.isfinite(score) for score in found):
-            raise UserError(f"{place}: the field `agg_scores` holds a number that is not finite")
-        return found
-    elif "scores" in row:
-        steps = _list_of(row, "scores", (list,), n, place)
+def _scores(row: CompletionRow, agg: Strategy | None) -> Sequence[float | None]:
+    if row.verdicts is not None:
+        steps = [_steps_of_verdict(verdict) for verdict in row.verdicts]
+    elif agg is None and row.agg_scores is not None:
+        return row.agg_scores
+    elif row.scores is not None:
+        steps = [list(scores) for scores in row.scores]
     else:
-        return [None] * n
-    for index, scores in enumerate(steps):
-        if not all(type(score) in (int, float) and math.isfinite(score) for score in scores):
-            raise UserError(f"{place}: the scores of completion {index} must be finite numbers")
+        return [None] * len(row.completions)
     return [aggregate(scores, agg or "last") for scores in steps]
 
 
-def _steps_of_verdict(verdict: Mapping[str, Any], name: str, place: str) -> list[float]:
-    """Of a verdict as `thinkprm score` writes it: the step scores, the last one being that of the whole; [] where
-    there is none."""
-    if "error" in verdict:
+def _steps_of_verdict(verdict: VerdictRecord) -> list[float]:
+    """The step scores, the last one being that of the whole; [] where there is no verdict."""
+    if verdict.prefix_score is None:
         return []
-    return [
-        *get_field(verdict, "step_scores", list, place, name)[:-1],
-        get_field(verdict, "prefix_score", object, place, name),
-    ]
-
-
-def tokens_of_verdict(verdict: Mapping[str, Any]) -> int:
-    return sum(chain.get("output_tokens", 0) for chain in verdict.get("chains", []))
-
-
-def _verifier_tokens(path: Path, rows: int) -> list[list[int] | None]:
-    """Tokens of every completion's verdict, row by row; None where nothing was judged."""
-    if not path.exists():
-        return [None] * rows
-    found = [
-        [tokens_of_verdict(verdict) for verdict in get_field(row, "verdicts", list, place)] or None
-        for place, row in iterate_rows(path)
-    ]
-    if len(found) < rows:
-        raise UserError(f"{path}: has {len(found)} rows, {COMPLETIONS} has {rows}; is the search still running?")
-    return list(found[:rows])
-
-
-def _recipe(recipe: Path) -> dict[str, Any]:
-    """The recipe that the search left in its folder; {} where there is none."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{recipe}: cannot be read: {' '.join(str(error).split())}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _list_of(row: Mapping[str, Any], name: str, kinds: tuple[type, ...], n: int, place: str) -> list[Any]:
-    """row[name], one for each completion."""
-    values = get_field(row, name, list, place)
-    if len(values) != n:
-        raise UserError(f"{place}: the field `{name}` has {len(values)} items for {n} completions")
-    for index, value in enumerate(values):
-        if type(value) not in kinds:
-            raise UserError(f"{place}: the field `{name}[{index}]` is {type_name(value)}, which it cannot be")
-    return values
-
-
-def _count(row: Mapping[str, Any], name: str, place: str) -> int:
-    value = row.get(name)
-    if type(value) is not int:
-        raise UserError(f"{place}: the field `tokens.{name}` must be a whole number")
-    return value
+    return [*(verdict.step_scores or ())[:-1], verdict.prefix_score]
 
 
 def paired(first: Run, second: Run) -> Iterator[tuple[SearchedProblem, SearchedProblem]]:

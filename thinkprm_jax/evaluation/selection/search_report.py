@@ -15,8 +15,9 @@ from thinkprm_jax.evaluation.report import plain_table
 from thinkprm_jax.evaluation.selection.accuracy import accuracy_by_n, curves_by_n, method_name
 from thinkprm_jax.evaluation.selection.report import ByN, accuracy_cell
 from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, read_run
-from thinkprm_jax.records.jsonl import read_rows
-from thinkprm_jax.search.results import ACCURACY, COMPLETIONS, VERDICTS, failures, total_tokens
+from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
+from thinkprm_jax.records.search_folder import ACCURACY, COMPLETIONS, VERDICTS
+from thinkprm_jax.search.results import failures, total_tokens
 from thinkprm_jax.search.voting import powers_of_two
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = 
     Returns: 1 where problems have no solution, or solutions no verdict (named on stderr), else 0.
     """
     folder = recipe.folder
-    rows = [row for _, row in read_rows(folder / COMPLETIONS)]
+    rows = CompletionRow.read(folder / COMPLETIONS)
     by_n = accuracies(recipe)
     figures = {
         "n": len(rows),
@@ -54,7 +55,7 @@ def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = 
     )
     report = Report(figures, lines, [_table(by_n, is_fancy()), str(folder / COMPLETIONS)], [panel])
     Output(json=str(folder / ACCURACY), plots=folder / "accuracy").write(report, quiet)
-    failed = failures(rows, [row for _, row in read_rows(folder / VERDICTS)])
+    failed = failures(rows, SearchVerdictRow.read(folder / VERDICTS))
     for line in [*failed[:10], *([f"and {len(failed) - 10} more"] if len(failed) > 10 else [])]:
         print(f"thinkprm search: {line}", file=sys.stderr)
     return int(bool(failed))
