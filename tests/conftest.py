@@ -9,12 +9,17 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support import session  # noqa: F401  before JAX reads its environment
+
+# isort: split
 from flax import nnx
 from support import r1_tokenizer
 from support import tiny_model as tiny_model_module
 
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+
+MOST_WORKERS = 8  # each takes up to 4 GB
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +58,10 @@ def tiny_model(mini_tokenizer: Tokenizer) -> Decoder:
         tie_embeddings=False,
     )
     return Decoder(config, rngs=nnx.Rngs(7))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Folders are spread over the processors; files that someone names run at once and can be debugged."""
+    if not any(Path(str(name).split("::")[0]).is_dir() for name in config.args):
+        return 0
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)

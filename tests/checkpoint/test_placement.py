@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from support import oracle
+from support.processes import finish, free_address, start
 
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def start(script: str, *arguments: object, devices: int = 1) -> subprocess.Popen:
-    """A Python process with fake CPU devices."""
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(processes: Sequence[subprocess.Popen]) -> list[str]:
-    """What they print; fails if one of them fails."""
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return [output for output, _ in outputs]
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +121,7 @@ assert huggingface.load_model(out, mesh=make_mesh(fsdp=4))  # no process returns
 
 
 def test_two_processes(folder: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
+    address = free_address()
     pod = [start(POD, address, process, folder, tmp_path / "out", devices=2) for process in range(2)]
     for output in finish(pod):
         assert float(output.split()[0]) < 0.6  # of the numbers of the checkpoint were read by this process

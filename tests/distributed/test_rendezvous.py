@@ -7,14 +7,14 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import tiny_training
+from support import processes
 
 from thinkprm_jax.distributed.rendezvous import Launch, ProcessGroup, find_launch, rendezvous
 from thinkprm_jax.errors import UserError
 
 
 def launches(*numbers: int, of: int) -> list[Launch]:
-    address = f"127.0.0.1:{tiny_training.free_port()}"
+    address = processes.free_address()
     return [Launch(address, of, number, "test") for number in numbers]
 
 

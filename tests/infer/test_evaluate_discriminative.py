@@ -26,9 +26,8 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(model, cache, tmp_path, monkeypatch, capsys):
+def run(model, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:

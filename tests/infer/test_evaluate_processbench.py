@@ -24,9 +24,8 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(model, cache, tmp_path, monkeypatch, capsys):
+def run(model, tmp_path, monkeypatch, capsys):
     """Runs the program in this process, in a folder with pb.jsonl; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     rows = [row(subset, number) for subset in ("math", "omnimath") for number in range(4)]
     (tmp_path / "pb.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

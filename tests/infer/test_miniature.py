@@ -41,7 +41,6 @@ def models(folder) -> list[str]:
 @pytest.fixture
 def run(folder, models, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
     monkeypatch.setitem(miniature.SIZES, "quick", SIZE)
 

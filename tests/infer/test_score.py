@@ -26,16 +26,9 @@ def model(tmp_path_factory) -> Path:
     return tiny_model.save_folder(tmp_path_factory.mktemp("model") / "tiny")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """One compilation cache for this process and those that it starts."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def run(model, cache, tmp_path, monkeypatch, capsys):
+def run(model, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str, str]:
@@ -222,18 +215,15 @@ def test_a_file_that_is_not_ours_is_left_alone(run, tmp_path, content):
     assert not (tmp_path / "precious.waiting").exists()
 
 
-def test_killed_at_any_moment_and_started_again(run, model, cache, tmp_path):
+def test_killed_at_any_moment_and_started_again(run, model, tmp_path):
     """Kills at growing lengths of the output; then as if nothing had happened."""
     rows = [{"id": i, "problem": f"{i} + 1?", "steps": [f"{i} + 1 = {i + 1}"] * (1 + i % 3)} for i in range(40)]
     path = write(tmp_path / "in.jsonl", *rows)
     settings = [*SETTINGS, "--n", "2", "--seed", "3"]
     command = [sys.executable, "-m", "thinkprm_jax.cli", "score", path, "--output", "out.jsonl", "--model", model]
     out = tmp_path / "out.jsonl"
-    environment = {**os.environ, "THINKPRM_JAX_CACHE": str(cache)}
     for enough in (1, 9):
-        process = subprocess.Popen(
-            [*map(str, command), *settings], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([*map(str, command), *settings], cwd=tmp_path, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < end:
             if out.exists() and out.read_bytes().count(b"\n") >= enough:

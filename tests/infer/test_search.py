@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -34,16 +33,9 @@ def models(tmp_path_factory) -> dict[str, str]:
     return {"model_path": str(paths["gen"]), "prm_path": str(paths["prm"])}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """One compilation cache for this process and those that it starts."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def run(models, cache, tmp_path, monkeypatch, capsys):
+def run(models, tmp_path, monkeypatch, capsys):
     """Runs the program in this process; returns (exit status, stdout, stderr)."""
-    monkeypatch.setenv("THINKPRM_JAX_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
     def call(*overrides: str, **fields: Any) -> tuple[int, str, str]:
@@ -134,18 +126,17 @@ def test_trees_over_waves_of_any_size(run, tmp_path, approach) -> None:
         assert texts(ours) == texts(theirs)
 
 
-def test_killed_and_started_again(run, models, cache, tmp_path) -> None:
+def test_killed_and_started_again(run, models, tmp_path) -> None:
     """kill -9 at growing lengths of the output; then as if nothing had happened."""
     fields = {"approach": "beam_search", **TREE, "num_samples": 8, "wave": 3}
     status, _, err = run(**fields, output_dir="whole")
     assert status == 0, err
     write_recipe(tmp_path / "r.yaml", models, **fields)
     out = tmp_path / "out" / FILES[0]
-    environment = {**os.environ, "THINKPRM_JAX_CACHE": str(cache)}
     for enough in (1, 5):
         process = subprocess.Popen(
             [sys.executable, "-m", "thinkprm_jax.cli", "search", "r.yaml"],
-            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         end = time.monotonic() + 240
         while process.poll() is None and time.monotonic() < end:

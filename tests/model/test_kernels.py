@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import tiny_training
+from support import processes
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
@@ -128,13 +123,5 @@ print(json.dumps(found))
 
 def test_fused_kernels_over_a_mesh_run_on_each_devices_rows_and_heads() -> None:
     """Forward and backward, also with fewer KV heads than tensor devices."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(tiny_training.ROOT),
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", SPREAD], env=environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert all(difference < 2e-5 for difference in json.loads(run.stdout).values()), run.stdout
+    found = processes.answer(SPREAD, devices=4)
+    assert all(difference < 2e-5 for difference in found.values()), found

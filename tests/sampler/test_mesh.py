@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from support import processes
 
 PROGRAM = """
 import json, sys
@@ -74,17 +69,7 @@ print(json.dumps({
 @pytest.mark.parametrize(("kv_heads", "split_cache"), [(4, True), (2, False)])
 def test_the_same_tokens_on_eight_devices(kv_heads, split_cache):
     """With two KV heads on a tensor axis of four, the KV heads are copied, the query heads still split."""
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(kv_heads)],
-        env=env,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = processes.answer(PROGRAM, kv_heads, devices=8)
     assert found["same"]
     assert found["more_programs"] == 0  # each call leaves the cache split as the next one expects it
     assert "'tensor'" in found["query"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from support import processes
 from thinkprm_jax.data.batches import Batch, TokenisedExample, make_batch
 
-ROOT = Path(__file__).parents[2]
 STEPS = 36
 SAVE_EVERY = 4
 RECIPE = {
@@ -41,12 +39,6 @@ RECIPE = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def write_recipe(folder: Path, **changes: object) -> Path:
     path = folder / "recipe_in.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, "output": str(folder / "run"), **changes}), encoding="utf-8")
@@ -55,13 +47,9 @@ def write_recipe(folder: Path, **changes: object) -> Path:
 
 def start(recipe: Path, cache: Path, *overrides: str) -> subprocess.Popen[str]:
     """`python train/sft.py RECIPE ...`; `cache` keeps compiled programs from one start to the next."""
-    environment = os.environ | {
-        "THINKPRM_JAX_CACHE": str(cache),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # half the time to compile
-    }
+    environment = processes.environment(THINKPRM_JAX_CACHE=str(cache))
     command = [sys.executable, "train/sft.py", str(recipe), *overrides]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=processes.ROOT, env=environment, text=True, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[str]) -> str:

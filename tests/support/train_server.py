@@ -16,10 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from support import tiny_training
-
-ROOT = Path(__file__).parents[2]
-FLAGS = "--xla_backend_optimization_level=0"  # half the time to compile
+from support import processes
 
 
 class Run:
@@ -59,11 +56,7 @@ class TrainServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
-        environment = os.environ | {
-            "THINKPRM_JAX_CACHE": str(folder / "cache"),
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        }
+        environment = processes.environment(None, THINKPRM_JAX_CACHE=str(folder / "cache"))
         self._process = subprocess.Popen(
             [sys.executable, __file__], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -81,7 +74,7 @@ class TrainServer:
         """``file_size``: no file may grow beyond so many bytes: a full disk."""
         self._count += 1
         errors = self._folder / f"errors_{self._count}.txt"
-        flags = f"{FLAGS} --xla_force_host_platform_device_count={devices}"
+        flags = processes.environment(devices)["XLA_FLAGS"]
         answer = self.ask(
             arguments=["train", str(recipe), *overrides],
             errors=str(errors),
@@ -92,7 +85,7 @@ class TrainServer:
 
     def start_together(self, processes: int, recipe: Path, *overrides: str, devices: int) -> list[Run]:
         """One run in so many processes over loopback, of so many devices each."""
-        address = f"127.0.0.1:{tiny_training.free_port()}"
+        address = processes.free_address()
         return [
             self.start(
                 recipe,

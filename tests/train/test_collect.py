@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -15,12 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from support import processes
 
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
 from thinkprm_jax.data.chains import read_chains
 
-ROOT = Path(__file__).parents[2]
 RECIPE: dict[str, Any] = {
     "source": {"arithmetic": {"examples": 16, "seed": 5, "split": "unseen"}},
     "teacher": {
@@ -47,13 +46,9 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def start(recipe: Path, cache: Path) -> subprocess.Popen[str]:
     """The program as a process of its own; `cache` keeps compiled programs from one start to the next."""
-    environment = os.environ | {
-        "THINKPRM_JAX_CACHE": str(cache),
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # half the time to compile
-    }
+    environment = processes.environment(THINKPRM_JAX_CACHE=str(cache))
     command = [sys.executable, "train/collect.py", str(recipe)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=processes.ROOT, env=environment, text=True, stderr=subprocess.PIPE)
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -176,7 +171,9 @@ def test_too_few_chains_are_status_1(copied, capsys):
 
 
 def test_generations_made_elsewhere_are_filtered(tmp_path, capsys):
-    rows = [json.loads(line) for line in (ROOT / "thinkprm_jax" / "bundled" / "examples.jsonl").open()][:3]
+    rows = [json.loads(line) for line in (processes.ROOT / "thinkprm_jax" / "bundled" / "examples.jsonl").open()][
+        :3
+    ]
     box = "Step {}: The step is \\boxed{{correct}}"
     for row in rows:
         row["traj_gt_labels"] = ["+"] * len(row["steps"])

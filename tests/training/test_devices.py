@@ -3,15 +3,11 @@ checkpoint moves between them, and weights go from their files to the mesh."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support import tiny_training
+from support import processes
 
 PROGRAM = """
 import json, sys
@@ -88,26 +84,6 @@ PIECES = {  # of the query's and the key's kernel, [32, 32] and [32, 16]
 }
 
 
-def start(folder: Path, devices: int, meshes: list[str], **environment: str) -> subprocess.Popen[str]:
-    # Level 0: half the time to compile.
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-    paths = os.pathsep.join([str(tiny_training.ROOT), str(tiny_training.ROOT / "tests")])
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), *meshes],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths} | environment,
-        cwd=tiny_training.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def answer(process: subprocess.Popen[str]) -> dict:
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return json.loads(out.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("devices")
@@ -115,28 +91,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> dict:
-    return answer(start(folder, 8, MESHES))
+    return processes.answer(PROGRAM, folder, *MESHES, devices=8)
 
 
 @pytest.fixture(scope="module")
 def together(folder: Path) -> dict:
     """What two processes of four devices say; the same."""
-    common = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{tiny_training.free_port()}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    processes = [start(folder, 4, SPREAD_MESHES, **common, JAX_PROCESS_ID=str(number)) for number in range(2)]
-    first, second = map(answer, processes)
+    common = {"JAX_COORDINATOR_ADDRESS": processes.free_address(), "JAX_NUM_PROCESSES": "2"}
+    first, second = processes.answers(
+        [
+            processes.start(PROGRAM, folder, *SPREAD_MESHES, devices=4, **common, JAX_PROCESS_ID=str(number))
+            for number in range(2)
+        ]
+    )
     assert first == second
     return first
 
 
-def assert_equal_training(folder: Path, alone: dict, found: dict, processes: int, mesh: str) -> None:
+def assert_equal_training(folder: Path, alone: dict, found: dict, count: int, mesh: str) -> None:
     expected = alone["1x1x1"]["losses"]
     assert np.abs(np.subtract(found[mesh]["losses"], expected)).max() < 1e-5
-    ours, theirs = np.load(folder / f"{processes}_{mesh}.npz"), np.load(folder / "1_1x1x1.npz")
+    ours, theirs = np.load(folder / f"{count}_{mesh}.npz"), np.load(folder / "1_1x1x1.npz")
     difference = max(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs)
-    print(f"{processes} processes, {mesh}: largest difference of a weight {difference:.1e}")
+    print(f"{count} processes, {mesh}: largest difference of a weight {difference:.1e}")
     assert difference < 1e-5
     assert found[mesh]["pieces"] == PIECES[mesh]
     assert found[mesh]["compiles"] == 1

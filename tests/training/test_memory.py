@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
-from support.tiny_training import ROOT
+from support import processes
 
 START = """
 import dataclasses, json
@@ -33,15 +28,7 @@ def analysis(program: str, devices: int) -> dict[str, int]:
         "--xla_backend_optimization_level=0",
         "--xla_disable_hlo_passes=cse_barrier_expander,cpu-all-reduce-combiner",
     )
-    environment = os.environ | {
-        "XLA_FLAGS": " ".join(flags),
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", START + program]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return processes.answer(START + program, devices=devices, XLA_FLAGS=" ".join(flags))
 
 
 def test_rematerialisation_saves_activations() -> None:

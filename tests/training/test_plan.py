@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from support import tiny_training
+from support import processes, tiny_training
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import ModelSource
@@ -32,12 +28,7 @@ DATA = {"train": {"arithmetic": {"examples": 60}}, "buckets": [256], "rows": 16}
 
 def run(program: str, recipe: Path, *arguments: str) -> dict:
     """What a program that plans prints as JSON; it runs alone, since JAX must not have started before."""
-    environment = os.environ | {"PYTHONPATH": f"{tiny_training.ROOT}/tests:{tiny_training.ROOT}"}
-    environment.pop("XLA_FLAGS", None)
-    command = [sys.executable, "-c", f"{PREPARE}{program}", str(recipe), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return processes.answer(f"{PREPARE}{program}", recipe, *arguments, devices=None)
 
 
 PREPARE = """
@@ -140,7 +131,7 @@ def test_what_does_not_fit_is_said_with_what_would_help(recipe: Path) -> None:
 
 
 def test_the_7b_recipe_on_sixteen_devices() -> None:
-    found = run(PAPER, tiny_training.ROOT / "configs" / "train" / "r1_distill_7b.yaml")
+    found = run(PAPER, processes.ROOT / "configs" / "train" / "r1_distill_7b.yaml")
     assert found["parameters"] == found["trained"] == 7_615_616_512
     assert found["mesh"] == {"data": 1, "fsdp": 4, "tensor": 4}
     whole = 4 * found["parameters"]
@@ -173,7 +164,7 @@ def test_written_down_shapes(name: str, parameters: int) -> None:
 
 
 def test_the_recipes_of_the_paper_have_shapes() -> None:
-    for file in sorted((tiny_training.ROOT / "configs" / "train").glob("*.yaml")):
+    for file in sorted((processes.ROOT / "configs" / "train").glob("*.yaml")):
         source = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]
         # The small models go on from one another: the folder of an earlier run.
         if "pretrained" in source and not source["pretrained"].startswith("runs/"):

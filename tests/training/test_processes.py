@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from support import tiny_model, tiny_training
+from support import processes, tiny_model, tiny_training
 from support.train_server import Run, TrainServer
 
 from thinkprm_jax.checkpoint.huggingface import read_config
@@ -142,7 +142,7 @@ def make(folder: Path) -> Path:
 
 def test_processes_with_different_recipes_are_refused(server: TrainServer, tmp_path: Path) -> None:
     recipe = tiny_training.write_recipe(tmp_path, **RECIPE)
-    address = f"127.0.0.1:{tiny_training.free_port()}"
+    address = processes.free_address()
     runs = [
         server.start(
             recipe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import tiny_training
+from support import processes, tiny_training
 
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
@@ -167,9 +167,7 @@ def test_the_program_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     )
 
 
-@pytest.mark.parametrize(
-    "path", sorted((tiny_training.ROOT / "configs/train").glob("*.yaml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted((processes.ROOT / "configs/train").glob("*.yaml")), ids=lambda p: p.stem)
 def test_recipes_that_ship(path: Path) -> None:
     recipe = load_recipe(TrainRecipe, path)
     assert recipe.output.startswith("runs/")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from flax import nnx
-from support import oracle, tiny_model
+from support import oracle, processes, tiny_model
 
 from thinkprm_jax.data.discriminative import PUBLISHED, Layout, StepEncoder
 from thinkprm_jax.errors import RequestError, UserError
@@ -160,12 +157,10 @@ print(json.dumps([verdicts[index].step_scores for index in range(len(items))]))
 
 def test_a_mesh_gives_the_same_scores(tiny, mini_tokenizer, tmp_path):
     items = list(zip(QUESTIONS * 2, STEPS * 2, strict=True))  # 6: a batch of 16 rows, which 4 divides
-    command = [sys.executable, "-c", ON_A_MESH, str(tiny_model.save_folder(tmp_path / "tiny")), json.dumps(items)]
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    folder = tiny_model.save_folder(tmp_path / "tiny")
+    found = processes.answer(ON_A_MESH, folder, json.dumps(items), devices=8)
     one = dict(DiscriminativePRM(model=tiny, tokenizer=mini_tokenizer).verify(items))
-    for index, scores in enumerate(json.loads(done.stdout)):
+    for index, scores in enumerate(found):
         assert scores == pytest.approx(one[index].step_scores, abs=1e-5)
 
 

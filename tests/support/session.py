@@ -1,0 +1,39 @@
+"""How the test session compiles. Import it before JAX: XLA reads its flags once.
+
+Most seconds of this suite are compilations of tiny models, which nobody runs for long. So XLA optimizes little,
+and every program is compiled once for all test processes and the programs that they start. What a user's XLA makes
+of the same code is the business of the tests in tests/test_user_compilation.py and of `XLA_FLAGS= pytest`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+
+QUICK_COMPILATION = " ".join(
+    (
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
+    )
+)
+CACHE_VARIABLE = "THINKPRM_JAX_CACHE"
+
+
+def start() -> None:
+    """Sets what this process and those that it starts inherit; what the caller's environment says stays."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("XLA_FLAGS", QUICK_COMPILATION)
+    if CACHE_VARIABLE not in os.environ:  # test processes inherit the folder of the one that started them
+        os.environ[CACHE_VARIABLE] = folder = tempfile.mkdtemp(prefix="thinkprm_jax_tests_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+    from thinkprm_jax.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+
+
+start()
