@@ -155,13 +155,19 @@ def test_truncated_file_is_named(sharded: Path, kept: int) -> None:
         b"\xff" * 64,
         (20).to_bytes(8, "little") + b"{not json at all....",
         (2).to_bytes(8, "little") + b"[]",
-        (2).to_bytes(8, "little") + b"{}" + b"left over",
         (19).to_bytes(8, "little") + b'{"a":{"dtype":"F3"}',
     ],
 )
 def test_corrupt_file_is_named(folder: Path, content: bytes) -> None:
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors: corrupt"):
+        load_model(folder)
+
+
+def test_a_file_longer_than_its_header_says_is_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes() + b"left over")
+    with pytest.raises(UserError, match=r"model\.safetensors: truncated, or longer than its header says$"):
         load_model(folder)
 
 

@@ -1,16 +1,17 @@
 """Reading and writing safetensors files, one piece of one tensor at a time.
 
-The format: 8 bytes of header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then
-the bytes of all tensors without gaps. The `safetensors` package reads a whole tensor before it can be sliced,
-cast or transposed; here all three happen block by block, so that the host never holds more than the finished
-piece, and a broken file is refused with its name before a byte of it is used.
+The `safetensors` package opens, checks and slices the files. Around it a piece is cast and transposed block by
+block, so that the host never holds more than the finished piece; and files are written one tensor after another,
+where the package wants all of them in memory.
+
+The format: 8 bytes of header length (little endian), a JSON header {name: {dtype, shape, data_offsets}}, then the
+bytes of all tensors without gaps.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from thinkprm_jax.errors import UserError
 
@@ -31,7 +33,9 @@ DTYPES: dict[str, np.dtype] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MAX_HEADER = 100_000_000  # the limit of the format's own library
+# What the package says of a file that ends too early; whatever else it says, the file is corrupt.
+_TOO_SHORT = ("header too small", "invalid header length")
+_OTHER_LENGTH = "file not fully covered"
 _BLOCK_BYTES = 4 * 2**20
 _TRANSPOSE_ROWS = 16  # rows whose columns still share cache lines: 3x faster than a plain .T copy
 _THREADS = min(8, os.cpu_count() or 1)
@@ -39,12 +43,11 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One entry of a header: ``start`` is the position of the first byte in the file."""
+    """One entry of a header. number: how many tensors lie before it in the file."""
 
     dtype: str
     shape: tuple[int, ...]
-    start: int
-    nbytes: int
+    number: int
 
 
 class SafetensorsFile:
@@ -54,12 +57,16 @@ class SafetensorsFile:
         """Raises `UserError` naming the file where it is truncated or no safetensors file."""
         self.path = path
         try:
-            with path.open("rb") as file:
-                self.tensors = _read_header(file, os.fstat(file.fileno()).st_size)
+            with safe_open(path, "numpy") as file:
+                slices = {name: file.get_slice(name) for name in file.offset_keys()}
+                self.tensors = {
+                    name: TensorInfo(found.get_dtype(), tuple(found.get_shape()), number)
+                    for number, (name, found) in enumerate(slices.items())
+                }
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        except _Corrupt as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except SafetensorError as error:
+            raise UserError(f"{path}: {_damage(str(error))}") from None
 
     def read(
         self, name: str, index: tuple[slice, ...], transposed: bool, dtype: np.dtype, pool: ThreadPoolExecutor
@@ -79,33 +86,53 @@ class SafetensorsFile:
         bounds = [part.indices(size)[:2] for part, size in zip(stored_index, info.shape, strict=True)]
         shape = [stop - start for start, stop in bounds]
         result = _aligned_empty(shape[::-1] if transposed else shape, dtype)
+        if not result.size:
+            return result
         # Bits are copied, not numbers: numpy is slow at strided copies of dtypes that are not its own.
         target = result.view(f"u{dtype.itemsize}")
         target = target.T if transposed else target
-        first_row, last_row = bounds[0]
-        columns = slice(*bounds[1]) if len(bounds) == 2 else ...
-        row_bytes = info.nbytes // max(info.shape[0], 1)
-        block = max(_BLOCK_BYTES // max(row_bytes, 1), 1)
+        (first_row, last_row), *columns = bounds
+        row_bytes = DTYPES[info.dtype].itemsize * math.prod(info.shape[1:])
+        block = max(_BLOCK_BYTES // row_bytes, 1)
         step = _TRANSPOSE_ROWS if transposed else block
 
-        with self.path.open("rb") as file:
+        def copy(start: int) -> None:
+            stop = min(start + block, last_row)
+            # Opened for each block: pages of the file already copied do not count as memory of the process then.
+            with safe_open(self.path, "numpy") as file:
+                rows = file.get_slice(name)[(slice(start, stop), *(slice(*part) for part in columns))]
+            rows = rows.astype(dtype, copy=False).view(target.dtype)
+            for row in range(0, stop - start, step):
+                part = rows[row : row + step]
+                target[start - first_row + row : start - first_row + row + len(part)] = part
 
-            def copy(start: int) -> None:
-                stop = min(start + block, last_row)
-                rows = _map_rows(file.fileno(), info, start, stop)[:, columns]
-                rows = rows.astype(dtype, copy=False).view(target.dtype).reshape(stop - start, *shape[1:])
-                for row in range(0, stop - start, step):
-                    part = rows[row : row + step]
-                    target[start - first_row + row : start - first_row + row + len(part)] = part
-
-            starts = range(first_row, last_row, block)
-            list(pool.map(copy, starts) if len(starts) > 1 else map(copy, starts))
+        starts = range(first_row, last_row, block)
+        list(pool.map(copy, starts) if len(starts) > 1 else map(copy, starts))
         return result
+
+    def first_bytes(self, name: str, count: int) -> bytes:
+        """The beginning of a tensor as it is stored; all of it where it has no more."""
+        shape = self.tensors[name].shape
+        if math.prod(shape) == 0:
+            return b""
+        with safe_open(self.path, "numpy") as file:
+            if not shape:
+                return file.get_tensor(name).tobytes()[:count]
+            rows = -(-count // math.prod(shape[1:]))  # of elements of at least one byte
+            return file.get_slice(name)[: min(rows, shape[0])].tobytes()[:count]
 
 
 def reading_threads() -> ThreadPoolExecutor:
     """The pool for :meth:`SafetensorsFile.read`."""
     return ThreadPoolExecutor(_THREADS)
+
+
+def _damage(reason: str) -> str:
+    """In words what is wrong with a file, from what the package says of it."""
+    detail = reason.rpartition("header: ")[2]
+    if _OTHER_LENGTH in detail:
+        return "truncated, or longer than its header says"
+    return f"{'truncated' if detail.startswith(_TOO_SHORT) else 'corrupt'}: {detail}"
 
 
 def _aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
@@ -114,65 +141,6 @@ def _aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _map_rows(descriptor: int, info: TensorInfo, start: int, stop: int) -> np.ndarray:
-    """Rows start..stop of a tensor as [rows, columns] over a mapping that dies with the array.
-
-    A mapping for each block, so that pages of the file already copied do not count as memory of the process;
-    and a mapping rather than a read, so that columns nobody asks for are not fetched.
-    """
-    dtype = DTYPES[info.dtype]
-    row_bytes = info.nbytes // max(info.shape[0], 1)
-    begin = info.start + start * row_bytes
-    base = begin - begin % mmap.ALLOCATIONGRANULARITY
-    length = begin - base + (stop - start) * row_bytes
-    if stop <= start or row_bytes == 0:
-        return np.empty((stop - start, row_bytes // dtype.itemsize), dtype)
-    mapped = mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=base)
-    flat = np.frombuffer(mapped, dtype, (stop - start) * row_bytes // dtype.itemsize, begin - base)
-    return flat.reshape(stop - start, -1)
-
-
-class _Corrupt(Exception):
-    """What is wrong with a file; the reader adds its name."""
-
-
-def _read_header(file: Any, size: int) -> dict[str, TensorInfo]:
-    """The header's entries, checked: they must tile the rest of the file exactly."""
-    prefix = file.read(8)
-    if len(prefix) < 8:
-        raise _Corrupt(f"truncated: {size} bytes are too few for a safetensors file")
-    (length,) = struct.unpack("<Q", prefix)
-    if length > _MAX_HEADER:
-        raise _Corrupt("corrupt: no safetensors header")
-    if length > size - 8:
-        raise _Corrupt(f"truncated: the header needs {length + 8} bytes, the file has {size}")
-    try:
-        header = json.loads(file.read(length))
-        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        tensors = {name: _read_entry(entry, 8 + length) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _Corrupt("corrupt: the safetensors header cannot be read") from None
-    end = 8 + length
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        known = DTYPES.get(info.dtype)
-        if info.start != end or (known and info.nbytes != math.prod(info.shape) * known.itemsize):
-            raise _Corrupt(f"corrupt: the header's offsets of {name} do not fit")
-        end += info.nbytes
-    if end > size:
-        raise _Corrupt(f"truncated: its tensors need {end} bytes, the file has {size}")
-    if end < size:
-        raise _Corrupt(f"corrupt: {size - end} bytes follow the last tensor")
-    return tensors
-
-
-def _read_entry(entry: Mapping[str, Any], data: int) -> TensorInfo:
-    start, stop = (int(offset) for offset in entry["data_offsets"])
-    shape = tuple(int(size) for size in entry["shape"])
-    if start < 0 or stop < start or any(size < 0 for size in shape):
-        raise ValueError("negative size")
-    return TensorInfo(str(entry["dtype"]), shape, data + start, stop - start)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ class Weights:
 
     def _place(self, tensor: StoredTensor) -> tuple[str, int]:
         file = self._files[tensor.name]
-        return file.path.name, file.tensors[tensor.name].start
+        return file.path.name, file.tensors[tensor.name].number
 
 
 def fingerprint(model: ModelFiles) -> str:
@@ -143,11 +143,9 @@ def fingerprint(model: ModelFiles) -> str:
     files = [file for _, file in sorted(_open_files(model.base).items())]
     files += [SafetensorsFile(folder / ADAPTER_WEIGHTS) for folder, _ in model.adapters]
     for file in dict.fromkeys(files):
-        with file.path.open("rb") as opened:
-            for name, info in sorted(file.tensors.items()):
-                digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
-                opened.seek(info.start)
-                digest.update(opened.read(min(info.nbytes, _FINGERPRINT_BYTES)))
+        for name, info in sorted(file.tensors.items()):
+            digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
+            digest.update(file.first_bytes(name, _FINGERPRINT_BYTES))
     return digest.hexdigest()[:32]
 
 
