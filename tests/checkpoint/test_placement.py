@@ -14,6 +14,8 @@ from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

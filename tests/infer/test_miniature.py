@@ -81,6 +81,7 @@ def read_results(output: Path) -> dict[str, Any]:
     return json.loads((output / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_figure_has_its_n_interval_seed_and_command(finished) -> None:
     results = read_results(finished)
     commands = {stage["command"] for stage in results["stages"]}
@@ -99,6 +100,7 @@ def test_every_figure_has_its_n_interval_seed_and_command(finished) -> None:
     assert len(calibrated) == 4
 
 
+@pytest.mark.slow
 def test_both_ways_to_spend_compute_begin_in_one_point(finished) -> None:
     figures = [figure for figure in read_results(finished)["figures"] if figure["question"] == "verifier compute"]
     chains, rounds = (
@@ -110,6 +112,7 @@ def test_both_ways_to_spend_compute_begin_in_one_point(finished) -> None:
     assert [chains[place] for place in defined] == pytest.approx([rounds[place] for place in defined], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_the_pictures_and_the_commands(finished) -> None:
     page, results = (finished / "results.md").read_text(), read_results(finished)
     pictures = re.findall(r"!\[.*?\]\((.*?)\)", page)
@@ -122,12 +125,14 @@ def test_the_page_has_the_tables_the_pictures_and_the_commands(finished) -> None
     assert [stage["folder"].removeprefix("runs/miniature_quick/") for stage in results["stages"]] == STAGES
 
 
+@pytest.mark.slow
 def test_the_verifiers_judge_the_same_solutions(finished) -> None:
     names = ("solutions", "best_of_n/one", "best_of_n/two")
     written = [completions((finished / name / "completions.jsonl").read_bytes()) for name in names]
     assert written[0] == written[1] == written[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["best_of_n/two", "case_solutions", "verifier_compute/one"])
 def test_the_command_of_a_stage_finds_it_done(run, copied, stage) -> None:
     before = contents(copied)
@@ -136,6 +141,7 @@ def test_the_command_of_a_stage_finds_it_done(run, copied, stage) -> None:
     assert contents(copied) == before
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_what_is_missing(run, copied) -> None:
     before, results = contents(copied), read_results(copied)
     cut = copied / "dvts/one/2/completions.jsonl"
@@ -167,6 +173,7 @@ def test_the_printed_command_asks_for_the_same(tmp_path, monkeypatch, arguments)
     assert program.make_plan(program.parse(words[2:])) == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "given", "message"),
     [

@@ -215,6 +215,7 @@ def test_a_file_that_is_not_ours_is_left_alone(run, tmp_path, content):
     assert not (tmp_path / "precious.waiting").exists()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(run, model, tmp_path):
     """Kills at growing lengths of the output; then as if nothing had happened."""
     rows = [{"id": i, "problem": f"{i} + 1?", "steps": [f"{i} + 1 = {i + 1}"] * (1 + i % 3)} for i in range(40)]

@@ -126,6 +126,7 @@ def test_trees_over_waves_of_any_size(run, tmp_path, approach) -> None:
         assert texts(ours) == texts(theirs)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(run, models, tmp_path) -> None:
     """kill -9 at growing lengths of the output; then as if nothing had happened."""
     fields = {"approach": "beam_search", **TREE, "num_samples": 8, "wave": 3}

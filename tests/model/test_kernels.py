@@ -121,6 +121,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_fused_kernels_over_a_mesh_run_on_each_devices_rows_and_heads() -> None:
     """Forward and backward, also with fewer KV heads than tensor devices."""
     found = processes.answer(SPREAD, devices=4)

@@ -12,7 +12,10 @@ from thinkprm_jax.report import page as pages
 from thinkprm_jax.report.sources import load_run
 
 PATH = chromium.find_chromium()
-pytestmark = pytest.mark.skipif(PATH is None, reason="no Chromium on PATH: the page is tried in no browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PATH is None, reason="no Chromium on PATH: the page is tried in no browser"),
+]
 PROBLEMS = 1000
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from support import processes
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, sys
 import jax

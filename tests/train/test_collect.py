@@ -65,6 +65,7 @@ def finished(tmp_path_factory):
     return folder / "run", cache
 
 
+@pytest.mark.slow
 def test_everything_is_there_and_can_be_trained_on(finished):
     run, _ = finished
     assert sorted(path.name for path in run.iterdir()) == sorted(FILES)
@@ -97,6 +98,7 @@ def stop_when(process: subprocess.Popen[str], run: Path, lines: int, how: signal
     process.wait(timeout=60)
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_at_any_moment_it_goes_on_and_ends_with_the_same_files(finished, tmp_path):
     whole, cache = finished
     recipe, run = write(tmp_path), tmp_path / "run"
@@ -146,6 +148,7 @@ def collect(*arguments: object) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_filters_run_again_without_the_teacher(copied, finished):
     run = copied.parent / "run"
     assert collect(copied) == 0
@@ -157,6 +160,7 @@ def test_filters_run_again_without_the_teacher(copied, finished):
     assert kept["process"] <= kept["outcome"] < kept["none"]
 
 
+@pytest.mark.slow
 def test_a_target_ends_the_run_at_the_wave_that_reaches_it(copied):
     report = copied.parent / "run" / "report.json"
     assert collect(copied, "filter.target=3") == 0
@@ -165,6 +169,7 @@ def test_a_target_ends_the_run_at_the_wave_that_reaches_it(copied):
     assert figures["kept"]["chains"] == 3
 
 
+@pytest.mark.slow
 def test_too_few_chains_are_status_1(copied, capsys):
     assert collect(copied, "filter.target=1000") == 1
     assert "of the 1,000 wanted: the source is used up" in capsys.readouterr().err
@@ -201,6 +206,7 @@ def test_generations_made_elsewhere_are_filtered(tmp_path, capsys):
     assert "chains.jsonl: 2 chains" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

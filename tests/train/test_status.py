@@ -6,7 +6,10 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from support import tiny_training
+
+pytestmark = pytest.mark.slow
 
 STOPPED = ("--status-if-stopped", "75", "steps=100000", "checkpoint.every_steps=1000000")
 

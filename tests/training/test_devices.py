@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from support import processes
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json, sys
 from pathlib import Path

@@ -24,6 +24,8 @@ from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.trainer import TrainState
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 STEPS = 100
 RECIPE = {

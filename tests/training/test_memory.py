@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from support import processes
+
+pytestmark = pytest.mark.slow
 
 START = """
 import dataclasses, json

@@ -100,6 +100,7 @@ def recipe(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_the_state_is_what_real_arrays_hold(recipe: Path) -> None:
     found = run(STATE, recipe)
     memory = found["plan"]["memory"]
@@ -110,6 +111,7 @@ def test_the_state_is_what_real_arrays_hold(recipe: Path) -> None:
     assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
 
 
+@pytest.mark.slow
 def test_temporaries(recipe: Path) -> None:
     found = run(COMPARED, recipe)
     assert found["by depth"] == pytest.approx(found["exact"], rel=0.05)
@@ -118,6 +120,7 @@ def test_temporaries(recipe: Path) -> None:
     assert found["parts"] < 0.8 * found["layer"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_said_with_what_would_help(recipe: Path) -> None:
     found = run(TOO_MUCH, recipe, "micro_batches=2")
     total, changes = found["plan"]["memory"]["total"], found["plan"]["changes"]
@@ -130,6 +133,7 @@ def test_what_does_not_fit_is_said_with_what_would_help(recipe: Path) -> None:
     assert min(changes, key=changes.get).startswith("both")
 
 
+@pytest.mark.slow
 def test_the_7b_recipe_on_sixteen_devices() -> None:
     found = run(PAPER, processes.ROOT / "configs" / "train" / "r1_distill_7b.yaml")
     assert found["parameters"] == found["trained"] == 7_615_616_512

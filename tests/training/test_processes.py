@@ -20,6 +20,8 @@ from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.trainer import TrainState
 
+pytestmark = pytest.mark.slow
+
 STEPS = 30
 RECIPE = {
     "steps": STEPS,

@@ -25,6 +25,8 @@ from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.optimizer import make_optimizer
 from thinkprm_jax.training.trainer import Trainer, TrainState
 
+pytestmark = pytest.mark.slow
+
 STEPS = tiny_training.STEPS
 
 

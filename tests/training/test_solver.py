@@ -24,6 +24,7 @@ def write_recipe(folder: Path, source: dict, **changes: object) -> Path:
     return tiny_training.write_recipe(folder, task="solver", model=model, data=data, **changes)
 
 
+@pytest.mark.slow
 def test_a_solver_learns_and_writes_its_solution(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     solutions = tmp_path / "solutions.jsonl"
     solutions.write_text(json.dumps({"problem": PROBLEM, "solution": SOLUTION}) + "\n")

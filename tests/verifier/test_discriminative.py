@@ -155,6 +155,7 @@ print(json.dumps([verdicts[index].step_scores for index in range(len(items))]))
 """
 
 
+@pytest.mark.slow
 def test_a_mesh_gives_the_same_scores(tiny, mini_tokenizer, tmp_path):
     items = list(zip(QUESTIONS * 2, STEPS * 2, strict=True))  # 6: a batch of 16 rows, which 4 divides
     folder = tiny_model.save_folder(tmp_path / "tiny")
