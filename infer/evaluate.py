@@ -142,9 +142,9 @@ def evaluate(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
     if options.sweep:
         return sweep(options, task, report)
     output = Output.of(options)
-    spec = choose_verifier(options)
-    judged = judge_all(Loader(), spec, task.cases, output.details)
-    output.write(report(task, spec.stamp, judged))
+    settings = choose_verifier(options)
+    judged = judge_all(Loader(), settings, task.cases, output.details)
+    output.write(report(task, settings.stamp, judged))
     return judged.status
 
 
@@ -158,10 +158,10 @@ def sweep(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
     plan = [(run, choose_verifier(run.change(options))) for run in plan_sweep(options.sweep)]
     output = Output.of(options)
     loader, settings, status = Loader(), [], 0
-    for run, spec in plan:
-        judged = judge_all(loader, spec, task.cases, options.output_dir / f"{run.name}.jsonl")
+    for run, chosen in plan:
+        judged = judge_all(loader, chosen, task.cases, options.output_dir / f"{run.name}.jsonl")
         status = max(status, judged.status)
-        for setting, part in run.settings(spec.stamp, judged):
+        for setting, part in run.settings(chosen.stamp, judged):
             settings.append(setting)
             file = Output(json=str(options.output_dir / f"{setting.name}.json"))
             file.write_json(report(task, setting.verifier, part).content)
@@ -249,7 +249,7 @@ def add_task(tasks: Any, name: str, summary: str, about: str, more: str = "") ->
 
 def add_judging_options(parser: argparse.ArgumentParser) -> None:
     """Of a task that runs a verifier."""
-    add_verifier_options(parser, slots=64, kinds=True)
+    add_verifier_options(parser, slots=64)
     help = "judge at several settings: n=1,2,4,8 or rounds=1,2,3,4; may be given twice; needs --output-dir"
     parser.add_argument("--sweep", action="append", metavar="NAME=VALUES", help=help)
     add_output_options(parser)

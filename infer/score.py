@@ -9,23 +9,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from thinkprm_jax.infer.verifier_options import add_verifier_options, load_verifier, settle, verifier_settings
+from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.inputs import SolutionRow, read_solutions
 from thinkprm_jax.records.output import OrderedOutput
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
-from thinkprm_jax.verifier.record import verdict_record
 
 if TYPE_CHECKING:
     from thinkprm_jax.infer.score_report import Report
 
-    from thinkprm_jax.verifier.thinkprm import ThinkPRM
+    from thinkprm_jax.verifier.base import Verifier
 
 RESERVED = ("verdict", "verdicts", "verifier")
 ABOUT = """\
@@ -55,28 +54,26 @@ def main(arguments: Sequence[str]) -> int:
 
     from thinkprm_jax.infer.score_report import Report
 
-    settle(options)
-    stamp = verifier_settings(options)
+    from thinkprm_jax.verifier.registry import current_stamp, load_verifier
+
+    settings = choose_verifier(options)
     given = [row.row for row in rows]
-    with OrderedOutput(options.output, VerdictRow, given, {"verifier": stamp}) as output:
+    with OrderedOutput(options.output, VerdictRow, given, {"verifier": settings.stamp}, current_stamp) as output:
         report = Report(rows, output.resumed, source=str(options.output), quiet=options.quiet)
         if output.missing:
-            with report.loading(options.model):
-                prm = load_verifier(options)
-            with report.judging(prm):
-                score(prm, rows, stamp, output, report)
+            with report.loading(settings.model or settings.kind):
+                verifier = load_verifier(settings)
+            with report.judging(verifier):
+                score(verifier, rows, output, report)
         report.summary()
     return 1 if report.failed else 0
 
 
 def score(
-    prm: ThinkPRM,
-    rows: Sequence[SolutionRow],
-    stamp: Mapping[str, Any],
-    output: OrderedOutput[VerdictRow],
-    report: Report,
+    verifier: Verifier, rows: Sequence[SolutionRow], output: OrderedOutput[VerdictRow], report: Report
 ) -> None:
     """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
+    stamp = verifier.settings.stamp
     open_rows = {index: dict[int, VerdictRecord]() for index in output.missing}
     places = [(index, number) for index in open_rows for number in range(len(rows[index].solutions))]
 
@@ -90,11 +87,11 @@ def score(
         if not rows[index].solutions:
             finish(index)  # a row without completions
     items = ((rows[index].problem, rows[index].solutions[number]) for index, number in places)
-    for item, verdict in prm.verify(items):
+    for item, verdict in verifier.verify(items):
         index, number = places[item]
         given = rows[index]
         shown = None if given.source == "steps" else given.solutions[number]
-        open_rows[index][number] = verdict_record(verdict, shown)
+        open_rows[index][number] = verdict.record(shown)
         report.judged(verdict)
         if len(open_rows[index]) == len(given.solutions):
             finish(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import time
 import unicodedata
@@ -18,7 +19,7 @@ from thinkprm_jax.records.inputs import SolutionRow
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
+    from thinkprm_jax.verifier.base import Verdict, Verifier
 
 
 class Report:
@@ -41,11 +42,11 @@ class Report:
         self._done = self._resumed = sum(len(row.verdicts) for row in resumed)
         self._quiet = quiet
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError):  # replaced by a test or a notebook
+            if isinstance(stream, io.TextIOWrapper):  # otherwise replaced by a test or a notebook
                 stream.reconfigure(errors="replace")
         self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
         self._progress: VerdictProgress | None = None
-        self._prm: ThinkPRM | None = None
+        self._verifier: Verifier | None = None
         self._speed = ""
         if resumed:
             self._say(f"{source}: {self._resumed} of {self._total} solutions are judged already")
@@ -59,9 +60,9 @@ class Report:
             yield
 
     @contextlib.contextmanager
-    def judging(self, prm: ThinkPRM) -> Iterator[None]:
-        self._prm = prm
-        began, done, sampled = time.monotonic(), self._done, prm.sampler.stats.sampled_tokens
+    def judging(self, verifier: Verifier) -> Iterator[None]:
+        self._verifier = verifier
+        began, done, sampled = time.monotonic(), self._done, verifier.sampled_tokens
         if self._quiet:
             yield
         else:
@@ -69,16 +70,17 @@ class Report:
                 yield
             self._progress = None
         seconds = max(time.monotonic() - began, 1e-9)
-        tokens = prm.sampler.stats.sampled_tokens - sampled
-        rates = f"{(self._done - done) / seconds:,.2f} solutions/s, {tokens / seconds:,.0f} tokens/s"
+        tokens = verifier.sampled_tokens - sampled
+        rates = f"{(self._done - done) / seconds:,.2f} solutions/s"
+        rates += f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
         self._speed = f" in {seconds:.1f} s ({rates})"
 
     def judged(self, verdict: Verdict) -> None:
         """One more solution has its verdict, perhaps not yet its turn to be shown."""
         self._done += 1
         self.failed += verdict.error is not None
-        if self._progress is not None and self._prm is not None:
-            self._progress.advance(self._prm.sampler.stats.sampled_tokens)
+        if self._progress is not None and self._verifier is not None:
+            self._progress.advance(self._verifier.sampled_tokens)
 
     def show(self, number: int, row: VerdictRow) -> None:
         """An output row; number: from 1, its name where it has no id."""
@@ -89,8 +91,9 @@ class Report:
             if not self._out.is_terminal:
                 print(verdict_line(name, verdict), flush=True)  # rich would turn tabs into blanks
                 continue
-            on_stderr = self._progress is not None and self._err.is_terminal
-            console = self._progress.console if on_stderr else self._out
+            # Above the bar, where one stands on the same terminal.
+            bar = self._progress if self._err.is_terminal else None
+            console = self._out if bar is None else bar.console
             console.print(verdict_table(name, row.problem, steps, verdict))
 
     def summary(self) -> None:
@@ -107,6 +110,9 @@ def verdict_line(name: str, verdict: VerdictRecord) -> str:
     if verdict.prefix_score is None:
         return f"{printable(name)}\t-\tnot judged: {printable(verdict.error)}"
     labels = verdict.step_labels or ()
+    if not labels:  # of a judge that says nothing of steps
+        meaning = "correct" if verdict.prefix_score >= 0.5 else "incorrect"
+        return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t"
     meaning = f"first error in step {labels.index(0) + 1}" if 0 in labels else "all steps correct"
     scores = " ".join(f"{number}:{score:.3f}" for number, score in enumerate(verdict.step_scores or (), start=1))
     return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t{scores}"
@@ -126,14 +132,18 @@ def verdict_table(name: str, question: str, steps: Sequence[str], verdict: Verdi
     table.add_row(problem, Text(f"P(correct) {score:.3f}", style="bold green" if score >= 0.5 else "bold red"))
     labels, scores = verdict.step_labels or (), verdict.step_scores or ()
     error = labels.index(0) if 0 in labels else len(labels)
-    asked = [any(forced) for forced in zip(*(chain.step_forced for chain in verdict.chains), strict=True)]
+    forced = [chain.step_forced for chain in verdict.chains]
+    asked = [any(index < len(flags) and flags[index] for flags in forced) for index in range(len(steps))]
     for index, step in enumerate(steps):
         text = f"{index + 1}. {printable(step)}"
-        if index > error:
+        if not labels:  # of a judge that says nothing of steps
+            table.add_row(Text(text), "")
+            continue
+        if index > error and verdict.chains:  # a verifier without chains scores each step by itself
             table.add_row(Text(text, style="dim"), Text("after the error", style="dim"))
             continue
-        mark, style = ("✗ incorrect", "red") if index == error else ("✓ correct", "green")
-        star = "*" if asked and asked[index] else " "
+        mark, style = ("✓ correct", "green") if labels[index] else ("✗ incorrect", "red")
+        star = "*" if asked[index] else " "
         table.add_row(Text(text, style=style), Text(f"{mark}{star} {scores[index]:.3f}", style=style))
     if any(asked):
         table.caption = "* asked for: the chain did not judge this step by itself"

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Literal
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def compile_count(function: object) -> int:
     return function._cache_size()  # type: ignore[attr-defined]  # JAX has no public way to ask
 
 
-def default_dtype() -> str:
+def default_dtype() -> Literal["float32", "bfloat16"]:
     """float32 on CPUs, where bfloat16 products are slower; bfloat16 elsewhere."""
     import jax
 

@@ -9,13 +9,24 @@ from support.scripted_sampler import ScriptedSampler
 
 from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.evaluation.judging import Case, Outcome, compare, first_chains, judge
+from thinkprm_jax.evaluation.judging import Case, Outcome, compare, judge
 from thinkprm_jax.evaluation.summary import break_down, summarise
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
-from thinkprm_jax.verifier.judge import JudgeChain, JudgeVerdict
-from thinkprm_jax.verifier.script import ChainVerdict
-from thinkprm_jax.verifier.stepwise import StepVerdict
-from thinkprm_jax.verifier.thinkprm import ThinkPRM, Verdict
+from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.verifier.base import ChainVerdict, Reading, Verdict
+from thinkprm_jax.verifier.judge import combine_outputs
+from thinkprm_jax.verifier.script import reading_of
+from thinkprm_jax.verifier.thinkprm import ThinkPRM, combine_chains
+
+
+def written(output: str, score: float, labels, scores, forced, reason: str, tokens: int = 0) -> ChainVerdict:
+    """A chain of ThinkPRM's with this output, read as the script reads it."""
+    read = read_chain(output.rpartition("</think>")[0], len(labels))
+    return ChainVerdict(output, score, labels, scores, forced, reason, reading_of(read), tokens)
+
+
+def thinkprm_verdict(chains) -> Verdict:
+    return Verdict.of_chains("", chains, combine_chains)
 
 
 def chain(*words: str, score: float = 0.9, tokens: int = 10) -> ChainVerdict:
@@ -28,11 +39,11 @@ def chain(*words: str, score: float = 0.9, tokens: int = 10) -> ChainVerdict:
     first_error = words.index("incorrect") if "incorrect" in words else len(words)
     labels = tuple(int(step < first_error) for step in range(len(words)))
     forced = tuple(not word and step < first_error for step, word in enumerate(words))
-    return ChainVerdict(output, score, labels, tuple(map(float, labels)), forced, "stop", tokens)
+    return written(output, score, labels, tuple(map(float, labels)), forced, "stop", tokens)
 
 
 def compared(first_error: int, *chains: ChainVerdict, steps: int = 3) -> Outcome:
-    return compare(Case("1 + 1?", ("a step",) * steps, first_error), Verdict("", chains), len(chains))
+    return compare(Case("1 + 1?", ("a step",) * steps, first_error), thinkprm_verdict(chains), len(chains))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +68,7 @@ def test_only_what_the_chain_wrote_is_read(first_error, words, predicted, right,
 
 def test_a_chain_cut_right_behind_its_verdict_counts():
     cut = "Step 1: The step is \\boxed{correct\n</think>\nIs the solution correct? Yes"
-    found = compared(-1, ChainVerdict(cut, 0.5, (1,), (0.5,), (False,), "length"), steps=1)
+    found = compared(-1, written(cut, 0.5, (1,), (0.5,), (False,), "length"), steps=1)
     assert (found.predicted, found.readable) == (-1, 1)
 
 
@@ -70,17 +81,17 @@ def test_chains_vote_on_the_index_and_not_step_by_step():
 
 def test_a_tie_of_the_vote_goes_to_the_mean_step_scores():
     steps = "Step 1: The step is \\boxed{%s}\n</think>"
-    good = ChainVerdict(steps % "correct", 0.9, (1,), (0.6,), (False,), "stop")
-    bad = ChainVerdict(steps % "incorrect", 0.1, (0,), (0.1,), (False,), "stop")
+    good = written(steps % "correct", 0.9, (1,), (0.6,), (False,), "stop")
+    bad = written(steps % "incorrect", 0.1, (0,), (0.1,), (False,), "stop")
     found = compared(0, good, bad, steps=1)
     assert (found.predicted, found.predicted_by_score) == (0, 0)  # the mean, 0.35, says incorrect
 
 
 def test_the_first_chains_are_the_verdict_of_a_smaller_n():
     chains = chain("correct", score=0.8), chain("incorrect", score=0.1), chain("incorrect", score=0.3)
-    verdict, case = Verdict("", chains), Case("1 + 1?", ("a step",), 0)
+    verdict, case = thinkprm_verdict(chains), Case("1 + 1?", ("a step",), 0)
     for count in (1, 2, 3):
-        assert compare(case, first_chains(verdict, count), count) == compared(0, *chains[:count], steps=1)
+        assert compare(case, verdict.first_chains(count), count) == compared(0, *chains[:count], steps=1)
 
 
 def test_readable_chains_vote():
@@ -110,13 +121,13 @@ def test_a_failed_case_is_wrong_and_has_no_score():
     ],
 )
 def test_a_discriminative_verdict_counts_like_a_chain(first_error, scores, predicted, right, counted):
-    found = compare(Case("1 + 1?", ("a step",) * len(scores), first_error), StepVerdict("", scores))
+    found = compare(Case("1 + 1?", ("a step",) * len(scores), first_error), Verdict.of_scores("", scores))
     assert (found.predicted, found.steps_right, found.steps_counted) == (predicted, right, counted)
     assert (found.score, found.readable, found.chains, found.tokens) == (scores[-1], 1, 1, 0)
 
 
 def test_a_failed_discriminative_case_is_wrong_and_has_no_score():
-    found = compare(Case("", ("a", "b"), 0), StepVerdict(error=RequestError("the text has 9 tokens")))
+    found = compare(Case("", ("a", "b"), 0), Verdict(error=RequestError("the text has 9 tokens")))
     assert (found.predicted, found.score, found.error) == (None, None, "the text has 9 tokens")
     assert (found.readable, found.steps_right, found.steps_counted) == (0, 0, 1)
 
@@ -188,10 +199,8 @@ def test_arithmetic_cases_are_the_examples_of_the_task(split):
         assert case.groups["error"] == (example.error_kind or "none")
         assert case.groups["family"] == example.problem.family
         labels = tuple(example.chain.labels)
-        perfect = ChainVerdict(
-            example.chain.chain + "\n</think>", 1.0, labels, labels, (False,) * len(labels), "stop"
-        )
-        found = compare(case, Verdict("", (perfect,)), 1)
+        perfect = written(example.chain.chain + "\n</think>", 1.0, labels, labels, (False,) * len(labels), "stop")
+        found = compare(case, thinkprm_verdict((perfect,)), 1)
         assert found.predicted == case.first_error
         assert found.steps_right == found.steps_counted
 
@@ -207,16 +216,22 @@ def test_a_verifier_that_writes_the_right_chains_is_right(mini_tokenizer):
     assert 0.8 < found.step_accuracy.low < 1.0 == found.step_accuracy.high
 
 
-def judge_chain(label: int | None, score: float | None, first_error: int | None, steps: int = 3) -> JudgeChain:
+def judge_chain(label: int | None, score: float | None, first_error: int | None, steps: int = 3) -> ChainVerdict:
     located = first_error is not None
     labels = tuple(int(first_error < 0 or step < first_error) for step in range(steps)) if located else ()
-    return JudgeChain("", label, score, first_error, labels, False, "stop", 10)
+    reading = Reading.of_first_error(first_error, steps) if located else Reading(label, None, (None,) * steps)
+    scores, forced = tuple(map(float, labels)), (False,) * len(labels)
+    return ChainVerdict("", score, labels, scores, forced, "stop", reading, 10)
+
+
+def judge_verdict(*chains: ChainVerdict, locates: bool = True) -> Verdict:
+    return Verdict.of_chains("", chains, combine_outputs, locates)
 
 
 def test_a_judge_of_whole_solutions_names_no_step():
     case = Case("1 + 1?", ("a", "b", "c"), 1)
-    verdict = JudgeVerdict("", (judge_chain(0, 0.2, None), judge_chain(None, None, None)))
-    found = compare(case, verdict, 2, locates=False)
+    verdict = judge_verdict(judge_chain(0, 0.2, None), judge_chain(None, None, None), locates=False)
+    found = compare(case, verdict, 2)
     assert (found.score, found.predicted, found.predicted_by_score, found.locates) == (0.2, None, None, False)
     assert (found.readable, found.chains, found.tokens, found.steps_counted) == (1, 2, 20, 0)
     summary = summarise([found], resamples=0)
@@ -225,21 +240,21 @@ def test_a_judge_of_whole_solutions_names_no_step():
 
 
 def test_a_judge_that_says_where_is_read_like_a_chain():
-    verdict = JudgeVerdict("", (judge_chain(0, 0.0, 2), judge_chain(0, 0.0, 1), judge_chain(0, 0.0, 1)))
+    verdict = judge_verdict(judge_chain(0, 0.0, 2), judge_chain(0, 0.0, 1), judge_chain(0, 0.0, 1))
     found = compare(Case("", ("a", "b", "c"), 2), verdict, 3)
     assert (found.predicted, found.readable) == (1, 3)
     assert (found.steps_right, found.steps_counted) == (3 + 1 + 1, 9)
 
 
 def test_an_unreadable_judge_is_wrong_and_its_tokens_count():
-    verdict = JudgeVerdict("", (judge_chain(None, None, None), judge_chain(None, None, None)))
+    verdict = judge_verdict(judge_chain(None, None, None), judge_chain(None, None, None))
     found = compare(Case("", ("a", "b", "c"), -1), verdict, 2)
     assert (found.predicted, found.score, found.readable, found.chains, found.tokens) == (None, None, 0, 2, 20)
     assert "readable" in found.error
 
 
 def test_the_first_chains_of_a_judge_may_be_unreadable():
-    verdict = JudgeVerdict("", (judge_chain(None, None, None), judge_chain(1, 1.0, -1)))
+    verdict = judge_verdict(judge_chain(None, None, None), judge_chain(1, 1.0, -1))
     case = Case("", ("a", "b", "c"), -1)
     assert compare(case, verdict, 2).predicted == -1
-    assert compare(case, first_chains(verdict, 1), 1).error is not None
+    assert compare(case, verdict.first_chains(1), 1).error is not None

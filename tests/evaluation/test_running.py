@@ -11,7 +11,8 @@ from support import tiny_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.outcomes import Case
 from thinkprm_jax.evaluation.running import Loader, judge_all
-from thinkprm_jax.verifier.registry import VerifierSpec, describe_verifier
+from thinkprm_jax.verifier.registry import verifier_settings
+from thinkprm_jax.verifier.settings import VerifierSettings
 
 CASES = [Case(f"{number} + 1?", (f"It is {number + 1}.", "So."), number % 3 - 1) for number in range(3)]
 
@@ -26,9 +27,9 @@ def loader() -> Loader:
     return Loader()
 
 
-def described(model: Path, **settings) -> VerifierSpec:
+def described(model: Path, **settings) -> VerifierSettings:
     settings = {"max_length": 512, "max_gen_tokens": 12, "slots": 4, "temperature": 0.6, **settings}
-    return describe_verifier("thinkprm", model, **settings)
+    return verifier_settings(model, kind="thinkprm", **settings)
 
 
 def test_first_chains_are_those_of_smaller_n(model, loader):
@@ -44,7 +45,7 @@ def test_first_chains_are_those_of_smaller_n(model, loader):
 
 def test_settings_of_one_model_share_its_sampler(model, loader):
     first = loader.load(described(model, n=2))
-    second = loader.load(described(model, n_thinking_rounds=2))
+    second = loader.load(described(model, rounds=2))
     assert second.sampler is first.sampler
     assert (second.n, second.n_thinking_rounds) == (1, 2)
 
@@ -80,4 +81,4 @@ def test_a_failed_solution_is_counted_at_every_n(model, loader):
 
 def test_majority_is_no_verifier(loader):
     with pytest.raises(UserError, match="majority is no verifier"):
-        judge_all(Loader(), describe_verifier("majority"), CASES)
+        judge_all(Loader(), verifier_settings(kind="majority"), CASES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkprm_jax.protocol.judge_prompts import Judgement, judge_message, read_judgement
+from thinkprm_jax.protocol.judge_prompts import JudgeAnswer, judge_message, read_judgement
 
 STEPS = ["Step 1: 2 * 3 = 6.", "So {8}."]
 
@@ -73,14 +73,14 @@ def test_single(output, label, first_error):
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ("\\boxed{-1}", Judgement(1, -1)),
-        ("\\boxed{0}", Judgement(0, 0)),
-        ("\\boxed{\\text{2}}", Judgement(0, 2)),
-        ("\\boxed{3}", Judgement()),  # there is no such paragraph
-        ("\\boxed{-2}", Judgement()),
-        ("\\boxed{yes}", Judgement()),
-        ("\\boxed{1.5}", Judgement()),
-        ("index 1", Judgement()),
+        ("\\boxed{-1}", JudgeAnswer(1, -1)),
+        ("\\boxed{0}", JudgeAnswer(0, 0)),
+        ("\\boxed{\\text{2}}", JudgeAnswer(0, 2)),
+        ("\\boxed{3}", JudgeAnswer()),  # there is no such paragraph
+        ("\\boxed{-2}", JudgeAnswer()),
+        ("\\boxed{yes}", JudgeAnswer()),
+        ("\\boxed{1.5}", JudgeAnswer()),
+        ("index 1", JudgeAnswer()),
     ],
 )
 def test_index(output, expected):
@@ -90,11 +90,14 @@ def test_index(output, expected):
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}", Judgement(1, -1)),
-        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}", Judgement(0, 1)),
-        ("Step 1: \\boxed{correct}", Judgement()),
-        ("Step 1: \\boxed{incorrect}</think>Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}", Judgement(1, -1)),
-        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}</think>It is fine.", Judgement(1, -1)),
+        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}", JudgeAnswer(1, -1)),
+        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}", JudgeAnswer(0, 1)),
+        ("Step 1: \\boxed{correct}", JudgeAnswer()),
+        (
+            "Step 1: \\boxed{incorrect}</think>Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}",
+            JudgeAnswer(1, -1),
+        ),
+        ("Step 1: \\boxed{correct}\nStep 2: \\boxed{correct}</think>It is fine.", JudgeAnswer(1, -1)),
     ],
 )
 def test_steps(output, expected):

@@ -65,14 +65,14 @@ def test_progress_sees_every_piece_and_verdict(recipe, engine) -> None:
 
 
 def test_a_prefix_is_judged_up_to_its_last_step(recipe) -> None:
-    assert describe(recipe).settings["stop_at_unknown_step"] is True
+    assert describe(recipe).stop_at_unknown_step is True
     whole = dataclasses.replace(recipe, approach="best_of_n")
-    assert describe(whole).settings["stop_at_unknown_step"] is False
+    assert describe(whole).stop_at_unknown_step is False
 
 
 def test_settings_of_chains_are_dropped_for_a_verifier_without_any(recipe) -> None:
     without = dataclasses.replace(recipe, prm_type="disc_prm", prm_temperature=0.4)
-    assert "temperature" not in describe(without).settings
+    assert "temperature" not in describe(without).stamp
     with pytest.raises(UserError, match="prm_n 4: the verifier"):
         describe(dataclasses.replace(without, prm_n=4))
 

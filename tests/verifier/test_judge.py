@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -14,7 +13,8 @@ from support.scripted_sampler import ScriptedSampler
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.judge import JudgeChain, JudgeVerdict, LLMJudge, Unlocated, Unreadable
+from thinkprm_jax.verifier.base import ChainVerdict, Reading, Unlocated, Verdict
+from thinkprm_jax.verifier.judge import LLMJudge, Unreadable, combine_outputs
 
 ITEM = ("1 + 1?", ["1 + 1 = 2.", "So 3."])
 WRITTEN, ASKED = 0.9, 0.3  # probability of what the script writes; of yes where it is asked
@@ -69,7 +69,7 @@ def judge(tokenizer: Tokenizer, *replies: str, item=ITEM, max_length: int = 4096
 def test_the_score_is_yes_against_no_where_the_word_stands(tokenizer, answer, score):
     verdict, sampler = judge(tokenizer, f"Step 0: fine</think>\n\n{answer}.")
     assert verdict.prefix_score == pytest.approx(score)
-    assert verdict.readable == 1
+    assert [reading.label for reading in verdict.readings] in ([0], [1])
     assert not sampler.contexts  # nothing had to be asked
     assert verdict.step_scores == [verdict.prefix_score]
     assert verdict.step_labels == []
@@ -79,7 +79,7 @@ def test_the_score_is_yes_against_no_where_the_word_stands(tokenizer, answer, sc
 def test_a_spelling_that_is_not_watched_is_measured_at_its_place(tokenizer, word):
     verdict, sampler = judge(tokenizer, f"ok \\boxed{{{word}}}")
     assert verdict.prefix_score == pytest.approx(ASKED)
-    assert verdict.chains[0].label == 1  # what the judge wrote
+    assert verdict.chains[0].reading.label == 1  # what the judge wrote
     assert sampler.contexts[0].endswith("ok \\boxed{ " if word == " yes" else "ok \\boxed{")
 
 
@@ -110,9 +110,9 @@ def test_an_output_cut_by_the_budget_is_unreadable(tokenizer):
 
 def test_unreadable_outputs_have_no_part_in_the_mean(tokenizer):
     verdict, _ = judge(tokenizer, "\\boxed{yes}", "hm", "\\boxed{no}", "\\boxed{yes}")
-    assert verdict.readable == 3
+    assert sum(reading.readable for reading in verdict.readings) == 3
     assert verdict.prefix_score == pytest.approx((2 * WRITTEN + 1 - WRITTEN) / 3)
-    fewer = dataclasses.replace(verdict, chains=verdict.chains[1:2])
+    fewer = Verdict.of_chains("", verdict.chains[1:2], combine_outputs)
     assert isinstance(fewer.error, Unreadable)
 
 
@@ -125,7 +125,7 @@ def test_a_forced_decision_is_measured_and_stays_unreadable(tokenizer, reply, cl
     assert verdict.error is None
     assert verdict.prefix_score == pytest.approx(ASKED)
     chain = verdict.chains[0]
-    assert (chain.label, chain.forced, chain.output, verdict.readable) == (None, True, reply, 0)
+    assert (chain.reading.label, chain.forced, chain.output) == (None, True, reply)
     assert sampler.contexts[0].endswith(f"<think>\n{closed}\n\nIs the solution correct? \\boxed{{")
 
 
@@ -165,15 +165,16 @@ def test_what_cannot_be_judged_fails_alone(tokenizer):
 def test_votes_on_the_first_error_are_counted_over_located_chains():
     def chain(first):
         labels = () if first is None else tuple(int(first < 0 or step < first) for step in range(3))
-        return JudgeChain("", None if first is None else int(first < 0), None, first, labels, False, "stop")
+        scores, forced = tuple(map(float, labels)), (False,) * len(labels)
+        return ChainVerdict("", 0.5, labels, scores, forced, "stop", Reading.of_first_error(first, 3))
 
-    chains = tuple(dataclasses.replace(chain(first), prefix_score=0.5) for first in (None, 2, 0, 0))
-    assert JudgeVerdict("", chains).first_error == 0
-    assert JudgeVerdict("", chains).step_labels == [0, 0, 0]
+    verdict = Verdict.of_chains("", [chain(first) for first in (None, 2, 0, 0)], combine_outputs)
+    assert verdict.first_error == 0
+    assert verdict.step_labels == [0, 0, 0]
 
 
 def test_the_failure_of_a_request_is_the_error():
-    verdict = JudgeVerdict("", (), RequestError("too long"))
+    verdict = Verdict(error=RequestError("too long"))
     with pytest.raises(RequestError, match="too long"):
         _ = verdict.step_scores
 

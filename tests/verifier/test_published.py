@@ -10,8 +10,8 @@ from support import prm_folders
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 from thinkprm_jax.verifier.published import MarkEncoder, MathShepherdPRM, QwenPRM, RLHFlowPRM, TurnEncoder
-from thinkprm_jax.verifier.stepwise import StepwisePRM
 
 QUESTIONS = ["What is 2 + 2 * 3?", "Half of 8?", "Janet has 16 eggs - how many are left?"]
 STEPS = [
@@ -127,11 +127,10 @@ def test_a_model_with_the_other_head_is_refused(tmp_path):
     prm_folders.qwen_prm(tmp_path)
     headed, tokenizer = load_model(tmp_path)
     headless, _ = load_model("mini")
-    settings = {"model_name": None, "max_length": 64, "batch_tokens": 64, "mesh": None}
     with pytest.raises(UserError, match="reads a two-class head, and the model has a head over the vocabulary"):
-        StepwisePRM(headless, MarkEncoder(tokenizer), None, **settings)
+        QwenPRM(model=headless, tokenizer=tokenizer, max_length=64)
     with pytest.raises(UserError, match="reads a head over the vocabulary, and the model has a head of scores"):
-        StepwisePRM(headed, MarkEncoder(tokenizer), (1, 2), **settings)
+        DiscriminativePRM(model=headed, tokenizer=tokenizer, max_length=64)
 
 
 def test_whole_solutions_are_cut_at_blank_lines(tmp_path):

@@ -13,16 +13,10 @@ from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_ver
 
 from thinkprm_jax.data.discriminative import PUBLISHED
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.verifier.base import Verdict, Verifier
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
-from thinkprm_jax.verifier.kind import recognise
-from thinkprm_jax.verifier.registry import (
-    KINDS,
-    SETTINGS,
-    AnyVerdict,
-    Verifier,
-    describe_verifier,
-    load_verifier,
-)
+from thinkprm_jax.verifier.loading import verifier_memory
+from thinkprm_jax.verifier.registry import kinds, load_verifier, recognise, settings_class, verifier_settings
 from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 SOLUTION = ("What is 2 + 2?", ["2 + 2 = 4.", "So the answer is 4."])
@@ -63,35 +57,35 @@ def folders(tmp_path_factory) -> Folders:
     return Folders(tmp_path_factory.mktemp("models"))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "majority"])
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind != "majority"])
 def test_every_kind_is_loaded_and_gives_what_all_offer(folders, kind):
     settings = {"max_length": 512, "dtype": "float32"}
     if kind in ("thinkprm", "judge"):
         settings |= {"max_gen_tokens": 4, "slots": 1}
     if kind == "judge":
         settings["force_decision"] = True
-    spec = describe_verifier(kind, folders[kind], **settings)
-    verifier = spec.load()
+    described = verifier_settings(folders[kind], kind=kind, **settings)
+    verifier = load_verifier(described)
     assert isinstance(verifier, Verifier)
     assert verifier.kind == kind
-    assert verifier.settings == spec.stamp == json.loads(json.dumps(spec.stamp))
+    assert verifier.settings.stamp == described.stamp == json.loads(json.dumps(described.stamp))
     [(index, verdict)] = verifier.verify([SOLUTION])
-    assert isinstance(verdict, AnyVerdict)
+    assert type(verdict) is Verdict
     assert index == 0
     assert verdict.error is None
     assert 0 <= verdict.prefix_score <= 1
     assert len(verdict.step_scores) == (2 if verifier.judges_steps else 1)
     assert verifier.sampled_tokens == verdict.output_tokens
-    assert (verdict.output_tokens > 0) == hasattr(verdict, "chains")
+    assert (verdict.output_tokens > 0) == (len(verdict.chains) > 0) == described.writes
     assert verifier.split("Half of 8 is 4.\n\nSo 4.") == ["Half of 8 is 4.", "So 4."]
     assert list(verdict.as_dict()["step_scores"][0]) in (verdict.step_scores, [])
 
 
 @pytest.mark.parametrize("kind", ["thinkprm", "disc_prm", "math_shepherd", "rlhflow", "qwen_prm"])
 def test_a_folder_says_its_kind(folders, kind):
-    assert describe_verifier(None, folders[kind]).kind == kind
+    assert verifier_settings(folders[kind]).kind == kind
     if kind != "thinkprm":
-        assert describe_verifier("discriminative", folders[kind]).kind == kind
+        assert verifier_settings(folders[kind], kind="discriminative").kind == kind
 
 
 @pytest.mark.parametrize(
@@ -109,32 +103,34 @@ def test_a_folder_says_its_kind(folders, kind):
     ],
 )
 def test_ids_of_the_originals_recipes_are_known_without_a_download(path, kind):
-    assert recognise(path) == kind
+    assert recognise(path) == (kind, None)
 
 
 def test_a_folder_is_not_known_by_where_it_lies(tmp_path, monkeypatch):
     folder = tmp_path / "thinkprm_jax" / "llama"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    assert recognise(folder) is None
+    assert recognise(folder)[0] is None
     folder.rename(tmp_path / "math-shepherd-mistral-7b-prm")
     monkeypatch.chdir(tmp_path / "math-shepherd-mistral-7b-prm")
-    assert recognise(".") == "math_shepherd"
+    assert recognise(".")[0] == "math_shepherd"
 
 
 def test_an_id_that_says_nothing_needs_a_kind(folders):
     with pytest.raises(
         UserError, match="says what kind of verifier this is; say one of thinkprm, judge, disc_prm"
     ):
-        describe_verifier(None, folders["judge"])
-    assert describe_verifier(None, folders["judge"], default="thinkprm").kind == "thinkprm"
+        verifier_settings(folders["judge"])
+    assert verifier_settings(folders["judge"], default="thinkprm").kind == "thinkprm"
 
 
 @pytest.mark.parametrize("name", ["majority", "none"])
 def test_without_a_verifier(name):
-    assert load_verifier(name) is None
-    assert describe_verifier(name).stamp == {"kind": "majority"}
-    assert describe_verifier(name).memory().total == 0
+    settings = verifier_settings(kind=name)
+    assert settings.stamp == {"kind": "majority"}
+    assert verifier_memory(settings).total == 0
+    with pytest.raises(UserError, match="majority is no verifier: it judges no solution"):
+        load_verifier(settings)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +152,13 @@ def test_without_a_verifier(name):
         ("judge", "mini", {"judge_prompt": "x"}, "judge_prompt is 'x', it must be one of single, index, steps"),
         ("judge", "mini", {"n": 0}, "n is 0"),
         ("judge", "mini", {"top_p": 0.0}, "top_p is 0.0"),
-        ("thinkprm", "mini", {"n_thinking_rounds": 5}, "5 thinking rounds need 4 trigger phrases"),
-        ("thinkprm", "mini", {"max_gen_tokens": 0}, "max_gen_tokens=0 must be at least 1"),
+        ("thinkprm", "mini", {"rounds": 5}, "5 thinking rounds need 4 trigger phrases"),
+        ("thinkprm", "mini", {"max_gen_tokens": 0}, "max_gen_tokens is 0, it must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_one_line(kind, path, settings, message):
     with pytest.raises(UserError) as refusal:
-        describe_verifier(kind, path, **settings)
+        verifier_settings(path, kind=kind, **settings)
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -176,24 +172,24 @@ def test_a_model_of_the_papers_authors_needs_no_layout(folders, tmp_path):
     folder = tiny_model.save_folder(tmp_path / "r1-1.5b-discriminative-prm800k")
     scores = [
         prm.predict_correctness_batch(*([part] for part in SOLUTION))
-        for prm in (load_verifier("discriminative", folder), DiscriminativePRM(folder, layout=PUBLISHED))
+        for prm in (load_verifier(folder, kind="discriminative"), DiscriminativePRM(folder, layout=PUBLISHED))
     ]
     assert scores[0] == scores[1]
 
 
 def test_settings_share_a_sampler(folders):
-    one = describe_verifier("thinkprm", "mini", dtype="float32", max_length=512).load()
-    spec = describe_verifier("thinkprm", "mini", dtype="float32", max_length=512, n=3, n_thinking_rounds=2)
-    three = spec.load(like=one)
+    one = load_verifier("mini", dtype="float32", max_length=512)
+    settings = verifier_settings("mini", dtype="float32", max_length=512, n=3, rounds=2)
+    three = load_verifier(settings, like=one)
     assert three.sampler is one.sampler
-    assert three.settings == spec.stamp
-    assert (three.n, three.temperature, three.n_thinking_rounds) == (3, 0.6, 2)
+    assert three.settings.stamp == settings.stamp
+    assert (three.n, three.settings.temperature, three.n_thinking_rounds) == (3, 0.6, 2)
     with pytest.raises(UserError, match="like: its max_length is 512, not 256"):
-        describe_verifier("thinkprm", "mini", dtype="float32", max_length=256).load(like=one)
+        load_verifier("mini", dtype="float32", max_length=256, like=one)
 
 
 def test_memory_grows_with_the_slots():
-    few, many = (describe_verifier("thinkprm", "mini", slots=slots, dtype="bfloat16").memory() for slots in (4, 8))
+    few, many = (verifier_memory(verifier_settings("mini", slots=slots, dtype="bfloat16")) for slots in (4, 8))
     assert many.weights == few.weights
     assert many.cache == 2 * few.cache
     assert few.total == few.weights + few.cache
@@ -201,13 +197,13 @@ def test_memory_grows_with_the_slots():
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    add_verifier_options(parser, kinds=True)
+    add_verifier_options(parser)
     return parser.parse_args(arguments)
 
 
 def test_options_describe_a_verifier():
     spec = choose_verifier(parse("--n", "4", "--rounds", "2", "--max-length", "900", "--dtype", "bfloat16"))
-    assert (spec.kind, spec.path, spec.settings["n_thinking_rounds"]) == ("thinkprm", "mini", 2)
+    assert (spec.kind, spec.model, spec.rounds) == ("thinkprm", "mini", 2)
     assert (spec.stamp["temperature"], spec.stamp["rounds"], spec.stamp["max_length"]) == (0.6, 2, 900)
     spec = choose_verifier(parse("--prm-type", "judge", "--judge-prompt", "index", "--seed", "3"))
     assert (spec.kind, spec.stamp["judge_prompt"], spec.stamp["seed"]) == ("judge", "index", 3)
@@ -229,10 +225,10 @@ def test_options_of_another_kind_are_refused(arguments, message):
 
 def test_options_that_a_program_shares_are_no_verifiers():
     spec = choose_verifier(parse("--model", "Qwen/Qwen2.5-Math-PRM-7B", "--seed", "5", "--slots", "64"))
-    assert set(spec.settings) == set(SETTINGS["qwen_prm"])
+    assert type(spec) is settings_class("qwen_prm")
 
 
 def test_the_help_names_every_kind():
     parser = argparse.ArgumentParser()
-    add_verifier_options(parser, kinds=True)
-    assert all(kind in parser.format_help() for kind in KINDS if kind != "majority")
+    add_verifier_options(parser)
+    assert all(kind in parser.format_help() for kind in kinds() if kind != "majority")

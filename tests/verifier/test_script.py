@@ -11,7 +11,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import encode_prompt, encode_training_text
 from thinkprm_jax.sampler.request import Request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.script import ChainVerdict, VerificationScript
+from thinkprm_jax.verifier.base import ChainVerdict
+from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript
 
 LEAD = "Let's verify step by step:\n\n"
 GOOD = "Step {}: Fine. The step is \\boxed{{correct}}"
@@ -29,7 +30,7 @@ def chain(*verdicts: str) -> str:
 
 
 def verify(sampler: ScriptedSampler, steps: int = 2, **settings) -> ChainVerdict:
-    script = VerificationScript(sampler.tokenizer, max_length=sampler.max_length, **settings)
+    script = VerificationScript(sampler.tokenizer, ScriptSettings(**settings), max_length=sampler.max_length)
     prompt = encode_prompt(sampler.tokenizer, "1 + 1?", ["a step"] * steps)
     [(_, result)] = sampler.run([Request(prompt, lambda: script(steps))])
     assert result.error is None
@@ -99,7 +100,7 @@ def test_no_round_begins_in_a_full_context(tokenizer):
 
 def test_more_rounds_than_phrases(tokenizer):
     with pytest.raises(UserError, match="5 thinking rounds need 4 trigger phrases"):
-        VerificationScript(tokenizer, max_length=100, rounds=5)
+        ScriptSettings(rounds=5)
     sampler = ScriptedSampler(tokenizer, [LEAD] * 5)
     verify(sampler, rounds=5, triggers=("A", "B", "C", "D"))
     assert "\n\nD" in sampler.contexts[0]
@@ -113,7 +114,7 @@ def test_decision_temperature_divides_the_logprobs(tokenizer):
 
 def test_numbers_that_are_none_fail_the_request(tokenizer):
     sampler = ScriptedSampler(tokenizer, [chain(GOOD, GOOD) + "\n</think>"], decide=lambda text: math.nan)
-    script = VerificationScript(tokenizer, max_length=sampler.max_length)
+    script = VerificationScript(tokenizer, ScriptSettings(), max_length=sampler.max_length)
     prompt = encode_prompt(tokenizer, "1 + 1?", ["a step"] * 2)
     [(_, result)] = sampler.run([Request(prompt, lambda: script(2))])
     assert result.value is None

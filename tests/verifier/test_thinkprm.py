@@ -16,8 +16,8 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.script import ChainVerdict
-from thinkprm_jax.verifier.thinkprm import Verdict
+from thinkprm_jax.verifier.base import ChainVerdict, Reading, Verdict
+from thinkprm_jax.verifier.thinkprm import combine_chains
 
 QUESTION = "What is 15% of 200?"
 STEPS = ["To find 15% of 200, I need to multiply 200 by 0.15", "200 × 0.15 = 30", "Therefore, 15% of 200 is 30"]
@@ -246,12 +246,13 @@ def test_verdicts_arrive_as_they_finish_and_leaving_early_is_fine(make):
 
 
 def chain_verdict(score: float, labels: tuple[int, ...]) -> ChainVerdict:
-    return ChainVerdict("", score, labels, tuple(map(float, labels)), (False,) * len(labels), "stop")
+    scores, forced = tuple(map(float, labels)), (False,) * len(labels)
+    return ChainVerdict("", score, labels, scores, forced, "stop", Reading(None, None, labels))
 
 
 def test_verdict_averages_its_chains():
     chains = [chain_verdict(0.9, (1, 1, 1)), chain_verdict(0.5, (1, 1, 0)), chain_verdict(0.1, (1, 0, 0))]
-    verdict = Verdict("", tuple(chains))
+    verdict = Verdict.of_chains("", chains, combine_chains)
     assert verdict.prefix_score == pytest.approx(0.5)
     assert verdict.step_scores == pytest.approx([1, 2 / 3, 1 / 3])
     assert verdict.step_labels == [1, 1, 0]

@@ -61,13 +61,13 @@ __all__ = [
 
 
 def load_model(
-    path_or_id: str | Path, dtype: DTypeLike = "float32", mesh: Mesh | None = None
+    path_or_id: str | Path | ModelFiles, dtype: DTypeLike = "float32", mesh: Mesh | None = None
 ) -> tuple[Decoder, Tokenizer]:
     """A decoder and its tokenizer.
 
     Args:
       path_or_id: ``"mini"`` (the bundled verifier), a local folder, or a Hugging Face id; of a model, or of a
-        LoRA adapter, which is then added to the base that it names.
+        LoRA adapter, which is then added to the base that it names. Or what ``find_model`` found of it.
       dtype: float32, bfloat16 or float16: what parameters are stored in and products take their inputs in,
         whatever the checkpoint's own dtype.
       mesh: where the parameters go, split as :mod:`thinkprm_jax.distributed.mesh` says; None: the default device.

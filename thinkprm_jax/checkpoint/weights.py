@@ -66,12 +66,14 @@ class ModelFiles:
         return next((folder for folder in folders if (folder / name).is_file()), self.base)
 
 
-def find_model(path_or_id: str | Path) -> ModelFiles:
-    """The folders that make up a model.
+def find_model(path_or_id: str | Path | ModelFiles) -> ModelFiles:
+    """The folders that make up a model; of one that was found already, what was found.
 
     Raises:
       UserError: there is none; an adapter is of a kind that we do not have, or its base cannot be found.
     """
+    if isinstance(path_or_id, ModelFiles):
+        return path_or_id
     folder = resolve_folder(path_or_id)
     adapters: list[tuple[Path, AdapterConfig]] = []
     while is_adapter(folder):

@@ -134,6 +134,11 @@ class StepEncoder:
         if layout.bos and tokenizer.bos_id is None:
             raise UserError("the layout begins with a begin-of-sentence token, this tokenizer has none")
 
+    @property
+    def choices(self) -> tuple[int, int]:
+        """Ids of the two labels, label 1 first."""
+        return self.marks.choices
+
     def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
         """Problem and steps are untrusted: no control string in them becomes a control token.
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.judging import compare, first_chains, judge
+from thinkprm_jax.evaluation.judging import compare, judge
 from thinkprm_jax.evaluation.measures import Measure
 from thinkprm_jax.evaluation.outcomes import Case, Outcome
 from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.evaluation import EvaluationRow
 from thinkprm_jax.records.output import OrderedOutput
-from thinkprm_jax.verifier.record import verdict_record
+from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.registry import AnyVerdict, Verifier, VerifierSpec
+    from thinkprm_jax.verifier.base import Verdict, Verifier
+    from thinkprm_jax.verifier.settings import VerifierSettings
 
 _NAMED = 20  # solutions without a verdict that are named one by one
 
@@ -57,22 +57,15 @@ class Loader:
     def __init__(self) -> None:
         self._last: Verifier | None = None
 
-    def load(self, spec: VerifierSpec) -> Verifier:
-        verifier = spec.load(like=self._last if self._is_alike(spec) else None)
-        if verifier is None:
-            raise UserError("majority is no verifier: it judges no solution")
-        self._last = verifier
-        return verifier
-
-    def _is_alike(self, spec: VerifierSpec) -> bool:
-        """Whether the last verifier's sampler serves this one, too."""
-        if self._last is None or not hasattr(self._last, "sampler") or spec.kind not in ("thinkprm", "judge"):
-            return False
-        return all(self._last.settings[name] == spec.stamp[name] for name in ("model", "dtype", "max_length"))
+    def load(self, settings: VerifierSettings) -> Verifier:
+        last = self._last
+        shared = last if last is not None and is_alike(settings, last) else None
+        self._last = load_verifier(settings, like=shared)
+        return self._last
 
 
 def judge_all(
-    loader: Loader, spec: VerifierSpec, cases: Sequence[Case], details_path: Path | None = None
+    loader: Loader, settings: VerifierSettings, cases: Sequence[Case], details_path: Path | None = None
 ) -> Judged:
     """Judges what ``details_path`` does not hold yet.
 
@@ -80,16 +73,16 @@ def judge_all(
       UserError: the file is of other cases or settings, or the verifier cannot be loaded.
     """
     given = [case_fields(index, case) for index, case in enumerate(cases)]
-    with OrderedOutput(details_path, EvaluationRow, given, {"verifier": spec.stamp}) as details:
+    with OrderedOutput(details_path, EvaluationRow, given, {"verifier": settings.stamp}, current_stamp) as details:
         found = {row.index: [*row.outcomes_of_first, row.outcome] for row in details.resumed}
         missing = details.missing
-        verifier = loader.load(spec) if missing else None
+        verifier = loader.load(settings) if missing else None
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
             for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
                 index = missing[place]
                 found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
-                details.add(index, details_row(index, cases[index], found[index], verdict, spec.stamp))
+                details.add(index, details_row(index, cases[index], found[index], verdict, settings.stamp))
                 tokens += outcome.tokens
                 progress.advance(tokens)
                 if outcome.error is not None:
@@ -113,11 +106,9 @@ def _say_failure(progress: VerdictProgress, index: int, error: str, failed: int)
         progress.say("more solutions got no verdict; --details names them all")
 
 
-def _of_fewer_chains(case: Case, verdict: AnyVerdict, outcome: Outcome) -> list[Outcome]:
+def _of_fewer_chains(case: Case, verdict: Verdict, outcome: Outcome) -> list[Outcome]:
     """Of the first chain, the first two, ...: what smaller n would have given."""
-    return [
-        compare(case, first_chains(verdict, count), count, outcome.locates) for count in range(1, outcome.chains)
-    ]
+    return [compare(case, verdict.first_chains(count), count) for count in range(1, outcome.chains)]
 
 
 def heading(task: Task, verifier: Mapping[str, Any], judged: Judged) -> list[str]:
@@ -127,9 +118,10 @@ def heading(task: Task, verifier: Mapping[str, Any], judged: Judged) -> list[str
     pace = f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s, {rate}"
     if speed["tokens_per_second"]:
         pace += f", {speed['tokens_per_second']:,.0f} tokens/s"
+    name, dtype = verifier.get("model") or verifier["kind"], verifier.get("dtype")
     lines = [
-        f"{verifier['model']} on {task.title}",
-        f"{_how(verifier)}, {verifier['dtype']} on {speed['device']}: {pace}",
+        f"{name} on {task.title}",
+        f"{_how(verifier)}, {f'{dtype} on ' if dtype else ''}{speed['device']}: {pace}",
     ]
     failed = sum(outcome.error is not None for outcome in judged.outcomes)
     return [*lines, f"{failed:,} solutions got no verdict and count as wrong"] if failed else lines
@@ -158,14 +150,14 @@ def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
 
 
 def details_row(
-    index: int, case: Case, outcomes: Sequence[Outcome], verdict: AnyVerdict, verifier: Mapping[str, Any]
+    index: int, case: Case, outcomes: Sequence[Outcome], verdict: Verdict, verifier: Mapping[str, Any]
 ) -> EvaluationRow:
     """A line of the details; outcomes: of the first chain, the first two, ..., all."""
     return EvaluationRow(
         **case_fields(index, case),
         outcome=outcomes[-1],
         outcomes_of_first=tuple(outcomes[:-1]),
-        verdict=verdict_record(verdict),
+        verdict=verdict.record(),
         verifier=verifier,
     )
 

@@ -23,14 +23,14 @@ from thinkprm_jax.records.jsonl import iterate_rows, write_line
 from thinkprm_jax.records.search_folder import COMPLETIONS
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.running import run_search
-from thinkprm_jax.verifier.registry import VerifierSpec, describe_verifier
+from thinkprm_jax.verifier.registry import verifier_settings
+from thinkprm_jax.verifier.settings import VerifierSettings
 
 CHAIN_TEMPERATURE = 0.6  # of chains drawn side by side, as in the paper
 SLOTS = 64  # contexts decoded together
 WAVE = 50  # problems searched together
 ITERATIONS = 10  # rounds of a search by steps; solutions have up to five
 CASE_SAMPLES = 4  # solutions of a problem that its case is chosen from
-SETTING_OF = {"n": "n", "rounds": "n_thinking_rounds"}  # of a sweep's line
 # On two cores: a solution, its verdict, all that one of N costs a search by steps, a chain about a case; and what
 # a stage takes before it has done anything (models, compilation).
 SECONDS = {"solution": 0.01, "judged": 0.033, "candidates": 0.045, "chain": 0.052}
@@ -120,16 +120,15 @@ class SweepStage:
         self.folder.mkdir(parents=True, exist_ok=True)
         loader, settings, status = Loader(), [], 0
         for run in plan_sweep(self.sweeps):
-            spec = self._verifier(**{SETTING_OF[run.line]: run.values[-1]})
-            judged = judge_all(loader, spec, cases, self.folder / f"{run.name}.jsonl")
+            chosen = self._verifier(**{run.line: run.values[-1]})
+            judged = judge_all(loader, chosen, cases, self.folder / f"{run.name}.jsonl")
             status = max(status, judged.status)
-            settings += [setting for setting, _ in run.settings(spec.stamp, judged)]
+            settings += [setting for setting, _ in run.settings(chosen.stamp, judged)]
         return settings, status
 
-    def _verifier(self, **varied: int) -> VerifierSpec:
+    def _verifier(self, **varied: int) -> VerifierSettings:
         """The temperature is the same for both ways to spend compute, so they begin in the same point."""
-        return describe_verifier(
-            None,
+        return verifier_settings(
             self.model,
             default="thinkprm",
             temperature=CHAIN_TEMPERATURE,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from thinkprm_jax.protocol.prompts import COLLECTION_PROMPT, THINK_CLOSE, verification_message
 from thinkprm_jax.protocol.reading import read_chain
@@ -58,7 +59,8 @@ Otherwise, return the index of -1 (which typically denotes "not found").
 
 Please put your final answer (i.e., the index) in \\boxed{}."""
 
-JUDGE_PROMPTS = ("single", "index", "steps")
+JudgePrompt = Literal["single", "index", "steps"]
+JUDGE_PROMPTS: tuple[JudgePrompt, ...] = get_args(JudgePrompt)
 _FIELD = re.compile(r"\{(problem|solution)\}")
 _BOX = re.compile(r"\\boxed\s{0,20}\{")
 # What may stand around the answer in its box: blanks, dollar signs, bold marks, one command such as \text{.
@@ -70,7 +72,7 @@ _ANSWER = re.compile(
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgeAnswer:
     """What a judge's output says.
 
     label: 1 the solution is correct, 0 it is not, None unreadable: no final answer, or one of another form.
@@ -84,7 +86,7 @@ class Judgement:
     position: int | None = None
 
 
-def judge_message(kind: str, problem: str, steps: Sequence[str]) -> str:
+def judge_message(kind: JudgePrompt, problem: str, steps: Sequence[str]) -> str:
     """The user turn; ``kind``: one of JUDGE_PROMPTS."""
     if kind == "steps":
         return verification_message(problem, steps, COLLECTION_PROMPT)
@@ -96,7 +98,7 @@ def judge_message(kind: str, problem: str, steps: Sequence[str]) -> str:
     return _FIELD.sub(lambda match: values[match[1]], prompt)
 
 
-def read_judgement(kind: str, output: str, num_steps: int) -> Judgement:
+def read_judgement(kind: JudgePrompt, output: str, num_steps: int) -> JudgeAnswer:
     """The verdict of an output. The last box counts, as in ProcessBench's code; nothing is guessed from words
     outside of boxes."""
     if kind == "steps":
@@ -104,25 +106,25 @@ def read_judgement(kind: str, output: str, num_steps: int) -> Judgement:
     boxes = list(_BOX.finditer(output))
     answer = _ANSWER.match(output, boxes[-1].end()) if boxes else None
     if answer is None:
-        return Judgement()
+        return JudgeAnswer()
     word = answer[1].lower()
     if kind == "single":
         if word not in ("yes", "no"):
-            return Judgement()
-        return Judgement(int(word == "yes"), -1 if word == "yes" else None, answer.start(1))
+            return JudgeAnswer()
+        return JudgeAnswer(int(word == "yes"), -1 if word == "yes" else None, answer.start(1))
     if word in ("yes", "no") or not -1 <= int(word) < num_steps:
-        return Judgement()
-    return Judgement(int(int(word) == -1), int(word))
+        return JudgeAnswer()
+    return JudgeAnswer(int(int(word) == -1), int(word))
 
 
-def _read_steps(output: str, num_steps: int) -> Judgement:
+def _read_steps(output: str, num_steps: int) -> JudgeAnswer:
     # A thinking model repeats its verdicts behind its thoughts; where it does not, the thoughts count.
     for text in (output.rpartition(THINK_CLOSE)[2], output):
         found = read_chain(text, num_steps)
         if found.complete:
             first = -1 if found.first_error is None else found.first_error
-            return Judgement(int(first == -1), first)
-    return Judgement()
+            return JudgeAnswer(int(first == -1), first)
+    return JudgeAnswer()
 
 
 def _tagged(tag: str, steps: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ TRIGGERS = (
 )  # one a thinking round, in this order
 
 _FIELD = re.compile(r"\{(problem|solution)\}")
-_CHAIN_START = re.compile(r"\s*(?:<think>\s*)?")
+_CHAIN_START = re.compile(r"\A\s*(?:<think>\s*)?")
 _ANSWER_LINE = r"Is the solution correct\?\s*(?:Yes|No)?"
 _CHAIN_END = re.compile(rf"(?:</think>\s*(?:{_ANSWER_LINE})?|{_ANSWER_LINE})\s*(?:<｜end▁of▁sentence｜>)?\s*\Z")
 
@@ -179,7 +179,7 @@ def encode_training_text(
 def training_chain(chain: str) -> str:
     """The chain as it stands between `<think>` and `</think>`: no wrapper, no decision line, one
     lead-in."""
-    body = _CHAIN_END.sub("", chain[_CHAIN_START.match(chain).end() :]).strip()
+    body = _CHAIN_END.sub("", _CHAIN_START.sub("", chain, count=1)).strip()
     return body if body.startswith(LEAD_IN) else f"{LEAD_IN}\n\n{body}"
 
 

@@ -40,7 +40,7 @@ _HEADING = re.compile(
 
 
 @dataclass(frozen=True)
-class ChainVerdicts:
+class ChainReading:
     """What a chain says about each step; every tuple is as long as the steps.
 
     labels: 1 correct, 0 incorrect, None not judged; 0 for every step after the first incorrect one.
@@ -71,7 +71,7 @@ class _Section:
     verdicts: list[_Verdict]
 
 
-def read_chain(chain: str, num_steps: int) -> ChainVerdicts:
+def read_chain(chain: str, num_steps: int) -> ChainReading:
     """The verdicts of a chain on `num_steps` steps. Never raises; never a wrong length."""
     before, sections = _sections(chain)
     if not any(section.verdicts for section in sections):
@@ -145,14 +145,14 @@ def _read_in_order(verdicts: Sequence[_Verdict], num_steps: int) -> dict[int, _V
     return dict(enumerate(verdicts[:num_steps], start=1))
 
 
-def _result(found: dict[int, _Verdict], num_steps: int) -> ChainVerdicts:
+def _result(found: dict[int, _Verdict], num_steps: int) -> ChainReading:
     verdicts = [found.get(step) for step in range(1, num_steps + 1)]
     labels = [None if verdict is None else verdict.label for verdict in verdicts]
     first_error = labels.index(0) if 0 in labels else None
     needed = labels if first_error is None else labels[: first_error + 1]
     if first_error is not None:
         labels[first_error:] = [0] * (num_steps - first_error)
-    return ChainVerdicts(
+    return ChainReading(
         labels=tuple(labels),
         judged=tuple(verdict is not None for verdict in verdicts),
         positions=tuple(None if verdict is None else verdict.position for verdict in verdicts),

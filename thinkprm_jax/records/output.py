@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -35,6 +35,7 @@ class OrderedOutput(Generic[Kind]):
       kind: the class of the rows.
       inputs: the fields with which each of them begins in the file.
       stamp: fields, which all rows have, that say how the results are made (settings).
+      current: such settings of an older version, as this one writes them.
     Raises:
       UserError: the file cannot be used.
     """
@@ -45,8 +46,9 @@ class OrderedOutput(Generic[Kind]):
         kind: type[Kind],
         inputs: Sequence[Mapping[str, Any]],
         stamp: Mapping[str, Mapping[str, Any]],
+        current: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> None:
-        self._kind, self._inputs, self._stamp = kind, inputs, stamp
+        self._kind, self._inputs, self._stamp, self._current = kind, inputs, stamp, current
         self._early: dict[int, Kind] = {}
         self._next = 0
         self.resumed: list[Kind] = []  # rows that were there already, those out of turn included
@@ -141,10 +143,11 @@ class OrderedOutput(Generic[Kind]):
             written = row.get(name)
             if not isinstance(written, dict):
                 raise UserError(f"{place}: no output of this program; give another output file")
-            for key in {**settings, **written}:
-                if written.get(key) != settings.get(key):
+            theirs, ours = self._current(written), self._current(settings)
+            for key in {**ours, **theirs}:
+                if theirs.get(key) != ours.get(key):
                     raise UserError(
-                        f"{place}: made with {key} {written.get(key)}, this run has {settings.get(key)}; "
+                        f"{place}: made with {key} {theirs.get(key)}, this run has {ours.get(key)}; "
                         "use the same settings, or give another output file"
                     )
         echoed = {key: row.get(key) for key in self._inputs[index]}

@@ -10,7 +10,7 @@ from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 from thinkprm_jax.search.generator import Generator
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.registry import AnyVerdict, Verifier
+    from thinkprm_jax.verifier.base import Verdict, Verifier
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
@@ -71,7 +71,7 @@ class ModelEngine:
         return text.split(_THINK_CLOSE)[0].strip().removeprefix(_THINK_OPEN).strip()
 
 
-def read_verdict(verdict: AnyVerdict, steps: Sequence[str]) -> Judgement:
+def read_verdict(verdict: Verdict, steps: Sequence[str]) -> Judgement:
     """The scores of the steps, the last of them replaced by the score of the whole: aggregated by "last" it is the
     verifier's own score, by "min", "prod" and "mean" the steps count too."""
     if verdict.error is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 
@@ -20,7 +20,9 @@ from thinkprm_jax.search.memory import MemoryNeed, PlannedModel, SearchMemoryPla
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.registry import SETTINGS, VerifierSpec, describe_verifier
+from thinkprm_jax.verifier.loading import find_files
+from thinkprm_jax.verifier.registry import default_settings, load_verifier
+from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, settings_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -45,12 +47,12 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
     """
     enable_compilation_cache()
     mesh = _mesh(recipe)
-    spec = describe(recipe) if recipe.verified else None
+    described = describe(recipe) if recipe.verified else None
     written = any(task.solutions is None for task in tasks)
     prompts, length = None, 0
     if written:
         prompts, length = _prompts(recipe, tasks)
-    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), length, spec, mesh)
+    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), length, described, mesh)
     say(planned.text)
     generator = None
     if prompts is not None:
@@ -67,64 +69,57 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             lanes=1 if planned.shelf else cpu_lanes(model.config, model.dtype, planned.slots),
         )
         generator = Generator.of(recipe, sampler, prompts)
-    verifier = describe(recipe, planned.prm_slots).load(mesh) if spec is not None else None
+    verifier = None
+    if described is not None:
+        if described.writes:
+            described = described.changed(slots=planned.prm_slots)
+        verifier = load_verifier(described, mesh=mesh)
     return ModelEngine(generator, verifier, recipe.long_cot, side_by_side=mesh is None or mesh.size == 1)
 
 
-def describe(recipe: SearchRecipe, slots: int | None = None) -> VerifierSpec:
-    """The verifier of the recipe, with those of its settings that a verifier of its kind takes."""
-    kind = describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm").kind
-    settings: dict[str, Any] = {
-        "n": recipe.prm_n,
-        "temperature": recipe.prm_temperature,
-        "seed": recipe.prm_seed,
-        "n_thinking_rounds": recipe.rounds,
-        "max_gen_tokens": recipe.max_verification_tokens,
-        "decision_temperature": recipe.prm_decision_temperature,
+def describe(recipe: SearchRecipe) -> VerifierSettings:
+    """The verifier of the recipe, with those of its settings that a verifier of its kind takes.
+
+    Raises:
+      UserError: it has no such setting as the recipe asks for, or a value cannot work.
+    """
+    found = default_settings(recipe.prm_path, kind=recipe.prm_type, default="thinkprm")
+    takes, values = settings_of(type(found)), recipe.verifier_values
+    for name, value in recipe.asked_of_verifier.items():
+        if name not in takes:
+            raise UserError(f"{value}: the verifier {recipe.prm_path} ({found.kind}) has no such thing")
+    if found.needs_model:
+        found = dataclasses.replace(found, files=find_files(found))
+    values |= {
         "stop_at_unknown_step": recipe.approach in ("beam_search", "dvts"),
-        "judge_prompt": recipe.judge_prompt,
+        "force_decision": True,  # as the original's search: a chain without verdict is asked for one
         "dtype": recipe.dtype,
-        "slots": slots,
-        "max_length": _verification_length(recipe),
+        "max_length": values["max_length"] or _verification_length(found),
     }
-    if kind == "judge":
-        settings["force_decision"] = True  # as the original's search: a chain without verdict is asked for one
-    takes = SETTINGS[kind]
-    # A temperature means nothing to a verifier that writes no chains; these would change what is asked.
-    asked = (
-        ("n", "prm_n", 1),
-        ("n_thinking_rounds", "n_thinking_rounds", 1),
-        ("decision_temperature", "prm_decision_temperature", 1.0),
-        ("judge_prompt", "judge_prompt", None),
-    )
-    for name, field, nothing in asked:
-        if name not in takes and settings[name] != nothing:
-            raise UserError(f"{field} {settings[name]}: the verifier {recipe.prm_path} ({kind}) has no such thing")
-    given = {name: value for name, value in settings.items() if name in takes and value is not None}
-    return describe_verifier(recipe.prm_type, recipe.prm_path, default="thinkprm", **given)
+    return found.changed(**{name: value for name, value in values.items() if name in takes and value is not None})
 
 
 def plan_memory(
-    recipe: SearchRecipe, problems: int, length: int, spec: VerifierSpec | None, mesh: Mesh | None
+    recipe: SearchRecipe, problems: int, length: int, verifier: VerifierSettings | None, mesh: Mesh | None
 ) -> SearchMemoryPlan:
     """problems: searched together. length: of a row of the generator's cache; 0: there is no generator."""
     dtype = recipe.dtype or default_dtype()
-    generator = verifier = None
+    generator = judging = None
     if length:
         config = read_config(find_model(recipe.model_path).config_folder)
         generator = PlannedModel(f"generator {recipe.model_path}", config, dtype, length, mesh)
     chains = 1
-    if spec is not None:
-        config = read_config(find_model(spec.path).config_folder)
-        writes = "slots" in SETTINGS[spec.kind]
-        chains = recipe.prm_n if "n" in SETTINGS[spec.kind] else 1
-        cached = spec.settings["max_length"] if writes else 0
-        verifier = PlannedModel(f"verifier {spec.path}", config, dtype, cached, mesh)
+    if verifier is not None and verifier.needs_model:
+        config = read_config(find_files(verifier).config_folder)
+        cached = 0
+        if isinstance(verifier, SamplingSettings):
+            chains, cached = verifier.n, verifier.max_length
+        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh)
     solutions = problems * recipe.settings.n
     shelf = problems * _shelf(recipe, length)
     need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, shelf)
     memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
-    return plan(generator, verifier, need, memory, mesh)
+    return plan(generator, judging, need, memory, mesh)
 
 
 def _shelf(recipe: SearchRecipe, length: int) -> int:
@@ -146,11 +141,11 @@ def _prompts(recipe: SearchRecipe, tasks: Sequence[Task]) -> tuple[Prompts, int]
     return prompts, max(min(longest + recipe.max_tokens, positions), 2)
 
 
-def _verification_length(recipe: SearchRecipe) -> int:
-    if recipe.max_verification_length is not None:
-        return recipe.max_verification_length
-    config = read_config(find_model(recipe.prm_path).config_folder)
-    return min(VERIFICATION_LENGTH, config.max_position_embeddings)
+def _verification_length(found: VerifierSettings) -> int:
+    """The paper's, or all that the verifier can."""
+    if not found.needs_model:
+        return VERIFICATION_LENGTH
+    return min(VERIFICATION_LENGTH, read_config(find_files(found).config_folder).max_position_embeddings)
 
 
 def _mesh(recipe: SearchRecipe) -> Mesh | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from thinkprm_jax.recipe import MeshConfig, at_least, load_recipe
 from thinkprm_jax.search.engine import SearchSettings
+from thinkprm_jax.verifier.registry import all_settings
 
 # The system turn of search-and-learn's and ThinkPRM's runs, character by character.
 SYSTEM_PROMPT = (
@@ -55,9 +56,30 @@ UNUSED = {
 }
 
 
+# Of the verifier's settings, what this file says by itself: names, types or defaults of search-and-learn.
+_NAMED = ("n", "temperature", "seed", "rounds", "max_length", "max_gen_tokens", "judge_prompt", "slots")
+# A verifier that has no such thing needs none: recipes are shared between verifiers.
+_TOLERATED = ("temperature", "seed", "max_length", "max_gen_tokens", "slots")
+
+
+def _other_keys() -> list[tuple[str, Any, Any]]:
+    """A field for every other setting that some kind of verifier has."""
+    found = []
+    for name, (setting, _) in all_settings().items():
+        if setting.recipe and name not in _NAMED:
+            kind = Literal[setting.choices] if setting.choices else setting.type
+            default = setting.default
+            found.append((setting.recipe, kind | None if setting.optional else kind, field(default=default)))
+    return found
+
+
+_VerifierKeys: Any = make_dataclass("_VerifierKeys", _other_keys(), frozen=True)
+
+
 @dataclass(frozen=True)
-class SearchRecipe:
-    """Fields in the order of docs/search.md, which says what each means."""
+class SearchRecipe(_VerifierKeys):
+    """Fields in the order of docs/search.md, which says what each means. Those of the verifier that are not here
+    are ``prm_`` and the name of the setting: every setting of every kind of verifier is a field."""
 
     # The search
     approach: Literal["best_of_n", "beam_search", "dvts", "greedy", "sample"] = "best_of_n"
@@ -85,7 +107,6 @@ class SearchRecipe:
     prm_n: int = 1
     prm_temperature: float = 0.0
     prm_seed: int = 0
-    prm_decision_temperature: float = 1.0
     n_thinking_rounds: int | None = None
     max_rounds: int | None = None  # another name of n_thinking_rounds
     max_verification_length: int | None = None  # prompt and chain; null: 8192, or what the verifier can
@@ -154,6 +175,24 @@ class SearchRecipe:
     @property
     def rounds(self) -> int:
         return self.n_thinking_rounds or self.max_rounds or 1
+
+    @property
+    def verifier_values(self) -> dict[str, Any]:
+        """Setting of a verifier -> what the recipe says of it, of all kinds; None: nothing."""
+        said = {
+            name: getattr(self, setting.recipe) for name, (setting, _) in all_settings().items() if setting.recipe
+        }
+        return {**said, "rounds": self.rounds}
+
+    @property
+    def asked_of_verifier(self) -> dict[str, str]:
+        """Setting -> `field value`, of those that a verifier must have, since without them it would be another."""
+        found = {}
+        for name, value in self.verifier_values.items():
+            setting, _ = all_settings()[name]
+            if name not in _TOLERATED and value is not None and value != setting.default:
+                found[name] = f"{setting.recipe} {value}"
+        return found
 
     @property
     def folder(self) -> Path:

@@ -11,7 +11,6 @@ from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import NOT_COUNTED, Task
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.voting import aggregate, prediction_columns, select
-from thinkprm_jax.verifier.record import verdict_record
 
 
 def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> CompletionRow:
@@ -82,7 +81,7 @@ def _highest(scores: Sequence[float | None]) -> int:
 def verdict_row(index: int, result: SearchResult) -> SearchVerdictRow:
     """The line of verdicts.jsonl on a problem."""
     judged = [beam.judgement for beam in result.solutions if beam.judgement is not None]
-    return SearchVerdictRow(index, tuple(verdict_record(one.verdict, one.steps) for one in judged))
+    return SearchVerdictRow(index, tuple(one.verdict.record(one.steps) for one in judged))
 
 
 def total_tokens(rows: Sequence[CompletionRow]) -> dict[str, int]:

@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError
 from thinkprm_jax.sampler.request import Request, Script, done_request
+from thinkprm_jax.verifier.base import ChainVerdict, Findings, Item, Verdict, Verifier, check_item
+from thinkprm_jax.verifier.loading import load_sampler
+from thinkprm_jax.verifier.settings import SamplingSettings, check_names
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from thinkprm_jax.model.decoder import Decoder
     from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How chains are drawn.
+class ChainVerifier(Verifier):
+    """A verifier that writes chains: a kind says what the prompt and the script of one are, and how several make a
+    verdict.
 
-    n: chains a solution. temperature: 0 is greedy; all n chains are then the same one, which is run once.
-    seed: with the prompt and the chain's number it decides the chain.
+    Args:
+      model, tokenizer: objects to use instead of loading the model of the settings.
+      sampler: the same with a sampler around them; slots and max_length are then those of the sampler.
     """
 
-    n: int = 1
-    temperature: float = 0.0
-    seed: int = 0
-    top_p: float = 1.0
+    settings: SamplingSettings
+    sampler: Sampler
 
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UserError(f"n is {self.n}, it must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}, it must be 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}, it must lie in (0, 1]")
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        model: Decoder | None,
+        tokenizer: Tokenizer | None,
+        sampler: Sampler | None,
+        mesh: Mesh | None,
+    ) -> None:
+        found = settings.settled()
+        # Of a given sampler nobody knows the dtype, unless the settings say it.
+        self.settings = found if sampler is None else dataclasses.replace(found, dtype=settings.dtype)
+        self.sampler = load_sampler(self.settings, model, tokenizer, mesh) if sampler is None else sampler
+        self.tokenizer, self.end_ids = self.sampler.tokenizer, self.sampler.end_ids
+        self.n, self.max_length = self.settings.n, self.sampler.max_length
+
+    @classmethod
+    def given_settings(
+        cls, name: str | None, model: Decoder | None, sampler: Sampler | None, values: dict[str, Any]
+    ) -> Any:
+        """The settings of a verifier by name, or around objects, of which only the objects know the rest."""
+        check_names(cls.Settings, values)
+        if sampler is not None:
+            return cls.Settings(**{**values, "max_length": sampler.max_length})
+        if model is not None:
+            return cls.Settings(**{**values, "dtype": model.dtype.name})
+        return cls.Settings(model=name, **values)
+
+    @abc.abstractmethod
+    def prepare(self, problem: str, steps: Sequence[str]) -> tuple[list[int], Script]:
+        """(ids of the prompt, script of a chain); RequestError where the solution cannot be judged."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def combine(chains: Sequence[ChainVerdict]) -> Findings:
+        """The verdict of several chains; RequestError where there is none."""
+
+    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
+        for index, written in write_chains(self.sampler, items, self.prepare, self.settings):
+            yield index, self._verdict(written)
+
+    def _verdict(self, written: Written) -> Verdict:
+        if written.error is not None:
+            return Verdict(written.prompt, error=written.error, locates=self.judges_steps)
+        return Verdict.of_chains(written.prompt, written.chains, self.combine, self.judges_steps)
 
 
 @dataclasses.dataclass
@@ -45,7 +89,7 @@ class Written:
     """
 
     prompt: str = ""
-    chains: tuple[Any, ...] = ()
+    chains: tuple[ChainVerdict, ...] = ()
     error: RequestError | None = None
 
 
@@ -54,7 +98,7 @@ Prepare = Callable[[str, list[str]], tuple[list[int], Script]]
 
 
 def write_chains(
-    sampler: Sampler, items: Iterable[tuple[str, Sequence[str]] | None], prepare: Prepare, sampling: Sampling
+    sampler: Sampler, items: Iterable[Item | None], prepare: Prepare, sampling: SamplingSettings
 ) -> Iterator[tuple[int, Written]]:
     """(index of the item, what was written) as they finish, in any order.
 
@@ -63,7 +107,9 @@ def write_chains(
     """
     owners: dict[int, tuple[int, int]] = {}  # request -> (item, chain)
     open_items: dict[int, _OpenItem] = {}
-    chains = 1 if sampling.temperature == 0 else sampling.n
+    temperature = sampling.temperature
+    assert temperature is not None  # settled
+    chains = 1 if temperature == 0 else sampling.n
 
     def requests() -> Iterator[Request | None]:
         asked, number = 0, itertools.count()
@@ -84,7 +130,7 @@ def write_chains(
                 owners[asked] = (index, chain)
                 asked += 1
                 seed = chain_seed(sampling.seed, chain, ids)
-                yield Request(ids, script, temperature=sampling.temperature, top_p=sampling.top_p, seed=seed)
+                yield Request(ids, script, temperature=temperature, top_p=sampling.top_p, seed=seed)
 
     for number, result in sampler.run(requests()):
         index, chain = owners.pop(number)
@@ -114,72 +160,7 @@ class _OpenItem:
         return Written(self.prompt, tuple(chain for chain in self.chains if chain is not None) * copies)
 
 
-def check_item(problem: str, steps: Sequence[str]) -> list[str]:
-    """The steps; RequestError where there is nothing to judge."""
-    if not isinstance(problem, str):
-        raise RequestError(f"the problem is {type(problem).__name__}, not text")
-    if isinstance(steps, str):
-        raise RequestError("the steps are one text: give a list, or split it with split_solution")
-    if not isinstance(steps, Iterable):
-        raise RequestError(f"the steps are {type(steps).__name__}, not a list")
-    steps = list(steps)
-    if not steps:
-        raise RequestError("there are no steps to judge")
-    for number, step in enumerate(steps, start=1):
-        if not isinstance(step, str):
-            raise RequestError(f"step {number} is {type(step).__name__}, not text")
-    return steps
-
-
 def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
     """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
     text = f"{seed} {chain} {' '.join(map(str, prompt))}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) -> None:
-    for what, value in (("questions", questions), (name, others)):
-        if isinstance(value, str):
-            raise UserError(f"{what} is one text: give a list")
-    if len(questions) != len(others):
-        raise UserError(f"there are {len(questions)} questions and {len(others)} {name}")
-
-
-def predict_batch(
-    verify: Callable[[Iterable[tuple[str, Sequence[str]]]], Iterator[tuple[int, Any]]],
-    questions: Sequence[str],
-    prefix_steps_batch: Sequence[Sequence[str]],
-    warn: Callable[..., None],
-) -> list[dict[str, Any]]:
-    """``as_dict()`` of every verdict, in order, for the interface of the original; ``warn`` is told of errors."""
-    check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
-    results: list[dict[str, Any]] = [{} for _ in questions]
-    for index, verdict in verify(zip(questions, prefix_steps_batch, strict=True)):
-        results[index] = verdict.as_dict()
-        if verdict.error is not None:
-            warn("solution %d was not judged: %s", index, verdict.error)
-    return results
-
-
-def score_outputs(
-    verifier: Any, questions: Sequence[str], outputs: Sequence[Sequence[str]]
-) -> list[list[tuple[list[float], float]]]:
-    """[question][output] -> (step scores, score of the whole), for the reward-model interface of search-and-learn.
-    Outputs are whole texts, cut by the verifier's ``split``.
-
-    Raises:
-      RequestError: an output cannot be judged (an empty one, for example).
-    """
-    check_lengths("outputs", questions, outputs)
-    for question, texts in enumerate(outputs):
-        if isinstance(texts, str):
-            raise UserError(f"outputs[{question}] is one text: give a list of texts for each question")
-    places = [(i, j) for i, texts in enumerate(outputs) for j in range(len(texts))]
-    scores: list[list[tuple[list[float], float]]] = [[([], 0.0) for _ in texts] for texts in outputs]
-    items = ((questions[i], verifier.split(outputs[i][j])) for i, j in places)
-    for index, verdict in verifier.verify(items):
-        i, j = places[index]
-        if verdict.error is not None:
-            raise RequestError(f"question {i}, output {j}: {verdict.error}")
-        scores[i][j] = (verdict.step_scores, verdict.prefix_score)
-    return scores

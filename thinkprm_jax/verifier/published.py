@@ -11,20 +11,14 @@ those where the marks were put, and control tokens in a problem or a step are pl
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from thinkprm_jax.data.discriminative import Layout, StepwiseText
+from thinkprm_jax.data.discriminative import Layout, StepEncoder, StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.discriminative import DiscriminativePRM, check_source, load_scored
-from thinkprm_jax.verifier.stepwise import BATCH_TOKENS, Encoder, StepwisePRM
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.verifier.stepwise import StepwisePRM, StepwiseSettings
 
 # `problem Step 1: ... ки\nStep 2: ... ки` after the begin-of-sentence token (the model card, and `MathShepherdPRM`
 # of the paper's code). The tag's id is that of `ки` at the start of a text, which is that of ` ки` inside one.
@@ -40,18 +34,27 @@ def paragraphs(solution: str) -> list[str]:
     return [step for step in solution.strip().split("\n\n") if step.strip()]
 
 
-class MathShepherdPRM(DiscriminativePRM):
-    """Math-Shepherd (arXiv 2312.08935): Mistral-7B. Its sliding window of 4,096 tokens bounds ``max_length``.
-
-    See :class:`.DiscriminativePRM` for the arguments; ``layout`` defaults to the one that it was trained on. The
-    steps of a whole solution are those of ``Step i:`` labels where it has some, since the text has them.
-    """
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MathShepherdSettings(StepwiseSettings):
+    """Of Math-Shepherd."""
 
     kind: ClassVar[str] = "math_shepherd"
 
-    @classmethod
-    def _find_layout(cls, path: str | Path, given: Layout | None) -> Layout:
-        return MATH_SHEPHERD if given is None else given
+
+class MathShepherdPRM(StepwisePRM):
+    """Math-Shepherd (arXiv 2312.08935): Mistral-7B. Its sliding window of 4,096 tokens bounds ``max_length``.
+
+    See :class:`.StepwisePRM` for the arguments. The steps of a whole solution are those of ``Step i:`` labels
+    where it has some, since the text has them. Example::
+
+        prm = MathShepherdPRM("peiyi9979/math-shepherd-mistral-7b-prm")
+        prm.score(["2 + 2?"], [["2 + 2 = 4."]])
+    """
+
+    Settings = MathShepherdSettings
+
+    def make_encoder(self) -> StepEncoder:
+        return StepEncoder(self.tokenizer, MATH_SHEPHERD)
 
 
 class TurnEncoder:
@@ -68,7 +71,7 @@ class TurnEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.choices = tuple(tokenizer.encode_plain(label)[-1] for label in ("+", "-"))
+        self.choices = (tokenizer.encode_plain("+")[-1], tokenizer.encode_plain("-")[-1])
         try:
             self.encode("?", ["1", "2"])
         except RequestError as error:
@@ -136,49 +139,52 @@ class MarkEncoder:
         return [{"role": "system", "content": QWEN_SYSTEM}, {"role": "user", "content": problem}]
 
 
-class _ChatPRM(StepwisePRM):
-    """What the two kinds with a chat template share; the arguments are those of :class:`.DiscriminativePRM`."""
+class ParagraphPRM(StepwisePRM):
+    """A verifier whose own code cuts a solution at blank lines."""
 
-    encoder_class: ClassVar[type]
-
-    def __init__(
-        self,
-        model_name_or_path: str | Path | None = None,
-        *,
-        max_length: int = 4096,
-        batch_tokens: int = BATCH_TOKENS,
-        dtype: str | None = None,
-        mesh: Mesh | None = None,
-        model: Decoder | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        check_source(model_name_or_path, model, tokenizer)
-        if model is None:
-            model, tokenizer = load_scored(model_name_or_path, dtype, mesh)
-        self.tokenizer = tokenizer
-        encoder: Encoder = self.encoder_class(tokenizer)
-        super().__init__(
-            model,
-            encoder,
-            encoder.choices,
-            model_name=None if model_name_or_path is None else str(model_name_or_path),
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            mesh=mesh,
-        )
-
-    split = staticmethod(paragraphs)
+    def split(self, solution: str) -> list[str]:
+        return paragraphs(solution)
 
 
-class RLHFlowPRM(_ChatPRM):
-    """RLHFlow's Llama-3.1-8B PRMs: P(`+`) against P(`-`) as the assistant's answer to each step."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RLHFlowSettings(StepwiseSettings):
+    """Of RLHFlow's models."""
 
     kind: ClassVar[str] = "rlhflow"
-    encoder_class = TurnEncoder
 
 
-class QwenPRM(_ChatPRM):
-    """Qwen2.5-Math-PRM: the softmax of the head's two classes at ``<extra_0>``, class 1."""
+class RLHFlowPRM(ParagraphPRM):
+    """RLHFlow's Llama-3.1-8B PRMs: P(`+`) against P(`-`) as the assistant's answer to each step.
+
+    See :class:`.StepwisePRM` for the arguments. Example::
+
+        prm = RLHFlowPRM("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")
+        prm.score(["2 + 2?"], [["2 + 2 = 4."]])
+    """
+
+    Settings = RLHFlowSettings
+
+    def make_encoder(self) -> TurnEncoder:
+        return TurnEncoder(self.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QwenPRMSettings(StepwiseSettings):
+    """Of Qwen's process reward models."""
 
     kind: ClassVar[str] = "qwen_prm"
-    encoder_class = MarkEncoder
+
+
+class QwenPRM(ParagraphPRM):
+    """Qwen2.5-Math-PRM: the softmax of the head's two classes at ``<extra_0>``, class 1.
+
+    See :class:`.StepwisePRM` for the arguments. Example::
+
+        prm = QwenPRM("Qwen/Qwen2.5-Math-PRM-7B")
+        prm.score(["2 + 2?"], [["2 + 2 = 4."]])
+    """
+
+    Settings = QwenPRMSettings
+
+    def make_encoder(self) -> MarkEncoder:
+        return MarkEncoder(self.tokenizer)

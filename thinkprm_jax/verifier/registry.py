@@ -1,4 +1,4 @@
-"""One interface for every verifier, and one loader.
+"""Every kind of verifier, how a model is recognised as one, and the one door to all of them.
 
     thinkprm        ThinkPRM: writes a chain, is made to decide
     judge           an untuned model that is asked for a verdict
@@ -8,256 +8,349 @@
     qwen_prm        Qwen/Qwen2.5-Math-PRM-7B and its sisters
     majority        no verifier: answers are counted
 
-A :class:`VerifierSpec` is a verifier that is described, checked and not yet loaded: programs write its ``stamp``
-into their results and plan memory with it first.
+A new kind is a file with its settings and its class, and one line here (or a call of :func:`register`)::
+
+    verifier = load_verifier("launch/ThinkPRM-1.5B", n=4)             # by name
+    settings = verifier_settings("Qwen/Qwen2.5-Math-PRM-7B")          # described and checked, not yet loaded
+    verifier = load_verifier(settings)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import importlib
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.protocol.judge_prompts import JUDGE_PROMPTS
-from thinkprm_jax.verifier.kind import KINDS, STEPWISE_KINDS, read_kind, resolve_kind
+from thinkprm_jax.data.discriminative import KEY
+from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.verifier.settings import SettingField, VerifierSettings, settings_of
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-__all__ = ["KINDS", "SETTINGS", "AnyVerdict", "Memory", "Verifier", "VerifierSpec", "describe_verifier",
-           "load_verifier"]  # fmt: skip
+    from thinkprm_jax.checkpoint.weights import ModelFiles
+    from thinkprm_jax.verifier.base import Verifier
 
-
-@runtime_checkable
-class AnyVerdict(Protocol):
-    """What all verdicts offer. The properties raise ``error`` where there is one.
-
-    A verdict of a verifier that writes also has ``chains``.
-    """
-
-    @property
-    def error(self) -> RequestError | None:
-        """Why there is no verdict."""
-
-    @property
-    def prefix_score(self) -> float:
-        """Probability that all given steps are correct."""
-
-    @property
-    def step_scores(self) -> list[float]:
-        """One a step; of a verifier that does not judge steps the score of the whole alone."""
-
-    @property
-    def step_labels(self) -> list[int]:
-        """1 correct, 0 incorrect, one a step; empty where the verifier does not judge steps."""
-
-    @property
-    def first_error(self) -> int:
-        """Index from 0 of the first incorrect step, or -1."""
-
-    @property
-    def output_tokens(self) -> int:
-        """Tokens sampled for its chains, those that cannot be read too; 0 where there are none."""
-
-    def as_dict(self) -> dict[str, Any]: ...
-
-
-@runtime_checkable
-class Verifier(Protocol):
-    """What all verifiers offer.
-
-    kind: one of KINDS. n: verdicts (chains) a solution. settings: all that a verdict depends on, apart from the
-    solution. judges_steps: whether a verdict says which step is wrong. sampled_tokens: so far, over all verdicts.
-    """
-
-    kind: str
-    n: int
-    settings: dict[str, Any]
-
-    @property
-    def judges_steps(self) -> bool: ...
-
-    @property
-    def sampled_tokens(self) -> int: ...
-
-    def split(self, solution: str) -> list[str]:
-        """The steps of a whole solution, as this kind's own code cuts it."""
-
-    def verify(self, items: Iterable[tuple[str, Sequence[str]] | None]) -> Iterator[tuple[int, AnyVerdict]]:
-        """(index of the item, verdict) as they finish, in any order; items: (problem, steps), or None: there
-        is none at the moment. An item that cannot be judged has a verdict with ``error``; the others go on."""
+GENERATIVE = "generative"  # the `task` under KEY of config.json, as DISCRIMINATIVE
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes: parameters, and the cache once its longest row is full."""
+class Registration:
+    """How a kind is called, where its class is, and how its models are recognised.
 
-    weights: int
-    cache: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache
-
-
-# Setting -> its default, by kind; None: settled when the others are known.
-_SAMPLED: dict[str, Any] = {
-    "n": 1,
-    "temperature": None,
-    "seed": 0,
-    "max_length": 4096,
-    "max_gen_tokens": None,
-    "slots": 16,
-    "dtype": None,
-}
-_THINKPRM = {**_SAMPLED, "n_thinking_rounds": 1, "decision_temperature": 1.0, "stop_at_unknown_step": False}
-_JUDGE = {**_SAMPLED, "top_p": 1.0, "judge_prompt": JUDGE_PROMPTS[0], "force_decision": False}
-_STEPWISE: dict[str, Any] = {"max_length": 4096, "batch_tokens": 8192, "dtype": None}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "thinkprm": _THINKPRM,
-    "judge": _JUDGE,
-    **dict.fromkeys(STEPWISE_KINDS, _STEPWISE),
-    "majority": {},
-}
-# The names of the settings that a kind takes.
-SETTINGS: Mapping[str, tuple[str, ...]] = {kind: tuple(settings) for kind, settings in _DEFAULTS.items()}
-_SPEED_ONLY = ("slots", "batch_tokens")
-
-
-@dataclass(frozen=True)
-class VerifierSpec:
-    """A verifier that is not loaded yet; :func:`describe_verifier` makes one.
-
-    settings: all of SETTINGS[kind], settled.
+    Attributes:
+      place: "module:class", imported when it is used; "": there is none. The class has ``Settings`` and ``load``.
+      names: of an id or a folder's name in lower case, a pattern that only models of this kind fit.
+      architectures: of config.json, that only models of this kind have.
+      task: of config.json, under our own key.
+      exclusive: its models are of no use to another kind, nor other models to it.
     """
 
     kind: str
-    path: str | None
-    settings: Mapping[str, Any]
+    place: str
+    names: str = ""
+    architectures: tuple[str, ...] = ()
+    task: str = ""
+    exclusive: bool = False
 
-    @property
-    def stamp(self) -> dict[str, Any]:
-        """JSON of all that a verdict depends on, apart from the solution; ``settings`` of the loaded verifier."""
-        if self.path is None:
-            return {"kind": self.kind}
-        kept = {name: value for name, value in self.settings.items() if name not in _SPEED_ONLY}
-        if "n_thinking_rounds" in kept:
-            kept["rounds"] = kept.pop("n_thinking_rounds")
-        return {"kind": self.kind, "model": self.path, **kept}
-
-    def memory(self, mesh: Mesh | None = None) -> Memory:
-        """What it will take, with a mesh on each of its devices; nothing is loaded. Activations are not in it."""
-        if self.path is None:
-            return Memory(0)
-        from thinkprm_jax.checkpoint.huggingface import read_config
-        from thinkprm_jax.checkpoint.weights import find_model
-        from thinkprm_jax.model.memory import cache_bytes, weight_bytes
-
-        config, settings = read_config(find_model(self.path).config_folder), self.settings
-        weights = weight_bytes(config, settings["dtype"], mesh)
-        if self.kind in STEPWISE_KINDS:
-            return Memory(weights)
-        return Memory(
-            weights, cache_bytes(config, settings["slots"], settings["max_length"], settings["dtype"], mesh)
-        )
-
-    def load(self, mesh: Mesh | None = None, like: Verifier | None = None) -> Verifier | None:
-        """The verifier; None for ``majority``.
-
-        Args:
-          like: a loaded verifier that writes, of the same model, dtype and max_length: its sampler is used, with
-            its slots, so that nothing is loaded or compiled again. Only one of the two may run at a time.
-        Raises:
-          UserError: the model cannot be loaded; ``like`` is of another model.
-        """
-        if self.path is None:
-            return None
-        if like is None:
-            return _make(self.kind, self.path, {**self.settings, "mesh": mesh})
-        if self.kind in STEPWISE_KINDS or not hasattr(like, "sampler"):
-            raise UserError(f"a verifier of kind {self.kind} cannot share the sampler of one of kind {like.kind}")
-        for name in ("model", "dtype", "max_length"):
-            if self.stamp[name] != like.settings[name]:
-                raise UserError(f"like: its {name} is {like.settings[name]}, not {self.stamp[name]}")
-        arguments = {name: value for name, value in self.settings.items() if name not in ("slots", "dtype")}
-        verifier = _make(self.kind, None, {**arguments, "sampler": like.sampler})
-        verifier.settings = self.stamp
-        return verifier
+    def load_class(self) -> Any:
+        """The class."""
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
-def describe_verifier(
-    prm_type: str | None, path: str | Path | None = None, *, default: str | None = None, **settings: Any
-) -> VerifierSpec:
-    """Checks what can be checked without loading: the kind, the settings, config.json.
+_HERE = "thinkprm_jax.verifier"
+_REGISTRY: dict[str, Registration] = {}
+
+
+def register(registration: Registration) -> None:
+    """Adds a kind; every program takes it by its name from then on.
+
+    Raises:
+      UserError: the kind is there already.
+    """
+    if registration.kind in _REGISTRY:
+        raise UserError(f"there is a verifier {registration.kind} already")
+    _REGISTRY[registration.kind] = registration
+
+
+for _registration in (
+    # Names: of the original's recipes, and their sisters; the first that fits counts.
+    Registration("thinkprm", f"{_HERE}.thinkprm:ThinkPRM", r"(\A|/)mini\Z|thinkprm", task=GENERATIVE),
+    Registration("judge", f"{_HERE}.judge:LLMJudge"),
+    Registration(
+        "disc_prm",
+        f"{_HERE}.discriminative:DiscriminativePRM",
+        r"discriminative-prm800k",
+        task=DISCRIMINATIVE,
+        exclusive=True,
+    ),
+    Registration("math_shepherd", f"{_HERE}.published:MathShepherdPRM", r"math-shepherd.*prm", exclusive=True),
+    Registration(
+        "rlhflow", f"{_HERE}.published:RLHFlowPRM", r"llama3\.1-8b-prm-(mistral|deepseek)-data", exclusive=True
+    ),
+    Registration(
+        "qwen_prm",
+        f"{_HERE}.published:QwenPRM",
+        r"qwen2\.5-math-(prm-\d+b|7b-prm800k)",
+        ("Qwen2ForProcessRewardModel",),
+        exclusive=True,
+    ),
+    Registration("majority", ""),
+):
+    register(_registration)
+
+# Names of the original's recipes. "discriminative" is whichever exclusive kind the path is of.
+ALIASES = {"none": "majority"}
+ANY_DISCRIMINATIVE = "discriminative"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MajoritySettings(VerifierSettings):
+    """No verifier: answers are counted."""
+
+    kind: ClassVar[str] = "majority"
+    needs_model: ClassVar[bool] = False
+
+
+def kinds() -> tuple[str, ...]:
+    """The names of all kinds."""
+    return tuple(_REGISTRY)
+
+
+def settings_class(kind: str) -> type[VerifierSettings]:
+    """The settings of a kind.
+
+    Raises:
+      UserError: there is no such kind.
+    """
+    if kind not in _REGISTRY:
+        raise UserError(f"there is no verifier {kind!r} (we have: {', '.join((*_REGISTRY, *ALIASES))})")
+    found = _REGISTRY[kind]
+    return found.load_class().Settings if found.place else MajoritySettings
+
+
+def all_settings() -> dict[str, tuple[SettingField, tuple[str, ...]]]:
+    """Every setting of every kind: its field, and the kinds that have it."""
+    found: dict[str, tuple[SettingField, tuple[str, ...]]] = {}
+    for kind in kinds():
+        for name, field in settings_of(settings_class(kind)).items():
+            first, takers = found.get(name, (field, ()))
+            found[name] = first, (*takers, kind)
+    return found
+
+
+def verifier_settings(
+    model: str | Path | None = None, *, kind: str | None = None, default: str | None = None, **values: Any
+) -> VerifierSettings:
+    """The settings of a verifier, checked as far as that goes without loading it: kind, values, config.json.
 
     Args:
-      prm_type: one of KINDS, ``none``, the original's ``discriminative``, or None: as the path says.
-      path: ``mini``, a folder or a Hugging Face id.
-      default: the kind of a path that says nothing.
-      settings: of SETTINGS[kind]. ``temperature`` None: 0 for one chain, else 0.6.
+      model: ``mini``, a folder or a Hugging Face id.
+      kind: one of :func:`kinds`, ``none``, the original's ``discriminative``, or None: as the model says.
+      default: the kind of a model that says nothing.
+      values: of the kind's settings; what is left out has its default. The result says what every default came to.
     Raises:
       UserError: one line that names what cannot work.
     """
-    kind = resolve_kind(prm_type, path, default)
-    known = _DEFAULTS[kind]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        has = f"it has: {', '.join(known)}" if known else "it has none"
-        raise UserError(f"{unknown[0]} is no setting of the verifier {kind} ({has})")
-    if kind == "majority":
-        return VerifierSpec(kind, None, {})
-    settled = {**known, **settings}
-    if "n" in known:
-        from thinkprm_jax.verifier.chains import Sampling
+    return default_settings(model, kind=kind, default=default).changed(**values)
 
-        if settled["temperature"] is None:
-            settled["temperature"] = 0.0 if settled["n"] == 1 else 0.6
-        Sampling(settled["n"], settled["temperature"], settled["seed"], settled.get("top_p", 1.0))
-        if settled["n"] > 1 and settled["temperature"] == 0:
-            raise UserError(f"n {settled['n']} needs a temperature above 0: greedy chains are all the same")
-    if kind == "thinkprm":
-        from thinkprm_jax.verifier.script import check_settings
 
-        check_settings(settled["n_thinking_rounds"], settled["max_gen_tokens"], settled["decision_temperature"])
-    if kind == "judge" and settled["judge_prompt"] not in JUDGE_PROMPTS:
-        raise UserError(
-            f"judge_prompt is {settled['judge_prompt']!r}, it must be one of {', '.join(JUDGE_PROMPTS)}"
-        )
-    if settled["dtype"] is None:
-        from thinkprm_jax.runtime import default_dtype
-
-        settled["dtype"] = default_dtype()
+def default_settings(
+    model: str | Path | None = None, *, kind: str | None = None, default: str | None = None
+) -> VerifierSettings:
+    """The settings of a verifier before anything is chosen; ``changed`` chooses. For a program that must know the
+    kind to know which values it takes. Arguments and errors are those of :func:`verifier_settings`."""
+    found, files = resolve_kind(kind, model, default)
+    cls = settings_class(found)
+    if not cls.needs_model:
+        return cls()
+    assert model is not None
     # The same folder from wherever a run goes on.
-    place = str(Path(path).resolve()) if Path(path).is_dir() else str(path)
-    return VerifierSpec(kind, place, settled)
+    place = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    return cls(model=place, files=files)
 
 
 def load_verifier(
-    prm_type: str | None, path: str | Path | None = None, *, mesh: Mesh | None = None, **settings: Any
-) -> Verifier | None:
-    """:func:`describe_verifier`, loaded. None for ``majority``."""
-    return describe_verifier(prm_type, path, **settings).load(mesh)
+    settings: VerifierSettings | str | Path,
+    *,
+    kind: str | None = None,
+    mesh: Mesh | None = None,
+    like: Verifier | None = None,
+    **values: Any,
+) -> Verifier:
+    """A verifier of any kind, loaded.
+
+    Example::
+
+        prm = load_verifier("mini", n=4)
+        [(index, verdict)] = prm.verify([("2 + 2?", ["2 + 2 = 4."])])
+
+    Args:
+      settings: of :func:`verifier_settings`; or its ``model``, and then ``kind`` and ``values`` are its others.
+      mesh: devices to run on.
+      like: a loaded verifier that writes, of the same model, dtype and max_length: its sampler is used, with its
+        slots, so that nothing is loaded or compiled again.
+    Raises:
+      UserError: the settings cannot work, the model cannot be loaded, or ``like`` is of another model.
+    """
+    if not isinstance(settings, VerifierSettings):
+        settings = verifier_settings(settings, kind=kind, **values)
+    if settings.kind == "majority":
+        raise UserError("majority is no verifier: it judges no solution")
+    if like is not None:
+        _check_alike(settings, like)
+    sampler = None if like is None else like.sampler
+    return _REGISTRY[settings.kind].load_class().load(settings, mesh=mesh, sampler=sampler)
 
 
-def _make(kind: str, path: str | None, arguments: dict[str, Any]) -> Verifier:
-    if kind == "thinkprm":
-        from thinkprm_jax.verifier.thinkprm import ThinkPRM
+_SHARED = ("model", "dtype", "max_length")  # what verifiers on one sampler have in common
 
-        source = {} if path is None else {"model_name_or_path": path}
-        return ThinkPRM(multiround_verifier=True, **source, **arguments)
-    if kind == "judge":
-        from thinkprm_jax.verifier.judge import LLMJudge
 
-        return LLMJudge(path, **arguments)
-    if kind == "disc_prm":
-        from thinkprm_jax.data.discriminative import PUBLISHED
-        from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+def is_alike(settings: VerifierSettings, loaded: Verifier) -> bool:
+    """Whether the sampler of a loaded verifier serves these settings too."""
+    ours, theirs = settings.stamp, loaded.settings.stamp
+    shared = settings.writes and loaded.sampler is not None
+    return shared and all(ours[name] == theirs[name] for name in _SHARED)
 
-        # Those of the paper's authors say nothing of their layout.
-        return DiscriminativePRM(path, layout=None if read_kind(path) else PUBLISHED, **arguments)
-    from thinkprm_jax.verifier.published import MathShepherdPRM, QwenPRM, RLHFlowPRM
 
-    published = (MathShepherdPRM, RLHFlowPRM, QwenPRM)
-    return next(kind_class for kind_class in published if kind_class.kind == kind)(path, **arguments)
+def _check_alike(settings: VerifierSettings, like: Verifier) -> None:
+    if not settings.writes or like.sampler is None:
+        raise UserError(f"a verifier of kind {settings.kind} cannot share the sampler of one of kind {like.kind}")
+    ours, theirs = settings.stamp, like.settings.stamp
+    for name in _SHARED:
+        if ours[name] != theirs[name]:
+            raise UserError(f"like: its {name} is {theirs[name]}, not {ours[name]}")
+
+
+def current_stamp(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The stamp of a row as it is written today, whatever wrote it. Rows of `thinkprm score` had no kind, since
+    all were ThinkPRM's; a setting that came later had the value that is its default now."""
+    kind = written.get("kind", "thinkprm")
+    if kind not in _REGISTRY:
+        return dict(written)
+    return {**settings_class(kind)().stamp, **written, "kind": kind}
+
+
+def same_settings(written: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a row with the stamp ``written`` belongs to a run with the stamp ``now``."""
+    return current_stamp(written) == current_stamp(now)
+
+
+def resolve_kind(
+    kind: str | None, model: str | Path | None, default: str | None = None
+) -> tuple[str, ModelFiles | None]:
+    """(the kind that a recipe or a command line means, where the model is, if it had to be looked for).
+
+    Args:
+      kind: one of :func:`kinds`, ``none``, the original's ``discriminative``, or None: as the model says.
+      default: of a model that says nothing.
+    Raises:
+      UserError: there is no such kind, or it is not the model's.
+    """
+    wanted = ALIASES.get(kind, kind) if kind is not None else None
+    if wanted is not None and wanted != ANY_DISCRIMINATIVE and not settings_class(wanted).needs_model:
+        return wanted, None
+    if model is None:
+        raise UserError(f"a verifier of kind {wanted or 'unknown'} needs the path or id of a model")
+    found, files = recognise(model)
+    if wanted is None or wanted == ANY_DISCRIMINATIVE:
+        found = found or (default if wanted is None else None)
+        if found is None:
+            raise UserError(
+                f"{model}: neither config.json nor the name says what kind of verifier this is; say one of "
+                f"{', '.join(_REGISTRY)}"
+            )
+        if wanted == ANY_DISCRIMINATIVE and not _REGISTRY[found].exclusive:
+            raise UserError(f"{model} is of kind {found}, which is not discriminative")
+        return found, files
+    if found is not None and found != wanted and (_REGISTRY[found].exclusive or _REGISTRY[wanted].exclusive):
+        raise UserError(f"{model} is a verifier of kind {found}, not {wanted}")
+    return wanted, files
+
+
+def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:
+    """(one of :func:`kinds`, where the model is): as the folder says, or else its name. None where neither does,
+    and where nothing had to be looked for: a known id is not downloaded for that.
+
+    Raises:
+      UserError: as of :func:`read_kind`.
+    """
+    is_folder = Path(model).is_dir()
+    name = (Path(model).resolve().name if is_folder else str(model)).lower()  # not where a folder lies
+    named = next((each.kind for each in _REGISTRY.values() if each.names and re.search(each.names, name)), None)
+    if named is not None and not is_folder:
+        return named, None
+    from thinkprm_jax.checkpoint.weights import find_model
+
+    files = find_model(model)
+    task, architectures = read_kind(files).get("task"), _architectures(files)
+    for each in _REGISTRY.values():
+        if task is not None and each.task == task:
+            return each.kind, files
+    for each in _REGISTRY.values():
+        if architectures & set(each.architectures):
+            return each.kind, files
+    return named, files
+
+
+def read_kind(model: str | Path | ModelFiles) -> Mapping[str, Any]:
+    """What a folder says under our key of config.json; {} where there is none, as in every folder that others
+    wrote. An adapter without a config.json is of its base's kind.
+
+    Raises:
+      UserError: no such folder; config.json is not as described.
+    """
+    content, path = _read_config(model)
+    kind = content.get(KEY, {})
+    if not isinstance(kind, dict):
+        raise UserError(f"{path}: {KEY} must be an object")
+    if kind and kind.get("task") not in (GENERATIVE, DISCRIMINATIVE):
+        raise UserError(
+            f"{path}: {KEY}.task is {json.dumps(kind.get('task'))}, not {GENERATIVE} or {DISCRIMINATIVE}"
+        )
+    return kind
+
+
+def require_generative(model: str | Path | ModelFiles) -> None:
+    """A folder that says nothing of its kind passes: the released ThinkPRMs are such.
+
+    Raises:
+      UserError: the folder says that it is discriminative, or has a head of scores.
+    """
+    scores = {name for each in _REGISTRY.values() for name in each.architectures}
+    if read_kind(model).get("task") == DISCRIMINATIVE or _architectures(model) & scores:
+        raise UserError(
+            f"{_name(model)} is a discriminative verifier: it writes no chains; DiscriminativePRM and "
+            "`thinkprm evaluate` take it"
+        )
+
+
+def _architectures(model: str | Path | ModelFiles) -> set[str]:
+    return set(_read_config(model)[0].get("architectures") or [])
+
+
+def _name(model: str | Path | ModelFiles) -> str:
+    from thinkprm_jax.checkpoint.weights import find_model
+
+    return str(find_model(model).config_folder)
+
+
+def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:
+    """(content, path) of config.json; an array or the like counts as empty."""
+    from thinkprm_jax.checkpoint.weights import find_model
+
+    folder = find_model(model).config_folder
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no config.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    return (content if isinstance(content, dict) else {}), path

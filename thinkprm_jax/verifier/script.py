@@ -25,75 +25,71 @@ import numpy as np
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUESTION, THINK_CLOSE, TRIGGERS, YES
-from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.protocol.reading import ChainReading, read_chain
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+from thinkprm_jax.verifier.base import ChainVerdict, Reading
+from thinkprm_jax.verifier.settings import SamplingSettings, setting
 
 _SPARE = 16  # positions for the rest of a token that is broken where the thinking is cut
 _DANGLING = re.compile(r"\s+[#*_>-]*[ \t]*\Z")  # blanks, and the marks of a heading that is not there
 
 
-@dataclasses.dataclass(frozen=True)
-class ChainVerdict:
-    """What one chain says. Tuples are as long as the steps.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScriptSettings(SamplingSettings):
+    """What a chain is made to do."""
 
-    Attributes:
-      output: the chain, closed, with the decision line and the likelier answer; no forced step verdicts.
-      prefix_score: P( Yes) against P( No): that all given steps are correct.
-      step_labels: 1 correct, 0 incorrect; 0 for every step after the first incorrect one.
-      step_scores: P(correct) against P(incorrect) where the verdict of the step stands. After the first incorrect
-        step nothing is measured and the score is 0.0, as the label: what builds on an error is not correct, and
-        the minimum, the product and the last of the scores stay meaningful.
-      step_forced: the chain itself never judged the step, and was made to.
-      finish_reason: of the last round. "stop": the chain ended itself; "length": max_gen_tokens; "context":
-        max_length left no room.
-      output_tokens: tokens sampled.
-    """
+    rounds: int = setting(1, "thinking rounds a chain", recipe="n_thinking_rounds")
+    decision_temperature: float = setting(1.0, "divides the log-probabilities of the final Yes and No")
+    stop_at_unknown_step: bool = setting(
+        False, "a chain that goes on to a step behind the last given one is ended there", recipe=""
+    )
+    triggers: tuple[str, ...] = setting(
+        TRIGGERS, "phrases that begin the further rounds", option="", recipe="", stamped="changed"
+    )
 
-    output: str
-    prefix_score: float
-    step_labels: tuple[int, ...]
-    step_scores: tuple[float, ...]
-    step_forced: tuple[bool, ...]
-    finish_reason: str
-    output_tokens: int = 0
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise UserError(f"rounds is {self.rounds}, it must be at least 1")
+        if self.rounds > len(self.triggers) + 1:
+            raise UserError(
+                f"{self.rounds} thinking rounds need {self.rounds - 1} trigger phrases, there are "
+                f"{len(self.triggers)}: a repeated phrase makes a model repeat itself"
+            )
+        if not 0 < self.decision_temperature < math.inf:
+            raise UserError(f"decision_temperature is {self.decision_temperature}, it must be above 0")
 
 
 class VerificationScript:
     """The settings and the token ids of the script; calling it with the number of steps gives the generator.
 
+    After each round but the last the end of the chain is taken back and the next of the ``triggers`` is forced.
+    When the context is full, no further round is begun. With ``stop_at_unknown_step`` `Step k:` ends a round, as
+    `</think>` does, where k is the number of steps plus one: a chain about the beginning of a solution would
+    otherwise go on to a step that nobody has written, and judge it. What would have headed that step is taken back
+    with it.
+
     Args:
-      rounds: thinking rounds. After each but the last the end of the chain is taken back and the next of
-        ``triggers`` is forced. When the context is full, no further round is begun.
-      max_gen_tokens: tokens a round may think.
       max_length: longest context of the sampler that runs the script.
       end_ids: ids that end a text.
-      decision_temperature: divides the two log-probabilities of the decision.
-      stop_at_unknown_step: `Step k:` ends a round, as `</think>` does, where k is the number of steps plus one. A
-        chain about the beginning of a solution would otherwise go on to a step that nobody has written, and judge
-        it. What would have headed that step is taken back with it.
     Raises:
-      UserError: a setting that cannot work, or a tokenizer in which ` Yes` and the like are not single tokens.
+      UserError: a tokenizer in which ` Yes` and the like are not single tokens.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
+        settings: ScriptSettings,
         *,
         max_length: int,
         end_ids: Sequence[int] | None = None,
-        rounds: int = 1,
-        max_gen_tokens: int | None = None,
-        decision_temperature: float = 1.0,
-        triggers: Sequence[str] = TRIGGERS,
-        stop_at_unknown_step: bool = False,
     ) -> None:
-        check_settings(rounds, max_gen_tokens, decision_temperature, triggers)
         self._tokenizer = tokenizer
-        self._triggers = tuple(triggers[: rounds - 1])
-        self._max_gen_tokens = max_length if max_gen_tokens is None else max_gen_tokens
+        self._settings = settings
+        self._triggers = tuple(settings.triggers[: settings.rounds - 1])
+        self._max_gen_tokens = max_length if settings.max_gen_tokens is None else settings.max_gen_tokens
         self._max_length = max_length
-        self._decision_temperature = decision_temperature
         self._answers = (tokenizer.token_id(YES), tokenizer.token_id(NO))
         self._verdicts = (tokenizer.token_id("correct"), tokenizer.token_id("incorrect"))
         ends = (tokenizer.eos_id,) if end_ids is None else tuple(end_ids)
@@ -101,7 +97,6 @@ class VerificationScript:
         self._close = tokenizer.control_ids.get(THINK_CLOSE)
         self._stop_ids = ends if self._close is None else (self._close, *ends)
         self._stop_texts = (QUESTION, THINK_CLOSE) if self._close is None else (QUESTION,)
-        self._stop_at_unknown_step = stop_at_unknown_step
 
     def room(self, num_steps: int) -> int:
         """Positions a context needs behind the prompt for all that may be forced, the trigger phrases aside."""
@@ -111,7 +106,7 @@ class VerificationScript:
 
     def __call__(self, num_steps: int) -> Generator[Phase, Any, ChainVerdict]:
         """The script for a solution of ``num_steps`` >= 1 steps."""
-        chain = Chain(self._tokenizer, (yield Mark()))
+        chain = ChainTokens(self._tokenizer, (yield Mark()))
         thought = yield from self._think(chain, num_steps)
         text, _ = chain.text_and_ends()
         closed = thought.stop is not None and thought.stop in (self._close, THINK_CLOSE)
@@ -119,8 +114,9 @@ class VerificationScript:
         newline = "" if closed or text.endswith("\n") or not text else "\n"
         yield Force(self._encode(newline + THINK_CLOSE + DECISION))
         answers = yield Choose(self._answers)
-        score = first_of_two(answers, self._decision_temperature)
-        labels, scores, forced = yield from self._judge(chain, num_steps)
+        score = first_of_two(answers, self._settings.decision_temperature)
+        read = read_chain(text, num_steps)
+        labels, scores, forced = yield from self._judge(chain, read)
         return ChainVerdict(
             output=text + newline + THINK_CLOSE + DECISION + (YES if score >= 0.5 else NO),
             prefix_score=score,
@@ -128,13 +124,14 @@ class VerificationScript:
             step_scores=tuple(scores),
             step_forced=tuple(forced),
             finish_reason="stop" if thought.finish.startswith("stop") else thought.finish,
+            reading=reading_of(read),
         )
 
-    def _think(self, chain: Chain, num_steps: int) -> Generator[Phase, Any, Thought]:
+    def _think(self, chain: ChainTokens, num_steps: int) -> Generator[Phase, Any, Thought]:
         """All rounds; returns the last one's outcome."""
         room = self.room(num_steps)
         unknown = f"Step {num_steps + 1}:"
-        stop_texts = (*self._stop_texts, unknown) if self._stop_at_unknown_step else self._stop_texts
+        stop_texts = (*self._stop_texts, unknown) if self._settings.stop_at_unknown_step else self._stop_texts
         for trigger in (*self._triggers, None):
             opening = None if trigger is None else "\n\n" + trigger
             thought = yield Think(
@@ -155,7 +152,7 @@ class VerificationScript:
             yield from self._replace_tail(chain, end, opening)
         return thought
 
-    def _replace_tail(self, chain: Chain, end: int, text: str) -> Generator[Phase, Any, None]:
+    def _replace_tail(self, chain: ChainTokens, end: int, text: str) -> Generator[Phase, Any, None]:
         """Cuts the chain to its first ``end`` characters and forces ``text`` behind them."""
         kept, rest = chain.cut(end)
         ids = self._encode(rest + text)
@@ -164,11 +161,11 @@ class VerificationScript:
         chain.replace_tail(kept, ids)
 
     def _judge(
-        self, chain: Chain, num_steps: int
+        self, chain: ChainTokens, verdicts: ChainReading
     ) -> Generator[Phase, Any, tuple[list[int], list[float], list[bool]]]:
-        """(labels, scores, forced), each [num_steps]: read from the chain, and asked for where it is silent."""
-        text, ends = chain.text_and_ends()
-        verdicts = read_chain(text, num_steps)
+        """(labels, scores, forced), each [steps]: as read from the chain, and asked for where it is silent."""
+        _, ends = chain.text_and_ends()
+        num_steps = len(verdicts.labels)
         judged_steps = num_steps if verdicts.first_error is None else verdicts.first_error + 1
         silent = [step for step in range(judged_steps) if not verdicts.judged[step]]
         answers = yield from self._force_verdicts(chain, silent)
@@ -198,13 +195,15 @@ class VerificationScript:
             scores[step] = first_of_two((yield Choose(self._verdicts)))
         return labels, scores, forced
 
-    def _force_verdicts(self, chain: Chain, silent: Sequence[int]) -> Generator[Phase, Any, dict[int, float]]:
+    def _force_verdicts(
+        self, chain: ChainTokens, silent: Sequence[int]
+    ) -> Generator[Phase, Any, dict[int, float]]:
         """Step -> P(correct), through the first one found incorrect. Each verdict stands below those before it."""
         text, _ = chain.text_and_ends()
         kept, rest = chain.cut(len(text.rstrip()))
         answers: dict[int, float] = {}
         for step in silent:
-            follow = [self._verdicts[0], *self._encode(_ask("}", step + 1))]
+            follow = (self._verdicts[0], *self._encode(_ask("}", step + 1)))
             if not answers or (yield Mark()) + len(follow) > self._max_length:
                 yield Rewind(chain.start + kept)
                 follow = self._encode(_ask(rest if text.strip() else LEAD_IN, step + 1))
@@ -218,22 +217,15 @@ class VerificationScript:
         return encode_forced(self._tokenizer, text)
 
 
-def check_settings(
-    rounds: int, max_gen_tokens: int | None, decision_temperature: float, triggers: Sequence[str] = TRIGGERS
-) -> None:
-    """UserError where a script cannot have these settings; see :class:`VerificationScript`."""
-    if rounds < 1 or (max_gen_tokens is not None and max_gen_tokens < 1):
-        raise UserError(f"rounds={rounds} and max_gen_tokens={max_gen_tokens} must be at least 1")
-    if rounds > len(triggers) + 1:
-        raise UserError(
-            f"{rounds} thinking rounds need {rounds - 1} trigger phrases, there are {len(triggers)}: "
-            "a repeated phrase makes a model repeat itself"
-        )
-    if not 0 < decision_temperature < math.inf:
-        raise UserError(f"decision_temperature is {decision_temperature}, it must be above 0")
+def reading_of(found: ChainReading) -> Reading:
+    """What a chain says by itself; unreadable where some step before the first incorrect one has no verdict."""
+    if not found.complete:
+        return Reading(None, None, found.labels)
+    first_error = -1 if found.first_error is None else found.first_error
+    return Reading(int(first_error < 0), first_error, found.labels)
 
 
-class Chain:
+class ChainTokens:
     """The tokens behind the prompt, with the log-probabilities (correct, incorrect) seen at each of them."""
 
     def __init__(self, tokenizer: Tokenizer, start: int) -> None:

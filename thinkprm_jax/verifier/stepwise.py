@@ -7,22 +7,24 @@ and where its two classes are read: from two rows of the vocabulary's head, or f
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import itertools
-import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from thinkprm_jax.data.discriminative import StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.sampler.buckets import length_buckets, round_up
-from thinkprm_jax.verifier.chains import check_item, predict_batch, score_outputs
+from thinkprm_jax.verifier.base import Item, Verdict, Verifier, check_item
+from thinkprm_jax.verifier.loading import load_objects
+from thinkprm_jax.verifier.settings import PlacementSettings, check_names, setting
 
 if TYPE_CHECKING:
     import jax
@@ -30,68 +32,35 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from thinkprm_jax.model.decoder import Decoder
-
-logger = logging.getLogger(__name__)
+    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 _SHORTEST = 64  # the first length bucket
 _FEWEST_STEPS = 8  # the first bucket of steps a row; they grow fourfold, like the rows of a batch
-BATCH_TOKENS = 8192
 _IDLE_SECONDS = 0.005  # between two looks at a source that has nothing at the moment
 
 
-@dataclasses.dataclass(frozen=True)
-class StepVerdict:
-    """The verdict on one solution: the probability that each step is correct; or the reason why there is none.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepwiseSettings(PlacementSettings):
+    """Of verifiers that score every step in one pass."""
 
-    The properties raise ``error`` where there is one.
-    """
+    batch_tokens: int = setting(8192, "places (rows x length) of a forward pass", stamped="never")
 
-    prompt: str = ""
-    scores: tuple[float, ...] = ()
-    error: RequestError | None = None
-
-    output_tokens: ClassVar[int] = 0  # sampled
-
-    @property
-    def step_scores(self) -> list[float]:
-        """P(+) of each step."""
-        if self.error is not None:
-            raise self.error
-        return list(self.scores)
-
-    @property
-    def prefix_score(self) -> float:
-        """Of the solution: its last step's score, as in the paper."""
-        return self.step_scores[-1]
-
-    @property
-    def step_labels(self) -> list[int]:
-        """1 where P(+) is above one half. Each step by itself: a 1 may follow a 0."""
-        return [int(score > 0.5) for score in self.step_scores]
-
-    @property
-    def first_error(self) -> int:
-        """Index from 0 of the first step labelled 0, or -1."""
-        labels = self.step_labels
-        return labels.index(0) if 0 in labels else -1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result of :meth:`StepwisePRM.predict_correctness_batch` for one solution."""
-        if self.error is not None:
-            return {"error": str(self.error)}
-        return {
-            "step_labels": [self.step_labels],
-            "inputs": self.prompt,
-            "outputs": [""],
-            "prefix_score": self.prefix_score,
-            "prefix_scores": [self.prefix_score],
-            "step_scores": [self.step_scores],
-            "output_tokens": [0],
-        }
+    def __post_init__(self) -> None:
+        if self.max_length < 1:
+            raise UserError(f"max_length is {self.max_length}, it must be at least 1")
+        if self.batch_tokens < 1:
+            raise UserError(f"batch_tokens is {self.batch_tokens}, it must be at least 1")
 
 
 class Encoder(Protocol):
-    """How a kind lays its text out."""
+    """How a kind lays its text out.
+
+    choices: ids of the two classes in the vocabulary, correct first; None: the model has a head of scores.
+    """
+
+    @property
+    def choices(self) -> tuple[int, int] | None: ...
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
         """Ids, and for each step the place whose state scores it. Problem and steps are untrusted: no control
@@ -101,93 +70,73 @@ class Encoder(Protocol):
         """The text for people."""
 
 
-class StepwisePRM:
-    """The engine; :mod:`.discriminative` and :mod:`.published` have its kinds.
+class StepwisePRM(Verifier):
+    """A verifier that scores every step without writing a chain; :mod:`.discriminative` and :mod:`.published` have
+    its kinds. Its score of a solution is that of the last step.
 
     Args:
-      encoder: the layout of the text.
-      choices: ids of the two classes in the vocabulary, correct first; None: the model has a head of scores, whose
-        class 1 is correct.
-      model_name: of ``settings``.
-      max_length: longest text in tokens; a longer one is refused, not cut.
-      batch_tokens: places (rows x length) of a forward pass.
+      model_name_or_path: a Hugging Face folder or id.
+      settings: in place of the name and the values.
       mesh: devices to run on: rows over data x fsdp where they divide, heads over tensor.
+      model, tokenizer: objects to use instead of loading ``model_name_or_path``.
+      values: of :class:`StepwiseSettings`. ``max_length``: longest text in tokens; a longer one is refused, not
+        cut. ``dtype``: None: float32 on CPUs, bfloat16 elsewhere. Scores are float32 whatever this is.
     Raises:
-      UserError: a setting cannot work.
+      UserError: the model cannot be loaded or is of another kind; a setting cannot work.
     """
 
-    kind: ClassVar[str] = "stepwise"
-    n = 1  # verdicts a solution
-    judges_steps = True
-    sampled_tokens = 0
+    settings: StepwiseSettings
 
     def __init__(
         self,
-        model: Decoder,
-        encoder: Encoder,
-        choices: tuple[int, int] | None,
+        model_name_or_path: str | Path | None = None,
         *,
-        model_name: str | None,
-        max_length: int,
-        batch_tokens: int,
-        mesh: Mesh | None,
+        settings: StepwiseSettings | None = None,
+        mesh: Mesh | None = None,
+        model: Decoder | None = None,
+        tokenizer: Tokenizer | None = None,
+        **values: Any,
     ) -> None:
-        if not 1 <= max_length <= model.config.max_position_embeddings:
+        if settings is None:
+            settings = self._given_settings(model_name_or_path, model, tokenizer, values)
+        self.settings = settings.settled()
+        model, self.tokenizer = load_objects(self.settings, model, tokenizer, mesh)
+        self.max_length = self.settings.max_length
+        if self.max_length > model.config.max_position_embeddings:
             raise UserError(
-                f"max_length is {max_length}, it must be from 1 to the model's "
+                f"max_length is {self.max_length}, it must be from 1 to the model's "
                 f"{model.config.max_position_embeddings} positions"
             )
-        if batch_tokens < 1:
-            raise UserError(f"batch_tokens is {batch_tokens}, it must be at least 1")
-        self.max_length = max_length
-        self.settings: dict[str, Any] = {
-            "kind": self.kind,
-            "model": model_name,
-            "max_length": max_length,
-            "dtype": model.dtype.name,
-        }
-        self._encoder = encoder
-        self._pass = _ForwardPass(model, choices, mesh)
-        self._lengths = length_buckets(min(_SHORTEST, max_length), max_length)
-        self._rows = {length: max(1, batch_tokens // length) for length in self._lengths}
+        self._encoder = self.make_encoder()
+        self._pass = _ForwardPass(model, self._encoder.choices, mesh)
+        self._lengths = length_buckets(min(_SHORTEST, self.max_length), self.max_length)
+        self._rows = {length: max(1, self.settings.batch_tokens // length) for length in self._lengths}
+
+    @classmethod
+    def _given_settings(
+        cls, name: str | Path | None, model: Decoder | None, tokenizer: Tokenizer | None, values: dict[str, Any]
+    ) -> Any:
+        if (model is None) != (tokenizer is None) or (model is None) == (name is None):
+            raise UserError("give model_name_or_path, or model and tokenizer")
+        check_names(cls.Settings, values)
+        if model is not None:
+            return cls.Settings(**{**values, "dtype": model.dtype.name})
+        return cls.Settings(model=str(name), **values)
+
+    @classmethod
+    def load(cls, settings: Any, *, mesh: Mesh | None = None, sampler: Sampler | None = None) -> Self:
+        return cls(settings=settings, mesh=mesh)
+
+    @abc.abstractmethod
+    def make_encoder(self) -> Encoder:
+        """The layout of the text, for ``tokenizer``."""
 
     @property
     def compilations(self) -> int:
         """Programs compiled so far for this architecture and mesh."""
         return self._pass.compilations()
 
-    @staticmethod
-    def split(solution: str) -> list[str]:
-        """The steps of a whole solution, as this kind's own code cuts it."""
-        return split_solution(solution)
-
-    def predict_correctness_batch(
-        self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
-    ) -> list[dict[str, Any]]:
-        """One result a solution, in order, with the keys of ThinkPRM's (as of one chain, which is empty):
-        step_labels and step_scores (one list each), inputs (the text that was scored), outputs, prefix_score (the
-        last step's), prefix_scores, output_tokens.
-
-        A solution that cannot be judged (too long, no steps, a lone surrogate) has the one key ``error`` instead.
-        """
-        return predict_batch(self.verify, questions, prefix_steps_batch, logger.warning)
-
-    def score(
-        self, questions: Sequence[str], outputs: Sequence[Sequence[str]], batch_size: int = 8
-    ) -> list[list[list[float]]]:
-        """The reward-model interface of search-and-learn: [question][output] -> scores, one a step.
-
-        Outputs are whole texts, cut by :meth:`split`. (The public code of the ` ки` PRM returns the last step's
-        score alone, which is what the aggregation "last" makes of these.)
-
-        Args:
-          batch_size: kept for the interface; ``batch_tokens`` of the constructor says what runs together.
-        Raises:
-          RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
-        """
-        return [[steps for steps, _ in row] for row in score_outputs(self, questions, outputs)]
-
-    def verify(self, items: Iterable[tuple[str, Sequence[str]] | None]) -> Iterator[tuple[int, StepVerdict]]:
+    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
         """(index of the item, verdict), in any order.
 
         Args:
@@ -208,7 +157,7 @@ class StepwisePRM:
             try:
                 row = self._encode(index, problem, steps)
             except RequestError as error:
-                yield index, StepVerdict(error=error)
+                yield index, Verdict(error=error)
                 continue
             length = round_up(len(row.text.ids), self._lengths)
             waiting[length].append(row)
@@ -228,7 +177,7 @@ class StepwisePRM:
             raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
         return _Row(index, text)
 
-    def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, StepVerdict]]:
+    def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, Verdict]]:
         """One forward pass. Its shape: a bucket each for length, rows and steps a row."""
         height = min(_fourfold(1, len(rows)), self._rows[length])
         width = _fourfold(_FEWEST_STEPS, max(len(row.text.places) for row in rows))
@@ -240,11 +189,11 @@ class StepwisePRM:
             odds = odds[: len(row.text.places)]
             prompt = self._encoder.show(row.text)
             if np.isfinite(odds).all():
-                yield row.index, StepVerdict(prompt, tuple(map(_sigmoid, odds.tolist())))
+                yield row.index, Verdict.of_scores(prompt, tuple(map(_sigmoid, odds.tolist())))
             else:
                 step = int(np.isfinite(odds).argmin()) + 1
                 error = RequestError(f"the logits at step {step} are not finite")
-                yield row.index, StepVerdict(prompt, error=error)
+                yield row.index, Verdict(prompt, error=error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +238,7 @@ class _ForwardPass:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(graph: nnx.GraphDef) -> Callable[..., jax.Array]:
+def _compiled(graph: nnx.GraphDef) -> Any:
     """The function for an architecture, made once: two verifiers of one model share every compilation."""
     import jax
     import jax.numpy as jnp
@@ -298,7 +247,7 @@ def _compiled(graph: nnx.GraphDef) -> Callable[..., jax.Array]:
     def log_odds(parameters: nnx.State, tokens: jax.Array, places: jax.Array, choices: jax.Array) -> jax.Array:
         model = nnx.merge(graph, parameters)
         marked = jnp.take_along_axis(model.hidden(tokens), places[..., None], axis=1)  # [B, S, D]
-        offset = 0.0
+        offset: jax.Array | float = 0.0
         # In bfloat16 two logits are often equal: their difference is taken of float32 weights, before the product.
         if model.score is None:
             positive, negative = _head_rows(model, choices)

@@ -1,0 +1,406 @@
+"""What every verifier is, and what it says: one class of verdicts for all kinds, and one class of chains.
+
+A kind (:mod:`.registry` lists them) is a class of :class:`Verifier` with settings of its own (:mod:`.settings`).
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.records import ChainRecord, VerdictRecord
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.verifier.settings import VerifierSettings
+
+logger = logging.getLogger(__name__)
+
+Item = tuple[str, Sequence[str]]  # (problem, steps)
+
+
+class Unlocated(RequestError):
+    """The verifier says that there is an error and not where."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a chain, or a verifier without chains, says by itself, without anything that was forced.
+
+    Attributes:
+      label: 1 the solution is correct, 0 it is not, None unreadable.
+      first_error: index from 0 of the first incorrect step, -1 for none, None where it is not said.
+      step_labels: [steps], 1, 0 or None (not judged).
+    """
+
+    label: int | None
+    first_error: int | None
+    step_labels: tuple[int | None, ...]
+
+    @property
+    def readable(self) -> bool:
+        return self.label is not None
+
+    @classmethod
+    def of_first_error(cls, first_error: int | None, steps: int) -> Reading:
+        """Of one that names the first error alone; None: unreadable. Behind the error nothing is judged."""
+        if first_error is None:
+            return cls(None, None, (None,) * steps)
+        judged = steps if first_error < 0 else first_error + 1
+        labels = tuple(int(step != first_error) if step < judged else None for step in range(steps))
+        return cls(int(first_error < 0), first_error, labels)
+
+
+@dataclass(frozen=True)
+class ChainVerdict:
+    """What one chain of a verifier says; of every kind that writes.
+
+    Attributes:
+      output: the text. Of ThinkPRM closed, with the decision line and the likelier answer, without forced step
+        verdicts; of a judge as it came.
+      prefix_score: probability that all given steps are correct; None where it cannot be read.
+      step_labels: 1 correct, 0 incorrect; 0 for every step after the first incorrect one. () where the chain says
+        nothing of steps; so are step_scores and step_forced.
+      step_scores: P(correct) against P(incorrect) where the verdict of the step stands. After the first incorrect
+        step nothing is measured and the score is 0.0, as the label: what builds on an error is not correct, and
+        the minimum, the product and the last of the scores stay meaningful. Of a judge the labels.
+      step_forced: the chain itself never judged the step, and was made to.
+      finish_reason: of the last round. "stop": the chain ended itself; "length": max_gen_tokens; "context":
+        max_length left no room.
+      output_tokens: tokens sampled.
+      reading: what the chain itself says.
+      forced: whether the score was asked for, since the output holds no readable verdict; None of ThinkPRM, whose
+        score is always asked for.
+    """
+
+    output: str
+    prefix_score: float | None
+    step_labels: tuple[int, ...]
+    step_scores: tuple[float, ...]
+    step_forced: tuple[bool, ...]
+    finish_reason: str
+    reading: Reading
+    output_tokens: int = 0
+    forced: bool | None = None
+
+    @property
+    def record(self) -> ChainRecord:
+        """The chain as it stands in a file."""
+        return ChainRecord(
+            self.output,
+            self.prefix_score,
+            self.step_labels,
+            self.step_scores,
+            self.step_forced,
+            self.finish_reason,
+            self.output_tokens,
+            None if self.forced is None else self.reading.label,
+            None if self.forced is None else self.reading.first_error,
+            self.forced,
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers of a verdict.
+
+    Attributes:
+      prefix_score: probability that all given steps are correct.
+      step_scores: one a step; of a verdict that says nothing of steps the score of the whole alone.
+      step_labels: 1 correct, 0 incorrect, one a step; () where the verdict says nothing of steps.
+      first_error: index from 0 of the first incorrect step, -1 for none, None: there is one and it is not said
+        where.
+    """
+
+    prefix_score: float
+    step_scores: tuple[float, ...]
+    step_labels: tuple[int, ...]
+    first_error: int | None
+
+
+# How a kind makes one verdict of n chains; RequestError where none of them can be read.
+Combine = Callable[[Sequence[ChainVerdict]], Findings]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on one solution, of every kind of verifier; or ``error``, the reason why there is none.
+
+    The properties raise ``error`` where there is one. Example::
+
+        [(index, verdict)] = prm.verify([(problem, steps)])
+        if verdict.error is None:
+            print(verdict.prefix_score, verdict.first_error)
+
+    Attributes:
+      prompt: what the verifier was given, as text.
+      chains: what it wrote; () of a verifier that writes none. Chains that cannot be read are here too.
+      error: why there is no verdict.
+      locates: whether the verifier says where an error is, not only that there is one.
+      findings: the numbers; None where there is an error.
+    """
+
+    prompt: str = ""
+    chains: tuple[ChainVerdict, ...] = ()
+    error: RequestError | None = None
+    locates: bool = True
+    findings: Findings | None = None
+    _combine: Combine | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of_chains(
+        cls, prompt: str, chains: Sequence[ChainVerdict], combine: Combine, locates: bool = True
+    ) -> Verdict:
+        """The verdict that ``combine`` makes of the chains."""
+        try:
+            found, error = combine(chains), None
+        except RequestError as failure:
+            found, error = None, failure
+        return cls(prompt, tuple(chains), error, locates, found, combine)
+
+    @classmethod
+    def of_scores(cls, prompt: str, scores: Sequence[float]) -> Verdict:
+        """Of a verifier that scores every step and writes no chain: the score of the solution is its last step's,
+        a step is correct above one half, and each speaks for itself: a 1 may follow a 0."""
+        labels = tuple(int(score > 0.5) for score in scores)
+        first = labels.index(0) if 0 in labels else -1
+        return cls(prompt, findings=Findings(scores[-1], tuple(scores), labels, first))
+
+    def first_chains(self, count: int) -> Verdict:
+        """The verdict that ``count`` chains would have given, since a chain's sampling depends on its number and
+        not on how many there are. One without chains is the same for every count."""
+        if self._combine is None or count >= len(self.chains):
+            return self
+        return Verdict.of_chains(self.prompt, self.chains[:count], self._combine, self.locates)
+
+    @property
+    def found(self) -> Findings:
+        """The numbers; raises ``error`` where there are none."""
+        if self.error is not None:
+            raise self.error
+        assert self.findings is not None
+        return self.findings
+
+    @property
+    def prefix_score(self) -> float:
+        """Probability that all given steps are correct: the mean over the chains that have a score."""
+        return self.found.prefix_score
+
+    @property
+    def step_scores(self) -> list[float]:
+        """Score of each step; where the verdict says nothing of steps, the score of the whole alone, of which
+        every aggregation over steps is that score."""
+        return list(self.found.step_scores)
+
+    @property
+    def step_labels(self) -> list[int]:
+        """1 correct, 0 incorrect, one a step; [] where the verdict says nothing of steps."""
+        return list(self.found.step_labels)
+
+    @property
+    def first_error(self) -> int:
+        """Index from 0 of the first incorrect step, or -1; :class:`Unlocated` where it is not said."""
+        first = self.found.first_error
+        if first is None:
+            raise Unlocated("the verifier says that there is an error and not where")
+        return first
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens sampled for it, over all chains, unreadable ones too; 0 where there are none."""
+        return sum(chain.output_tokens for chain in self.chains)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What each chain says by itself. A verifier without chains speaks as one that names its first error: so
+        the figures of both mean the same. () where nothing was written and there is an error."""
+        if self.chains or self.error is not None:
+            return tuple(chain.reading for chain in self.chains)
+        return (Reading.of_first_error(self.first_error, len(self.found.step_labels)),)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The dictionary of the original's ``predict_correctness_batch`` for one solution."""
+        if self.error is not None:
+            return {"error": str(self.error)}
+        if not self.chains:  # as of one chain, which is empty
+            return {
+                "step_labels": [self.step_labels],
+                "inputs": self.prompt,
+                "outputs": [""],
+                "prefix_score": self.prefix_score,
+                "prefix_scores": [self.prefix_score],
+                "step_scores": [self.step_scores],
+                "output_tokens": [0],
+            }
+        return {
+            "step_labels": [list(chain.step_labels) for chain in self.chains],
+            "inputs": self.prompt,
+            "outputs": [chain.output for chain in self.chains],
+            "prefix_score": self.prefix_score,
+            "prefix_scores": [chain.prefix_score for chain in self.chains],
+            "step_scores": [list(chain.step_scores) for chain in self.chains],
+            "step_forced": [list(chain.step_forced) for chain in self.chains],
+            "finish_reasons": [chain.finish_reason for chain in self.chains],
+            "output_tokens": [chain.output_tokens for chain in self.chains],
+        }
+
+    def record(self, steps: Sequence[str] | None = None) -> VerdictRecord:
+        """The verdict as it stands in a file.
+
+        Args:
+          steps: to be written with it, where the row has them nowhere else.
+        """
+        given = None if steps is None else tuple(steps)
+        chains = tuple(chain.record for chain in self.chains)
+        if self.error is not None:
+            return VerdictRecord(error=str(self.error), steps=given, chains=chains)
+        found = self.found
+        return VerdictRecord(found.prefix_score, found.step_scores, found.step_labels, steps=given, chains=chains)
+
+
+class Verifier(abc.ABC):
+    """Judges solutions. A kind of verifier is a class below this one.
+
+    Attributes:
+      Settings: the class of its settings.
+      settings: all that a verdict depends on, apart from the solution; ``settings.stamp`` says it in JSON.
+      n: chains a solution.
+      judges_steps: whether a verdict says which step is wrong.
+      sampler: what writes its chains; None of a verifier that writes none.
+    """
+
+    Settings: ClassVar[type[VerifierSettings]]
+    settings: VerifierSettings
+    n: int = 1
+    judges_steps: bool = True
+    sampler: Sampler | None = None
+
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, settings: Any, *, mesh: Mesh | None = None, sampler: Sampler | None = None) -> Self:
+        """The verifier of these settings.
+
+        Args:
+          settings: of the class ``Settings``, settled.
+          mesh: devices to run on.
+          sampler: to be used instead of loading the model; of kinds that write.
+        """
+
+    @property
+    def kind(self) -> str:
+        """Its name in the registry."""
+        return self.settings.kind
+
+    @abc.abstractmethod
+    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
+        """Judges solutions as they come.
+
+        Args:
+          items: (problem, steps); taken from the iterable as there is room. None: there is none at the moment.
+        Yields:
+          (index of the item, verdict) as they finish, in any order. An item that cannot be judged has a verdict
+          with ``error``; the others go on.
+        """
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens sampled so far, over all verdicts."""
+        return 0 if self.sampler is None else self.sampler.stats.sampled_tokens
+
+    def split(self, solution: str) -> list[str]:
+        """The steps of a whole solution, as this kind's own code cuts it."""
+        return split_solution(solution)
+
+    def predict_correctness_batch(
+        self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
+    ) -> list[dict[str, Any]]:
+        """The interface of the original: one dictionary a solution, in order.
+
+        Args:
+          questions: the problems, text. prefix_steps_batch: for each of them the steps of one solution.
+        Returns:
+          Dictionaries with the keys step_labels (n lists, each as long as the steps), inputs (the prompt), outputs
+          (n texts), prefix_score (mean over the chains), prefix_scores, step_scores (n lists), step_forced (n
+          lists), finish_reasons, output_tokens: see :class:`ChainVerdict`. A verifier without chains gives them as
+          of one empty chain, without step_forced and finish_reasons. A solution that cannot be judged (its prompt
+          does not fit, it has no steps, a lone surrogate) has the one key ``error``; the others are not touched.
+        Raises:
+          UserError: the two lists do not go together.
+        """
+        return [verdict.as_dict() for verdict in verify_all(self.verify, questions, prefix_steps_batch)]
+
+    def score(
+        self, questions: Sequence[str], outputs: Sequence[Sequence[str]], batch_size: int = 8
+    ) -> list[list[list[float]]]:
+        """The reward-model interface of search-and-learn: for each question and output the scores of its steps.
+
+        Args:
+          questions: the problems, text. outputs: for each of them whole solutions, cut by :meth:`split`.
+          batch_size: kept for the interface; what runs together is a matter of the settings.
+        Raises:
+          RequestError: an output cannot be judged (an empty one, for example). :meth:`verify` goes on instead.
+        """
+        for question, texts in enumerate(outputs):
+            if isinstance(texts, str):
+                raise UserError(f"outputs[{question}] is one text: give a list of texts for each question")
+        check_lengths("outputs", questions, outputs)
+        places = [(i, j) for i, texts in enumerate(outputs) for j in range(len(texts))]
+        scores: list[list[list[float]]] = [[[] for _ in texts] for texts in outputs]
+        for index, verdict in self.verify((questions[i], self.split(outputs[i][j])) for i, j in places):
+            i, j = places[index]
+            if verdict.error is not None:
+                raise RequestError(f"question {i}, output {j}: {verdict.error}")
+            scores[i][j] = self.reward(verdict)
+        return scores
+
+    def reward(self, verdict: Verdict) -> list[float]:
+        """The scores of a solution for :meth:`score`."""
+        return verdict.step_scores
+
+
+def verify_all(
+    verify: Callable[[Iterable[Item]], Iterator[tuple[int, Verdict]]],
+    questions: Sequence[str],
+    prefix_steps_batch: Sequence[Sequence[str]],
+) -> list[Verdict]:
+    """The verdicts on all solutions, in order."""
+    check_lengths("prefix_steps_batch", questions, prefix_steps_batch)
+    verdicts = [Verdict()] * len(questions)
+    for index, verdict in verify(zip(questions, prefix_steps_batch, strict=True)):
+        verdicts[index] = verdict
+        if verdict.error is not None:
+            logger.warning("solution %d was not judged: %s", index, verdict.error)
+    return verdicts
+
+
+def check_item(problem: str, steps: Sequence[str]) -> list[str]:
+    """The steps; RequestError where there is nothing to judge."""
+    if not isinstance(problem, str):
+        raise RequestError(f"the problem is {type(problem).__name__}, not text")
+    if isinstance(steps, str):
+        raise RequestError("the steps are one text: give a list, or split it with split_solution")
+    if not isinstance(steps, Iterable):
+        raise RequestError(f"the steps are {type(steps).__name__}, not a list")
+    steps = list(steps)
+    if not steps:
+        raise RequestError("there are no steps to judge")
+    for number, step in enumerate(steps, start=1):
+        if not isinstance(step, str):
+            raise RequestError(f"step {number} is {type(step).__name__}, not text")
+    return steps
+
+
+def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) -> None:
+    """UserError unless both are lists of one length."""
+    for what, value in (("questions", questions), (name, others)):
+        if isinstance(value, str):
+            raise UserError(f"{what} is one text: give a list")
+    if len(questions) != len(others):
+        raise UserError(f"there are {len(questions)} questions and {len(others)} {name}")

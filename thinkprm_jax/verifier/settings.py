@@ -1,0 +1,230 @@
+"""Settings of verifiers: one frozen dataclass a kind, one field a setting.
+
+A field made by :func:`setting` is all there is of a setting. From it come the option of the command line, the key
+of search recipes, its place in the stamp on every row, and its line in the documentation::
+
+    @dataclass(frozen=True, kw_only=True)
+    class GuessSettings(VerifierSettings):
+        kind = "guess"
+        answer: float = setting(0.5, "the score of every solution")
+
+What many kinds share stands here: :class:`SamplingSettings` (how chains are drawn) and :class:`PlacementSettings`
+(how the model runs).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from thinkprm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from thinkprm_jax.checkpoint.weights import ModelFiles
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """What is known of a setting beside its type and its default.
+
+    Attributes:
+      help: one line for people; the default is added to it.
+      option: of the command line; None: the field's name, "": there is none.
+      recipe: key of a search recipe; None: ``prm_`` and the field's name, "": a search decides it by itself.
+      stamped: it is part of the stamp: "always", "changed" (where it is not the default; texts), or "never", since
+        it changes the speed alone.
+      shared: the program may use the option for more than its verifier, so it is never refused.
+    """
+
+    help: str
+    option: str | None = None
+    recipe: str | None = None
+    stamped: Literal["always", "changed", "never"] = "always"
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """A setting of a kind, as it was declared.
+
+    type: of a value. choices: of a Literal. optional: None is a value. default: of the field.
+    """
+
+    name: str
+    type: type
+    choices: tuple[str, ...]
+    optional: bool
+    default: Any
+    info: SettingInfo
+
+    @property
+    def option(self) -> str:
+        """Such as ``--max-length``; "" where there is none."""
+        name = self.name if self.info.option is None else self.info.option
+        return name and "--" + name.replace("_", "-")
+
+    @property
+    def recipe(self) -> str:
+        return f"prm_{self.name}" if self.info.recipe is None else self.info.recipe
+
+
+_KEY = "setting"
+
+
+def setting(default: Any, help: str, **info: Any) -> Any:
+    """A field of a settings class; ``info``: of :class:`SettingInfo`."""
+    return dataclasses.field(default=default, metadata={_KEY: SettingInfo(help, **info)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifierSettings:
+    """What all kinds have.
+
+    Attributes:
+      kind: name of the kind.
+      needs_model: whether a verifier of this kind is a model. writes: whether it writes chains.
+      model: ``mini``, a Hugging Face folder or id.
+      files: where the model was found, so that nobody looks for it twice; None: not looked for yet.
+    """
+
+    kind: ClassVar[str]
+    needs_model: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
+
+    model: str | None = None
+    files: ModelFiles | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """JSON of all that a verdict depends on, apart from the solution."""
+        found: dict[str, Any] = {"kind": self.kind}
+        if self.needs_model:
+            found["model"] = self.model
+        for each in settings_of(type(self)).values():
+            value = getattr(self, each.name)
+            if each.info.stamped == "always" or (each.info.stamped == "changed" and value != each.default):
+                found[each.name] = list(value) if isinstance(value, tuple) else value
+        return found
+
+    def settled(self) -> Self:
+        """The same with a value where the user left the choice to us."""
+        return self
+
+    def changed(self, **values: Any) -> Self:
+        """The same with other values, checked and settled; what was settled before is settled anew.
+
+        Raises:
+          UserError: a setting that this kind does not have, or a value that cannot work.
+        """
+        check_names(type(self), values)
+        found = dataclasses.replace(self, **values)
+        found.check_use()
+        return found.settled()
+
+    def check_use(self) -> None:
+        """UserError for what a class can do and what is of no use to a program."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementSettings(VerifierSettings):
+    """How the model runs."""
+
+    max_length: int = setting(
+        4096, "longest context in tokens, prompt and chain", recipe="max_verification_length"
+    )
+    dtype: Dtype | None = setting(None, "of the weights (default: float32 on CPUs, else bfloat16)", recipe="")
+
+    def settled(self) -> Self:
+        if self.dtype is not None:
+            return super().settled()
+        from thinkprm_jax.runtime import default_dtype
+
+        return dataclasses.replace(super().settled(), dtype=default_dtype())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings(PlacementSettings):
+    """How chains are drawn. With the prompt and the number of the chain, ``seed`` decides the chain."""
+
+    writes: ClassVar[bool] = True
+
+    n: int = setting(1, "chains a solution; scores are averaged")
+    temperature: float | None = setting(None, "of the chains (default: 0, greedy, for one chain; else 0.6)")
+    top_p: float = setting(1.0, "of sampling: the likeliest tokens that have this probability together")
+    seed: int = setting(0, "of sampling", shared=True)
+    max_gen_tokens: int | None = setting(
+        None, "tokens a round may think (default: what fits)", recipe="max_verification_tokens"
+    )
+    slots: int = setting(16, "chains decoded together", stamped="never", shared=True)
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UserError(f"n is {self.n}, it must be at least 1")
+        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature is {self.temperature}, it must be 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p is {self.top_p}, it must lie in (0, 1]")
+        if self.max_gen_tokens is not None and self.max_gen_tokens < 1:
+            raise UserError(f"max_gen_tokens is {self.max_gen_tokens}, it must be at least 1")
+
+    def settled(self) -> Self:
+        """Greedy for one chain; several greedy chains would be one and the same."""
+        found = super().settled()
+        if found.temperature is not None:
+            return found
+        return dataclasses.replace(found, temperature=0.0 if found.n == 1 else 0.6)
+
+    def check_use(self) -> None:
+        if self.n > 1 and self.temperature == 0:
+            raise UserError(f"n {self.n} needs a temperature above 0: greedy chains are all the same")
+
+
+def settings_of(cls: type[VerifierSettings]) -> dict[str, SettingField]:
+    """The settings of a kind by name, in the order of their declaration."""
+    if cls not in _SETTINGS:
+        hints = typing.get_type_hints(cls, localns={"ModelFiles": object})
+        _SETTINGS[cls] = {
+            field.name: _setting(field, hints[field.name])
+            for field in dataclasses.fields(cls)
+            if _KEY in field.metadata
+        }
+    return _SETTINGS[cls]
+
+
+_SETTINGS: dict[type[VerifierSettings], dict[str, SettingField]] = {}
+
+
+def _setting(field: dataclasses.Field[Any], annotation: Any) -> SettingField:
+    """From an annotation such as ``int | None`` or ``Literal["a", "b"]``."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if is_union else (annotation,)
+    optional = type(None) in parts
+    [found] = [part for part in parts if part is not type(None)]
+    choices = typing.get_args(found) if typing.get_origin(found) is Literal else ()
+    kind = str if choices else typing.get_origin(found) or found
+    return SettingField(field.name, kind, choices, optional, field.default, field.metadata[_KEY])
+
+
+def settings_table(cls: type[VerifierSettings]) -> str:
+    """The documentation of a kind's settings, a Markdown table."""
+    rows = ["| setting | default | option | recipe | what it is |", "|---|---|---|---|---|"]
+    for each in settings_of(cls).values():
+        default = "" if each.default is None else f"`{each.default!r}`"
+        recipe = f"`{each.recipe}`" if each.recipe else ""
+        rows.append(f"| `{each.name}` | {default} | `{each.option}` | {recipe} | {each.info.help} |")
+    return "\n".join(rows) + "\n"
+
+
+def check_names(cls: type[VerifierSettings], values: Mapping[str, Any]) -> None:
+    """UserError that names a setting that this kind does not have."""
+    known = settings_of(cls)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        has = f"it has: {', '.join(known)}" if known else "it has none"
+        raise UserError(f"{unknown[0]} is no setting of the verifier {cls.kind} ({has})")
