@@ -24,6 +24,7 @@ _PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "examples/verify.ipynb": "notebook.md",
+    "findings/README.md": "findings.md",
 }
 _SOURCES = {page: source for source, page in _PAGES.items()}
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")

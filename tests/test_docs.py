@@ -9,7 +9,12 @@ import pytest
 import thinkprm_jax
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "findings" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|yaml|yml|sh|jsonl|ipynb|cff))`")
 
 
@@ -39,6 +44,13 @@ def test_paths_of_the_repository_exist(page: Path) -> None:
         top = path.split("/")[0]
         if top in tops or top in rooms:
             assert (ROOT / path).exists() or (ROOT / "thinkprm_jax" / path).exists(), path
+
+
+def test_every_finding_is_in_the_list() -> None:
+    page = (ROOT / "findings" / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+\.sh)`", page, flags=re.MULTILINE)) == sorted(
+        path.name for path in (ROOT / "findings").glob("*.sh")
+    )
 
 
 def test_the_version_stands_in_one_place() -> None:
