@@ -46,6 +46,17 @@ def test_paths_of_the_repository_exist(page: Path) -> None:
             assert (ROOT / path).exists() or (ROOT / "thinkprm_jax" / path).exists(), path
 
 
+def test_every_setting_of_every_kind_is_in_the_tables() -> None:
+    from thinkprm_jax.verifier.registry import kinds, settings_class
+    from thinkprm_jax.verifier.settings import settings_of, settings_table
+
+    page = (ROOT / "docs" / "verifiers.md").read_text(encoding="utf-8")
+    for kind in kinds():
+        assert f"`{kind}`" in page
+        if settings_of(settings_class(kind)):
+            assert settings_table(settings_class(kind)) in page, kind
+
+
 def test_every_finding_is_in_the_list() -> None:
     page = (ROOT / "findings" / "README.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+\.sh)`", page, flags=re.MULTILINE)) == sorted(

@@ -216,8 +216,10 @@ def settings_table(cls: type[VerifierSettings]) -> str:
     rows = ["| setting | default | option | recipe | what it is |", "|---|---|---|---|---|"]
     for each in settings_of(cls).values():
         default = "" if each.default is None else f"`{each.default!r}`"
-        recipe = f"`{each.recipe}`" if each.recipe else ""
-        rows.append(f"| `{each.name}` | {default} | `{each.option}` | {recipe} | {each.info.help} |")
+        if len(default) > 40:
+            default = "as in [the protocol](protocol.md)"
+        option, recipe = (f"`{name}`" if name else "" for name in (each.option, each.recipe))
+        rows.append(f"| `{each.name}` | {default} | {option} | {recipe} | {each.info.help} |")
     return "\n".join(rows) + "\n"
 
 
