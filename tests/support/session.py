@@ -1,8 +1,8 @@
 """How the test session compiles. Import it before JAX: XLA reads its flags once.
 
 Most seconds of this suite are compilations of tiny models, which nobody runs for long. So XLA optimizes little,
-and every program is compiled once for all test processes and the programs that they start. What a user's XLA makes
-of the same code is the business of the tests in tests/test_user_compilation.py and of `XLA_FLAGS= pytest`.
+and every program is compiled once for all test processes and the programs that they start. `XLA_FLAGS= pytest ...`
+compiles as users do.
 """
 
 from __future__ import annotations
