@@ -149,10 +149,11 @@ def groups(runs: Sequence[dict[str, Any]], figure: str) -> list[tuple[int, str, 
 
 def draw(results: dict[str, Any], picture: Path) -> None:
     """Means over the seeds with the range of the seeds; the base before training as a level line."""
-    from thinkprm_jax.evaluation.estimates import Estimate
-    from thinkprm_jax.evaluation.plots import Curve, draw_curves, save_figure
+    from thinkprm_jax.evaluation.intervals import Estimate
+    from thinkprm_jax.evaluation.panels import Curve, CurvesPanel, Panel
+    from thinkprm_jax.views.plots import save_figure
 
-    draws = []
+    panels: list[Panel] = []
     for figure in FIGURES[:2]:
         curves = []
         for task in TASKS:
@@ -165,11 +166,11 @@ def draw(results: dict[str, Any], picture: Path) -> None:
         start = Estimate(**results["start"]["figures"][figure])
         ends = [(points[0][0], start), (points[-1][0], start)]
         curves.append(Curve("base", ends, reference=True))
-        draws.append(
-            draw_curves(curves, x_label="labelled solutions (log scale)", y_label=figure, x_scale="log10")
+        panels.append(
+            CurvesPanel(curves, x_label="labelled solutions (log scale)", y_label=figure, x_scale="log10")
         )
     picture.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(picture, draws)
+    save_figure(picture, panels)
 
 
 if __name__ == "__main__":

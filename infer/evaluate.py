@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_ver
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.output import Output, Report, add_output_options
+from thinkprm_jax.views.output import FigureOutput, add_output_options
 
 if TYPE_CHECKING:
-    from thinkprm_jax.evaluation.running import Judged, Task
+    from thinkprm_jax.evaluation.report import EvaluationReport
+    from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
 
     # (task, settings of the verifier, what it judged) -> what is reported
-    ReportOf = Callable[[Task, dict[str, Any], Judged], Report]
+    ReportOf = Callable[[EvaluationTask, Mapping[str, Any], JudgedCases], EvaluationReport]
 
 HUB = "Qwen/ProcessBench"
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
@@ -81,9 +82,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate_arithmetic(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.report import figures_report
-    from thinkprm_jax.evaluation.running import Task
+    from thinkprm_jax.evaluation.runner import EvaluationTask
+    from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 
     if options.problems < 1:
@@ -91,12 +92,12 @@ def evaluate_arithmetic(options: argparse.Namespace) -> int:
     cases = [arithmetic_case(options.seed, index, options.split) for index in range(options.problems)]
     settings = {"task": "arithmetic", "split": options.split, "problems": options.problems, "seed": options.seed}
     title = f"{options.problems:,} arithmetic problems (split {options.split}, seed {options.seed})"
-    return evaluate(options, Task(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
+    return evaluate(options, EvaluationTask(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
 
 
 def evaluate_processbench(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.running import Task
-    from thinkprm_jax.evaluation.tasks.processbench import choose, measures, read_processbench
+    from thinkprm_jax.evaluation.runner import EvaluationTask
+    from thinkprm_jax.evaluation.tasks.processbench import choose, read_processbench, task_figures
     from thinkprm_jax.evaluation.tasks.processbench_report import processbench_report
 
     if options.limit is not None and options.limit < (2 if options.balanced else 1):
@@ -119,51 +120,56 @@ def evaluate_processbench(options: argparse.Namespace) -> int:
     balance = ", correct and incorrect balanced" if options.balanced else ""
     title = f"{len(rows):,} solutions of ProcessBench ({', '.join(subsets)}{sample}{balance})"
     return evaluate(
-        options, Task(settings, title, [row.case() for row in rows], measures(subsets)), processbench_report
+        options,
+        EvaluationTask(settings, title, [row.case() for row in rows], task_figures(subsets)),
+        processbench_report,
     )
 
 
 def evaluate_solutions(options: argparse.Namespace) -> int:
-    from thinkprm_jax.evaluation.measures import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.report import figures_report
-    from thinkprm_jax.evaluation.running import Task
+    from thinkprm_jax.evaluation.runner import EvaluationTask
+    from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
     from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 
     cases = read_solutions(options.file)
     settings = {"task": "solutions", "source": options.file}
     title = f"{len(cases):,} solutions of {options.file}"
-    return evaluate(options, Task(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
+    return evaluate(options, EvaluationTask(settings, title, cases, (FIRST_ERROR, WHOLE_SOLUTION)), figures_report)
 
 
-def evaluate(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
+def evaluate(options: argparse.Namespace, task: EvaluationTask, report: ReportOf) -> int:
     """Judges the cases of the task, reports, and returns the exit status."""
-    from thinkprm_jax.evaluation.running import Loader, judge_all
+    from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
 
     if options.sweep:
         return sweep(options, task, report)
-    output = Output.of(options)
+    output = FigureOutput.of(options)
     settings = choose_verifier(options)
-    judged = judge_all(Loader(), settings, task.cases, output.details)
+    judged = judge_all(VerifierLoader(), settings, task.cases, output.details)
     output.write(report(task, settings.stamp, judged))
     return judged.status
 
 
-def sweep(options: argparse.Namespace, task: Task, report: ReportOf) -> int:
+def sweep(options: argparse.Namespace, task: EvaluationTask, report: ReportOf) -> int:
     """The same at every setting of the sweep, each in files of its own in the output folder."""
-    from thinkprm_jax.evaluation.running import Loader, judge_all
+    from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
     from thinkprm_jax.evaluation.sweep import plan_sweep, sweep_report
 
     if options.output_dir is None or options.details is not None:
         raise UserError("--sweep needs --output-dir, where each of its settings has files of its own")
-    plan = [(run, choose_verifier(run.change(options))) for run in plan_sweep(options.sweep)]
-    output = Output.of(options)
-    loader, settings, status = Loader(), [], 0
+    plan = [
+        (run, choose_verifier(argparse.Namespace(**{**vars(options), **run.change})))
+        for run in plan_sweep(options.sweep)
+    ]
+    output = FigureOutput.of(options)
+    loader, settings, status = VerifierLoader(), [], 0
     for run, chosen in plan:
         judged = judge_all(loader, chosen, task.cases, options.output_dir / f"{run.name}.jsonl")
         status = max(status, judged.status)
         for setting, part in run.settings(chosen.stamp, judged):
             settings.append(setting)
-            file = Output(json=str(options.output_dir / f"{setting.name}.json"))
+            file = FigureOutput(json=str(options.output_dir / f"{setting.name}.json"))
             file.write_json(report(task, setting.verifier, part).content)
     output.write(sweep_report(task, settings))
     return status
@@ -173,7 +179,7 @@ def evaluate_selection(options: argparse.Namespace) -> int:
     from thinkprm_jax.evaluation.selection.report import selection_report
     from thinkprm_jax.evaluation.selection.runs import read_run
 
-    output = Output.of(options)
+    output = FigureOutput.of(options)
     runs = []
     for text in options.runs:
         name, equals, path = text.partition("=")
@@ -186,7 +192,7 @@ def evaluate_selection(options: argparse.Namespace) -> int:
 def evaluate_labels(options: argparse.Namespace) -> int:
     from thinkprm_jax.evaluation.tasks.label_efficiency import check_same_task, label_report, parse_point
 
-    output = Output.of(options)
+    output = FigureOutput.of(options)
     points = [parse_point(text) for text in options.points]
     check_same_task(points)
     output.write(label_report(points, options.figure))

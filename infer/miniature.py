@@ -21,14 +21,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thinkprm_jax.infer.search import save_search
+
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from thinkprm_jax.miniature.clock import StageClock
     from thinkprm_jax.miniature.figures import Findings
-    from thinkprm_jax.miniature.stages import Stage
-    from thinkprm_jax.miniature.study import Plan, Size
+    from thinkprm_jax.miniature.stages import MiniatureStage
+    from thinkprm_jax.miniature.study import MiniaturePlan, MiniatureSize
 
 ABOUT = """\
 Asks small models on a synthetic task those questions of the ThinkPRM paper that need no training: accuracy against
@@ -55,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     status = 0
     for stage in stages:
         with clock.running(stage):
-            status = max(status, stage.run())
+            status = max(status, stage.run(save_search))
 
     say(f"reading {len(stages)} runs: figures, intervals, pictures")
     findings = read_findings(plan, stages)
@@ -64,11 +66,12 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
-def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageClock) -> None:
+def write(findings: Findings, plan: MiniaturePlan, stages: Sequence[MiniatureStage], clock: StageClock) -> None:
     """results.json, results.md and the pictures."""
     from thinkprm_jax.miniature.figures import figures_of
-    from thinkprm_jax.miniature.report import page, save_pictures
+    from thinkprm_jax.miniature.report import page, pictures
     from thinkprm_jax.records.files import atomic_write, write_json
+    from thinkprm_jax.views.plots import save_figure
 
     results = {
         "command": plan.command,
@@ -82,12 +85,13 @@ def write(findings: Findings, plan: Plan, stages: Sequence[Stage], clock: StageC
         "figures": [figure.as_dict(plan.seed) for figure in figures_of(findings, plan, stages)],
     }
     write_json(plan.folder / "results.json", results)
-    save_pictures(findings, plan.folder)
-    text = page(findings, about(plan, clock), clock.table(fancy=False))
+    for name, (panels, columns) in pictures(findings).items():
+        save_figure(plan.folder / name, panels, columns=columns)
+    text = page(findings, about(plan, clock), clock.table())
     atomic_write(plan.folder / "results.md", text)
 
 
-def about(plan: Plan, clock: StageClock) -> list[str]:
+def about(plan: MiniaturePlan, clock: StageClock) -> list[str]:
     """What a reader must know before the figures."""
     from thinkprm_jax.miniature.clock import duration
     from thinkprm_jax.miniature.study import SPLIT, VERIFIERS
@@ -115,29 +119,29 @@ def machine() -> str:
     return host if device.platform == "cpu" else f"{jax.device_count()} x {device.device_kind}, {host}"
 
 
-def show(findings: Findings, plan: Plan, clock: StageClock) -> None:
+def show(findings: Findings, plan: MiniaturePlan, clock: StageClock) -> None:
     """All tables, and where the files are."""
-    from thinkprm_jax.evaluation.output import Output, Report, is_fancy
     from thinkprm_jax.miniature.clock import duration
     from thinkprm_jax.miniature.report import HEADINGS, QUESTIONS, tables
+    from thinkprm_jax.views.terminal import show_report
 
     for question, heading in HEADINGS.items():
-        items = [part for pair in tables(findings, question, is_fancy()) for part in pair]
-        Output().write(Report({}, [heading.upper(), QUESTIONS[question]], items, []))
+        items = [part for pair in tables(findings, question) for part in pair]
+        show_report([heading.upper(), QUESTIONS[question]], items)
         print()
     print(f"{duration(clock.seconds)} minutes of stages; {plan.folder / 'results.md'} has pictures and commands")
 
 
-def make_plan(options: argparse.Namespace) -> Plan:
+def make_plan(options: argparse.Namespace) -> MiniaturePlan:
     """What the options ask for.
 
     Raises:
       UserError: they cannot work; said before anything is written.
     """
     from thinkprm_jax.checkpoint.weights import find_model
-    from thinkprm_jax.miniature.study import SIZES, Plan
+    from thinkprm_jax.miniature.study import SIZES, MiniaturePlan
 
-    size: Size = SIZES["quick" if options.quick else "full"]
+    size: MiniatureSize = SIZES["quick" if options.quick else "full"]
     for name in ("problems", "cases"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -158,7 +162,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    return Plan(folder, options.generator, verifiers, size, options.seed)
+    return MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
 
 
 def say(line: str) -> None:

@@ -11,14 +11,20 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
+
+if TYPE_CHECKING:
+    from thinkprm_jax.evaluation.selection.search_report import SearchReport
 
 DESCRIPTION = (
     "Searches solutions of problems with a generator and a verifier: best-of-N, beam search or DVTS. Recipes have "
     "the fields of search-and-learn's. The run lives in the recipe's output_dir; started again with the same "
     "recipe, it goes on where it was. docs/search.md lists the fields."
 )
+MOST_FAILURES = 10  # problems that are named one by one
 STATUS = "Exit status: 0 done; 1 some problems have no solution or no verdict (named in the output); 2 bad usage."
 
 
@@ -26,16 +32,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm search", description=DESCRIPTION, epilog=STATUS)
     parser.add_argument("recipe", help="a YAML file, such as configs/search/mini_best_of_n.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
-    arguments = parser.parse_args(argv)
+    options = parser.parse_args(argv)
 
-    from thinkprm_jax.evaluation.selection.search_report import finish_search
+    from thinkprm_jax.evaluation.selection.search_report import read_search
     from thinkprm_jax.search.recipe import load_search_recipe
     from thinkprm_jax.search.running import run_search
+    from thinkprm_jax.views.terminal import show_report
 
-    recipe = load_search_recipe(arguments.recipe, arguments.overrides)
+    recipe = load_search_recipe(options.recipe, options.overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
+
+    # Generator, verifier and problems; the rows are written as problems are finished
     speed = run_search(recipe)
-    return finish_search(recipe, speed)
+
+    # What it found
+    found = read_search(recipe, speed)
+    save_search(recipe.folder, found)
+    show_report(found.report.lines, found.report.tables)
+    return int(bool(found.failures))
+
+
+def save_search(folder: Path, found: SearchReport) -> None:
+    """accuracy.json, accuracy.png and accuracy.svg; what failed is named on stderr."""
+    from thinkprm_jax.records.search_folder import ACCURACY
+    from thinkprm_jax.views.output import FigureOutput
+
+    FigureOutput(json=str(folder / ACCURACY), plots=folder / "accuracy").save(found.report)
+    left = len(found.failures) - MOST_FAILURES
+    for line in [*found.failures[:MOST_FAILURES], *([f"and {left} more"] if left > 0 else [])]:
+        print(f"thinkprm search: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ PACKAGE = "thinkprm_jax"
 # The floors of the house, the lowest first: a file may use its own room and every room on a lower floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "bundled"),
-    ("recipe", "program", "progress", "runtime", "distributed"),
+    ("recipe", "program", "progress", "runtime", "tables", "distributed"),
     ("tokenizer", "grading"),
     ("protocol",),
     ("records", "model"),
@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("serving",),
     ("__init__",),
+    ("views",),
     ("train", "infer"),
     ("cli",),
 )

@@ -96,7 +96,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     """The run, in each of its processes; the first one speaks and writes for all. Whether it is complete."""
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.data.batches import Prefetcher
-    from thinkprm_jax.evaluation.callback import verdict_hook
+    from thinkprm_jax.evaluation.callback import verdict_callback
     from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
@@ -121,7 +121,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     held_out = setup.evaluation_batches(recipe, tokenizer, trainer)
     on_verdicts = None
     if recipe.verdicts is not None:
-        on_verdicts = verdict_hook(
+        on_verdicts = verdict_callback(
             lambda state: trainer.model(state.params, state.frozen),
             trainer.abstract_state(frozen=True),
             tokenizer,

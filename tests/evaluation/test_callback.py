@@ -16,8 +16,8 @@ from thinkprm_jax import load_model
 from thinkprm_jax.arithmetic.task import example
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.callback import FIGURES, chain_case, verdict_hook
-from thinkprm_jax.evaluation.judging import judge
+from thinkprm_jax.evaluation.callback import FIGURES, chain_case, verdict_callback
+from thinkprm_jax.evaluation.results import judge_cases
 from thinkprm_jax.evaluation.summary import summarise
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.model.config import ModelConfig
@@ -51,7 +51,7 @@ def model_of(trainer: Trainer, state: TrainState) -> Decoder:
 
 
 def make_hook(trainer: Trainer, tokenizer, examples: int, max_length: int = 160, slots: int = 2):
-    return verdict_hook(
+    return verdict_callback(
         lambda state: model_of(trainer, state),
         trainer.abstract_state(frozen=True),
         tokenizer,
@@ -79,8 +79,8 @@ def evaluated(sampler: Sampler, examples: int) -> dict[str, float]:
     """What `thinkprm evaluate` makes of a model."""
     cases = [arithmetic_case(0, index, SPLIT) for index in range(examples)]
     verifier = ThinkPRM(sampler=sampler, temperature=0.0)
-    summary = summarise([outcome for _, _, outcome in judge(verifier, cases)], resamples=0)
-    figures = {name: getattr(summary, figure).value for figure, name in FIGURES.items()}
+    summary = summarise([outcome for _, _, outcome in judge_cases(verifier, cases)], resamples=0)
+    figures = {name: summary.figure(figure).value for figure, name in FIGURES.items()}
     return {**figures, "verdict_failed": float(summary.failed)}
 
 

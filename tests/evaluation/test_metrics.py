@@ -8,27 +8,28 @@ import numpy as np
 import pytest
 
 from thinkprm_jax.evaluation.metrics import (
+    FirstErrorScores,
     auroc,
-    binary_f1,
     binary_scores,
-    bootstrap_interval,
     brier_score,
     expected_calibration_error,
+    first_error_hits,
     first_error_scores,
     harmonic_mean,
-    percentile_interval,
     point_biserial,
     reliability_bins,
     spearman,
-    step_accuracy,
     steps_right,
-    wilson_interval,
 )
+
+
+def scores_of(predictions: list[int | None], labels: list[int]) -> FirstErrorScores:
+    return first_error_scores(first_error_hits(predictions, labels), np.array(labels) >= 0)
 
 
 def test_first_error_scores_by_hand():
     #                      hit  wrong step  missed  unreadable | hit  false alarm  unreadable
-    found = first_error_scores([2, 1, -1, None, -1, 0, None], [2, 2, 0, 1, -1, -1, -1])
+    found = scores_of([2, 1, -1, None, -1, 0, None], [2, 2, 0, 1, -1, -1, -1])
     assert (found.errors, found.corrects) == (4, 3)
     assert found.acc_error == pytest.approx(1 / 4)
     assert found.acc_correct == pytest.approx(1 / 3)
@@ -42,13 +43,13 @@ def test_harmonic_mean_of_published_figures():
 
 
 def test_first_error_scores_without_one_of_the_kinds():
-    found = first_error_scores([1, 0], [1, 1])
+    found = scores_of([1, 0], [1, 1])
     assert found.acc_error == 0.5
     assert math.isnan(found.acc_correct)
     assert math.isnan(found.f1)
-    assert math.isnan(first_error_scores([], []).f1)
+    assert math.isnan(scores_of([], []).f1)
     with pytest.raises(ValueError, match="2 predictions for 1 labels"):
-        first_error_scores([1, 0], [1])
+        scores_of([1, 0], [1])
 
 
 def test_binary_scores_by_hand():
@@ -59,8 +60,8 @@ def test_binary_scores_by_hand():
     assert found.recall == pytest.approx(2 / 3)
     assert found.f1 == pytest.approx(2 / 3)
     assert found.accuracy == pytest.approx(3 / 5)
-    assert binary_f1([False, False], [True, False]) == 0.0
-    assert math.isnan(binary_f1([True, False], [False, False]))
+    assert binary_scores([False, False], [True, False]).f1 == 0.0
+    assert math.isnan(binary_scores([True, False], [False, False]).f1)
 
 
 @pytest.mark.parametrize(
@@ -114,39 +115,8 @@ def test_steps_count_up_to_the_true_first_error():
     assert steps_right([1, 1, 1], [1, 0, 0]) == (1, 2)  # the error was not seen
     assert steps_right([0, 0, 0], [1, 1, 1]) == (0, 3)  # an alarm at the first step costs all three
     assert steps_right([1, None, None], [1, 1, 1]) == (1, 3)  # not judged is not right
-    assert step_accuracy([[1, 0], [1, 1, 1], [0]], [[1, 0], [1, 0, 0], [1]]) == pytest.approx(3 / 5)
-    assert math.isnan(step_accuracy([], []))
-
-
-def test_wilson_interval_of_known_cases():
-    # Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
-    for right, n, low, high in [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ]:
-        found = wilson_interval(right / n, n)
-        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
-    assert wilson_interval(1.0, 1000).high == 1.0
-    assert math.isnan(wilson_interval(math.nan, 0).low)
-
-
-def test_bootstrap_interval_of_a_mean_is_the_normal_one():
-    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    found = bootstrap_interval(lambda rows: values[rows].mean(), 400, resamples=2000)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
-    assert found == bootstrap_interval(lambda rows: values[rows].mean(), 400, resamples=2000)
-
-
-def test_bootstrap_leaves_out_resamples_without_a_class():
-    labels = np.array([1, 0, 0])
-    found = bootstrap_interval(lambda rows: auroc([0.9, 0.1, 0.2], labels) if labels[rows].any() else math.nan, 3)
-    assert (found.low, found.high) == (1.0, 1.0)
-    assert math.isnan(bootstrap_interval(lambda rows: math.nan, 3).low)
-    assert math.isnan(bootstrap_interval(lambda rows: 1.0, 0).low)
+    with pytest.raises(ValueError, match="1 predictions for 2 labels"):
+        steps_right([1], [1, 0])
 
 
 def test_brier_score_and_correlations_by_hand():
@@ -198,9 +168,3 @@ def test_reliability_bins_are_those_of_scikit_learn():
     assert [bin.mean_score for bin in bins] == pytest.approx(list(means))
     gaps = sum(bin.count * abs(bin.mean_score - bin.share_correct) for bin in bins)
     assert expected_calibration_error(scores, labels) == pytest.approx(gaps / 300)
-
-
-def test_percentile_interval_leaves_out_what_is_undefined():
-    found = percentile_interval([math.nan, *range(101)], confidence=0.9)
-    assert (found.low, found.high) == pytest.approx((5.0, 95.0))
-    assert math.isnan(percentile_interval([math.nan]).low)

@@ -35,7 +35,9 @@ def test_two_runs_in_tables_json_and_a_picture(run, tmp_path):
     first, second = json.loads((tmp_path / "out/figures.json").read_text())["runs"]
     assert (first["name"], second["name"]) == ("good", "b")
     values = {method: figure["value"] for method, figure in first["by_n"]["2"].items()}
-    assert values == pytest.approx({"naive": 2 / 3, "weighted": 2 / 3, "majority": 1 / 3, "pass": 1.0})
+    assert values == pytest.approx(
+        {"naive": 2 / 3, "weighted": 2 / 3, "majority": 1 / 3, "pass": 1.0, "pass_at_k": 1.0}
+    )
     assert second["difference_from_first"]["2"]["naive"]["value"] == pytest.approx(-1 / 3)
     assert "gain over good" in text
     assert (tmp_path / "out/figures.png").exists()

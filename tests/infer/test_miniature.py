@@ -16,7 +16,7 @@ from thinkprm_jax.infer import miniature as program
 from thinkprm_jax import cli
 from thinkprm_jax.miniature import study as miniature
 
-SIZE = miniature.Size(
+SIZE = miniature.MiniatureSize(
     problems=2, samples=2, beams=(2,), width=2, cases=3, chains=(1, 2), rounds=(1, 2),
     max_tokens=16, max_length=512, compute_length=512, max_gen_tokens=8,
 )  # fmt: skip
@@ -67,7 +67,7 @@ def copied(finished, tmp_path, monkeypatch) -> Path:
     """A copy of it that may be changed. Pictures are not drawn again: that would be most of the time."""
     shutil.copytree(finished, tmp_path / "runs/miniature_quick")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("thinkprm_jax.evaluation.plots._render", lambda *figure: b"")
+    monkeypatch.setattr("thinkprm_jax.views.plots._render", lambda *figure: b"")
     return tmp_path / "runs/miniature_quick"
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
-
-from thinkprm_jax.evaluation.selection.runs import Run, SearchedProblem
+from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun
 from thinkprm_jax.miniature.figures import gain_over_majority
-from thinkprm_jax.miniature.report import markdown
 from thinkprm_jax.miniature.stages import SearchStage, SweepStage, plan_stages
-from thinkprm_jax.miniature.study import GENERATOR, SIZES, VERIFIERS, Plan, Size
+from thinkprm_jax.miniature.study import GENERATOR, SIZES, VERIFIERS, MiniaturePlan, MiniatureSize
 
 
 def problem(scores: tuple[float, ...]) -> SearchedProblem:
@@ -18,27 +15,19 @@ def problem(scores: tuple[float, ...]) -> SearchedProblem:
     return SearchedProblem("p", ("1", "1", "2", "2"), scores, (False, False, True, True))
 
 
-def plan(size: Size = SIZES["full"], folder: str = "out") -> Plan:
-    return Plan(Path(folder), GENERATOR, {name: name for name in VERIFIERS}, size)
+def plan(size: MiniatureSize = SIZES["full"], folder: str = "out") -> MiniaturePlan:
+    return MiniaturePlan(Path(folder), GENERATOR, {name: name for name in VERIFIERS}, size)
 
 
 def test_the_gain_over_the_majority_is_of_the_same_solutions() -> None:
     # The majority is the first of the two answers. Scores find the right one in the first problem: by the best
     # score and by their sum; in the second by the best score alone.
-    run = Run("r", "r", (problem((0.1, 0.1, 0.9, 0.9)), problem((0.6, 0.6, 0.9, 0.0))))
+    run = SelectionRun("r", "r", (problem((0.1, 0.1, 0.9, 0.9)), problem((0.6, 0.6, 0.9, 0.0))))
     gains = gain_over_majority(run)
     assert list(gains) == [1, 2, 4]
     assert (gains[2]["naive"].value, gains[4]["naive"].value, gains[4]["weighted"].value) == (0.0, 1.0, 0.5)
     assert gains[4]["weighted"].n == 2
     assert (gains[4]["weighted"].low, gains[4]["weighted"].high) == (0.0, 1.0)
-
-
-def test_a_table_as_markdown_has_its_rows_and_columns() -> None:
-    table = Table("name")
-    table.add_column("N", justify="right")
-    table.add_row("a", "1")
-    table.add_row("b", "2")
-    assert markdown(table) == "| name | N |\n| --- | ---: |\n| a | 1 |\n| b | 2 |"
 
 
 def test_all_searches_are_of_the_same_problems_and_the_cases_of_others() -> None:

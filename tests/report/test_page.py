@@ -238,8 +238,8 @@ def test_an_unfinished_search_is_counted_as_the_search_would_count_it(tmp_path):
 
 
 def test_the_evaluation_has_the_figures_of_evaluate(tmp_path):
-    from thinkprm_jax.evaluation.outcomes import Outcome
     from thinkprm_jax.evaluation.summary import summarise
+    from thinkprm_jax.records.evaluation import Outcome
 
     rows = fake_run.details_rows(30)
     shown = overview(load_run(fake_run.write_lines(tmp_path / "details.jsonl", rows)))

@@ -9,7 +9,7 @@ import pytest
 from support import fake_run
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.report.run import Mark
+from thinkprm_jax.report.run import VerdictMark
 from thinkprm_jax.report.sources import load_run
 
 OUTPUT = """\
@@ -53,9 +53,9 @@ def only_solution(tmp_path: Path, **verdict):
 
 def test_each_verdict_of_a_chain_leads_to_its_step(tmp_path):
     chain = only_solution(tmp_path).chains[0]
-    marks = [part for part in chain.parts if isinstance(part, Mark)]
+    marks = [part for part in chain.parts if isinstance(part, VerdictMark)]
     assert [(mark.label, mark.step) for mark in marks] == [(1, 0), (1, None), (0, 1)]  # the second was taken back
-    texts = "".join(part.text if isinstance(part, Mark) else part for part in chain.parts)
+    texts = "".join(part.text if isinstance(part, VerdictMark) else part for part in chain.parts)
     assert texts + chain.ending == OUTPUT
 
 

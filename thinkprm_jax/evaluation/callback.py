@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.judging import judge
-from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases
 from thinkprm_jax.evaluation.summary import summarise
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
     from thinkprm_jax.model.decoder import Decoder
 
-Hook = Callable[[Any, int], dict[str, float]]
+VerdictCallback = Callable[[Any, int], dict[str, float]]
 
-# Field of Summary -> its name among the metrics of a run.
+# Field of EvaluationSummary -> its name among the metrics of a run.
 FIGURES = {
     "first_error_f1": "verdict_f1",
     "acc_error": "verdict_error_accuracy",
@@ -35,12 +34,12 @@ FIGURES = {
 }
 
 
-def chain_case(chain: LabelledChain) -> Case:
+def chain_case(chain: LabelledChain) -> EvaluationCase:
     """The solution that a chain judges, and its first error by the chain's labels."""
-    return Case(chain.problem, tuple(chain.steps), chain.labels.index(0) if 0 in chain.labels else -1)
+    return EvaluationCase(chain.problem, tuple(chain.steps), chain.labels.index(0) if 0 in chain.labels else -1)
 
 
-def verdict_hook(
+def verdict_callback(
     decoder: Callable[[Any], Decoder],
     abstract_state: Any,
     tokenizer: Tokenizer,
@@ -49,11 +48,11 @@ def verdict_hook(
     max_length: int = 4096,
     slots: int = 16,
     mesh: Mesh | None = None,
-) -> Hook:
+) -> VerdictCallback:
     """A function (state, step) -> figures: one greedy chain for the solution of each of ``chains``.
 
     Weights are used where they are, in the dtype of training, adapters beside their maps; nothing is copied, and
-    nothing is compiled again when the next state comes. Between calls the hook holds neither weights nor a cache.
+    nothing is compiled again when the next state comes. Between calls it holds neither weights nor a cache.
 
     Args:
       decoder: the model of a training state. abstract_state: shapes, dtypes and shardings of such a state.
@@ -88,12 +87,12 @@ def verdict_hook(
         started = time.perf_counter()
         sampler.use(model_of(state))
         try:
-            outcomes = [outcome for _, _, outcome in judge(verifier, cases)]
+            outcomes = [outcome for _, _, outcome in judge_cases(verifier, cases)]
         finally:
             sampler.release()
         summary = summarise(outcomes, resamples=0)
         return {
-            **{name: getattr(summary, figure).value for figure, name in FIGURES.items()},
+            **{name: summary.figure(figure).value for figure, name in FIGURES.items()},
             "verdict_failed": float(summary.failed),  # no verdict, counted as wrong
             "verdict_seconds": time.perf_counter() - started,
         }

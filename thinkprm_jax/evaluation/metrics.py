@@ -6,9 +6,8 @@ N solutions. A share of nothing (no row with an error, one class only) is NaN, n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,7 +33,10 @@ class FirstErrorScores:
 
 @dataclass(frozen=True)
 class BinaryScores:
-    """A yes/no decision; yes is the positive class. Without a case that is yes, f1 is NaN."""
+    """A yes/no decision on whole solutions; yes is the positive class. Without a case that is yes, f1 is NaN.
+
+    This f1 is not the first-error F1.
+    """
 
     precision: float
     recall: float
@@ -53,14 +55,6 @@ class ReliabilityBin:
     share_correct: float
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval; low and high are part of it."""
-
-    low: float
-    high: float
-
-
 def harmonic_mean(a: float, b: float) -> float:
     """2ab / (a + b), and 0 where both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
@@ -76,18 +70,14 @@ def first_error_hits(predictions: Sequence[int | None], labels: Sequence[int]) -
     return np.array([found is not None and found == label for found, label in pairs], bool)
 
 
-def first_error_scores(predictions: Sequence[int | None], labels: Sequence[int]) -> FirstErrorScores:
-    """See :func:`first_error_hits` for the arguments: an unreadable chain is a wrong one."""
-    return first_error_scores_of_hits(first_error_hits(predictions, labels), np.asarray(labels) >= 0)
-
-
-def first_error_scores_of_hits(hits: np.ndarray, has_error: np.ndarray) -> FirstErrorScores:
-    """hits, has_error: bool [N]."""
+def first_error_scores(hits: np.ndarray, has_error: np.ndarray) -> FirstErrorScores:
+    """hits: bool [N], of :func:`first_error_hits`: an unreadable chain is a wrong one. has_error: bool [N]."""
     has_error = np.asarray(has_error, bool)
     acc_error, acc_correct = _mean(hits[has_error]), _mean(hits[~has_error])
-    f1 = harmonic_mean(acc_error, acc_correct)
     errors = int(has_error.sum())
-    return FirstErrorScores(acc_error, acc_correct, f1, errors, len(has_error) - errors)
+    return FirstErrorScores(
+        acc_error, acc_correct, harmonic_mean(acc_error, acc_correct), errors, len(has_error) - errors
+    )
 
 
 def binary_scores(predictions: ArrayLike, labels: ArrayLike) -> BinaryScores:
@@ -104,11 +94,6 @@ def binary_scores(predictions: ArrayLike, labels: ArrayLike) -> BinaryScores:
     )
 
 
-def binary_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """F1 of a yes/no decision on whole solutions, positive = correct. Not the first-error F1."""
-    return binary_scores(predictions, labels).f1
-
-
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Probability that a correct solution scores above an incorrect one; a tie counts one half.
 
@@ -121,7 +106,8 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     negatives = len(labels) - positives
     if not positives or not negatives:
         return math.nan
-    # Mann-Whitney's statistic.
+    # Mann-Whitney's U from the ranks: scipy.stats.mannwhitneyu makes a p-value too and takes eight times as long,
+    # which a bootstrap asks for a thousand times.
     ranks = _ranks(scores)
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
@@ -193,53 +179,6 @@ def steps_right(read: Sequence[int | None], labels: Sequence[int]) -> tuple[int,
     return sum(read[step] == labels[step] for step in range(counted)), counted
 
 
-def step_accuracy(reads: Sequence[Sequence[int | None]], labels: Sequence[Sequence[int]]) -> float:
-    """Share of right verdicts among all counted steps; see :func:`steps_right`."""
-    pairs = [steps_right(read, truth) for read, truth in zip(reads, labels, strict=True)]
-    counted = sum(count for _, count in pairs)
-    return sum(right for right, _ in pairs) / counted if counted else math.nan
-
-
-def wilson_interval(share: float, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share of n independent cases."""
-    if not n or math.isnan(share):
-        return Interval(math.nan, math.nan)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    scale = 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # At the ends the bound is the share itself; rounding must not push it past.
-    return Interval(max(0.0, min(middle - half, share)), min(1.0, max(middle + half, share)))
-
-
-def bootstrap_interval(
-    statistic: Callable[[np.ndarray], float],
-    n: int,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap over n cases.
-
-    Args:
-      statistic: rows, int [n], indices of cases (with repetition) -> the figure for them. NaN (a resample without
-        one of the classes) is left out.
-    """
-    random = np.random.default_rng(seed)
-    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)] if n else []
-    return percentile_interval(values, confidence)
-
-
-def percentile_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """The middle share of resampled figures, those that are NaN left out."""
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return Interval(math.nan, math.nan)
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(low), float(high))
-
-
 def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if values.size else math.nan
 
@@ -258,8 +197,9 @@ def _places(scores: np.ndarray, bins: int) -> np.ndarray:
 
 def _ranks(values: np.ndarray) -> np.ndarray:
     """From 1; equal values share the mean of their ranks."""
-    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[group]
+    from scipy.stats import rankdata
+
+    return rankdata(values)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

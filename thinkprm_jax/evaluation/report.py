@@ -1,23 +1,21 @@
-"""Summaries for people (tables) and for programs (JSON)."""
+"""What an evaluation says: figures as JSON, as tables and as panels of a picture."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from thinkprm_jax.evaluation.estimates import Estimate, estimate_json, null_for_nan, show, show_interval
+from thinkprm_jax.evaluation.intervals import Estimate, estimate_json, null_for_nan, show, show_interval
 from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
-from thinkprm_jax.evaluation.outcomes import Outcome
-from thinkprm_jax.evaluation.output import Report, is_fancy
-from thinkprm_jax.evaluation.plots import draw_reliability
-from thinkprm_jax.evaluation.running import Judged, Task, heading
-from thinkprm_jax.evaluation.summary import Summary, break_down, summarise
+from thinkprm_jax.evaluation.panels import Panel, ReliabilityPanel
+from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
+from thinkprm_jax.evaluation.summary import EvaluationSummary, break_down, summarise
+from thinkprm_jax.records.evaluation import Outcome
+from thinkprm_jax.tables import TextTable
 
-# Field of Summary -> (its name in full, its name at the head of a column, shown as a percentage; None: a quantity)
+# Field of EvaluationSummary -> (its name in full, at the head of a column, as a percentage; None: a quantity)
 FIGURES = {
     "readable_chains": ("readable chains", "readable", True),
     "step_accuracy": ("step verdicts right", "steps", True),
@@ -37,52 +35,105 @@ _NOT_BROKEN_DOWN = ("first_error_f1_by_score", "brier", "point_biserial", "spear
 _COLUMNS = {field: form for field, form in FIGURES.items() if field not in _NOT_BROKEN_DOWN}
 
 
-def figures_table(summary: Summary, fancy: bool) -> Table:
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What an evaluation found.
+
+    Attributes:
+      content: as JSON.
+      lines: of text above the tables.
+      tables: tables, and lines of text between them.
+      panels: of the picture.
+    """
+
+    content: Mapping[str, Any]
+    lines: Sequence[str]
+    tables: Sequence[str | TextTable]
+    panels: Sequence[Panel] = ()
+
+
+def figures_report(task: EvaluationTask, verifier: Mapping[str, Any], judged: JudgedCases) -> EvaluationReport:
+    """All figures of one set of solutions, and their breakdowns."""
+    summary = summarise(judged.outcomes)
+    groups = break_down(judged.outcomes) if judged.breakdowns else {}
+    content = {
+        **task.settings,
+        "verifier": dict(verifier),
+        **judged.speed,
+        **summary_json(summary),
+        "reliability": bins_json(bins_of(judged.outcomes)),
+        "by": breakdown_json(groups),
+    }
+    tables = [figures_table(summary), breakdown_table(groups)]
+    panel = ReliabilityPanel({name_of(verifier): bins_of(judged.outcomes)})
+    return EvaluationReport(content, heading(task, verifier, judged), tables, [panel])
+
+
+def heading(task: EvaluationTask, verifier: Mapping[str, Any], judged: JudgedCases) -> list[str]:
+    """Lines above the tables: what judged what, how, and how fast."""
+    speed = judged.speed
+    rate = f"{speed['verdicts_per_second']:.1f} verdicts/s"
+    pace = f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s, {rate}"
+    if speed["tokens_per_second"]:
+        pace += f", {speed['tokens_per_second']:,.0f} tokens/s"
+    dtype = f"{verifier['dtype']} on " if verifier.get("dtype") else ""
+    lines = [
+        f"{name_of(verifier)} on {task.title}",
+        f"{_settings_in_words(verifier)}, {dtype}{speed['device']}: {pace}",
+    ]
+    failed = sum(outcome.error is not None for outcome in judged.outcomes)
+    return [*lines, f"{failed:,} solutions got no verdict and count as wrong"] if failed else lines
+
+
+def name_of(verifier: Mapping[str, Any]) -> str:
+    """For people: the model, or the kind of a verifier without one."""
+    return str(verifier.get("model") or verifier["kind"])
+
+
+def _settings_in_words(verifier: Mapping[str, Any]) -> str:
+    if "temperature" not in verifier:
+        return f"{verifier['kind']}: no chains, a score a step in one pass"
+    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']:g}"
+    rounds = f", rounds {verifier['rounds']}" if "rounds" in verifier else ""
+    prompt = f", prompt {verifier['judge_prompt']}" if "judge_prompt" in verifier else ""
+    return f"{verifier['kind']}, n {verifier['n']}{rounds}{prompt}, {chains}"
+
+
+def figures_table(summary: EvaluationSummary) -> TextTable:
     """One figure a row, with its interval and how many solutions it is of."""
-    rows = [(name, getattr(summary, field), percent) for field, (name, _, percent) in FIGURES.items()]
-    return estimates_table("figure", rows, "solutions", fancy)
+    rows = [(name, summary.figure(field), percent) for field, (name, _, percent) in FIGURES.items()]
+    return estimates_table("figure", rows, "solutions")
 
 
-def estimates_table(
-    heading: str, rows: Sequence[tuple[str, Estimate, bool | None]], cases: str, fancy: bool
-) -> Table:
+def estimates_table(first: str, rows: Sequence[tuple[str, Estimate, bool | None]], cases: str) -> TextTable:
     """(name, figure, how to show it) a row. cases: what n counts."""
-    table = plain_table(fancy, heading)
-    for column in ("value", "95% interval", cases):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = TextTable.of(first, "value", "95% interval", cases)
     for name, estimate, percent in rows:
-        table.add_row(name, show(estimate.value, percent), show_interval(estimate, percent), f"{estimate.n:,}")
+        table.add(name, show(estimate.value, percent), show_interval(estimate, percent), f"{estimate.n:,}")
     return table
 
 
-def breakdown_table(groups: Mapping[str, Mapping[str, Summary]], fancy: bool) -> Table:
+def breakdown_table(groups: Mapping[str, Mapping[str, EvaluationSummary]]) -> TextTable:
     """One group a row; breakdowns one below the other."""
-    table = plain_table(fancy, "solutions by")
-    table.add_column("", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    for _, name, _ in _COLUMNS.values():
-        table.add_column(name, justify="right", no_wrap=True)
+    table = TextTable.of("solutions by", "", "n", *(name for _, name, _ in _COLUMNS.values()), left=2)
     for breakdown, summaries in groups.items():
         for place, (group, summary) in enumerate(summaries.items()):
-            figures = [show(getattr(summary, field).value, form[2]) for field, form in _COLUMNS.items()]
-            last = place == len(summaries) - 1
-            table.add_row(
-                breakdown if place == 0 else "", group, f"{summary.solutions:,}", *figures, end_section=last
-            )
+            figures = [show(summary.figure(field).value, percent) for field, (*_, percent) in _COLUMNS.items()]
+            name = breakdown if place == 0 else ""
+            table.add(name, group, f"{summary.solutions:,}", *figures, ends_section=place == len(summaries) - 1)
     return table
 
 
-def summary_json(summary: Summary) -> dict[str, Any]:
+def summary_json(summary: EvaluationSummary) -> dict[str, Any]:
     """{"solutions", "failed", "figures": {name: {"value", "low", "high", "n"}}}; null where undefined."""
-    figures = {name: getattr(summary, name) for name in FIGURES}
     return {
         "solutions": summary.solutions,
         "failed": summary.failed,
-        "figures": {name: estimate_json(estimate) for name, estimate in figures.items()},
+        "figures": {name: estimate_json(summary.figure(name)) for name in FIGURES},
     }
 
 
-def breakdown_json(groups: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any]:
+def breakdown_json(groups: Mapping[str, Mapping[str, EvaluationSummary]]) -> dict[str, Any]:
     """Breakdown -> group -> :func:`summary_json`."""
     return {
         breakdown: {group: summary_json(summary) for group, summary in summaries.items()}
@@ -90,41 +141,12 @@ def breakdown_json(groups: Mapping[str, Mapping[str, Summary]]) -> dict[str, Any
     }
 
 
-def reliability_json(outcomes: Sequence[Outcome], bins: int = 10) -> list[dict[str, Any]]:
+def bins_of(outcomes: Sequence[Outcome]) -> list[ReliabilityBin]:
     """The bins behind the calibration error."""
-    return bins_json(bins_of(outcomes, bins))
+    scored = [(outcome.score, outcome.first_error < 0) for outcome in outcomes if outcome.score is not None]
+    return reliability_bins([score for score, _ in scored], [correct for _, correct in scored])
 
 
 def bins_json(bins: Sequence[ReliabilityBin]) -> list[dict[str, Any]]:
     """low, high, count, mean_score, share_correct of each."""
     return [{name: null_for_nan(value) for name, value in dataclasses.asdict(bin).items()} for bin in bins]
-
-
-def figures_report(task: Task, verifier: dict[str, Any], judged: Judged) -> Report:
-    """All figures of one set of solutions, and their breakdowns."""
-    summary = summarise(judged.outcomes)
-    groups = break_down(judged.outcomes) if judged.breakdowns else {}
-    content = {
-        **task.settings,
-        "verifier": verifier,
-        **judged.speed,
-        **summary_json(summary),
-        "reliability": reliability_json(judged.outcomes),
-        "by": breakdown_json(groups),
-    }
-    lines = heading(task, verifier, judged)
-    tables = [figures_table(summary, is_fancy()), breakdown_table(groups, is_fancy())]
-    return Report(content, lines, tables, [draw_reliability({verifier["model"]: bins_of(judged.outcomes)})])
-
-
-def bins_of(outcomes: Sequence[Outcome], bins: int = 10) -> list[ReliabilityBin]:
-    scored = [outcome for outcome in outcomes if outcome.score is not None]
-    scores = [outcome.score for outcome in scored]
-    return reliability_bins(scores, [outcome.first_error < 0 for outcome in scored], bins)
-
-
-def plain_table(fancy: bool, first: str) -> Table:
-    """A table with its first column; fancy: for a terminal, else aligned lines for a pipe."""
-    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=fancy, padding=(0, 1 if fancy else 2, 0, 0))
-    table.add_column(first, no_wrap=True)
-    return table

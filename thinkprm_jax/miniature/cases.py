@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
+class SolutionTruth:
     """Of one solution. steps: as the verifier is shown them. first_error: index from 0, -1 for none."""
 
     steps: tuple[str, ...]
@@ -44,13 +44,13 @@ def problem_of(row: Row, place: str, seed: int, split: str) -> ArithmeticProblem
     return problem
 
 
-def truth_of(row: Row, place: str, seed: int, split: str) -> list[Truth]:
+def truth_of(row: Row, place: str, seed: int, split: str) -> list[SolutionTruth]:
     """Of every completion of the row. One without steps is wrong from the start."""
     problem = problem_of(row, place, seed, split)
     found = []
     for text in get_texts(row, "completions", place):
         steps = split_solution(text)
-        found.append(Truth(tuple(steps), first_error(problem, steps) if steps else 0))
+        found.append(SolutionTruth(tuple(steps), first_error(problem, steps) if steps else 0))
     return found
 
 
@@ -77,7 +77,7 @@ def choose_cases(rows: Iterable[tuple[str, Row]], seed: int, split: str) -> list
     return cases
 
 
-def _case(row: Row, problem: ArithmeticProblem, truth: Truth) -> dict[str, Any]:
+def _case(row: Row, problem: ArithmeticProblem, truth: SolutionTruth) -> dict[str, Any]:
     error = "none" if truth.first_error < 0 else f"step {truth.first_error + 1}"
     return {
         "id": f"{row['index']}",

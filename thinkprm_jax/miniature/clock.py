@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.report import plain_table
-from thinkprm_jax.miniature.stages import Stage
+from thinkprm_jax.miniature.stages import MiniatureStage
 from thinkprm_jax.records.files import write_json
+from thinkprm_jax.tables import TableColumn, TextTable
 
 
 @dataclasses.dataclass
-class Taken:
+class StageTime:
     """seconds: of all parts. done: of the stage's cost. torn: a part ended without saying so (kill -9, a lost
     machine), so the seconds are too few."""
 
@@ -37,15 +35,15 @@ class StageClock:
       UserError: the file is not ours.
     """
 
-    def __init__(self, file: Path, stages: Sequence[Stage], say: Callable[[str], None]) -> None:
+    def __init__(self, file: Path, stages: Sequence[MiniatureStage], say: Callable[[str], None]) -> None:
         self._file, self._stages, self._say = file, list(stages), say
         known = _read(file)
-        self._taken = {str(stage.folder): known.get(str(stage.folder), Taken()) for stage in self._stages}
+        self._taken = {str(stage.folder): known.get(str(stage.folder), StageTime()) for stage in self._stages}
         for taken in self._taken.values():
             taken.torn, taken.open = taken.torn or taken.open, False
 
     @contextlib.contextmanager
-    def running(self, stage: Stage) -> Iterator[None]:
+    def running(self, stage: MiniatureStage) -> Iterator[None]:
         """Around a stage."""
         taken = self._taken[str(stage.folder)]
         finished = taken.done >= stage.cost
@@ -76,19 +74,17 @@ class StageClock:
         pace = spent / done if done else 1.0
         return pace * sum(max(stage.cost - self._taken[str(stage.folder)].done, 0.0) for stage in self._stages)
 
-    def _state(self, stage: Stage) -> str:
+    def _state(self, stage: MiniatureStage) -> str:
         if self._taken[str(stage.folder)].done >= stage.cost:
             return "is done already"
         return f"{duration(self.seconds)} so far, about {duration(self.left)} left"
 
-    def table(self, fancy: bool) -> Table:
+    def table(self) -> TextTable:
         """A stage a row, with what it took and its command."""
-        table = plain_table(fancy, "stage")
-        table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("command", no_wrap=True)
+        table = TextTable([TableColumn("stage"), TableColumn("time", right=True), TableColumn("command")])
         for stage in self._stages:
             taken = self._taken[str(stage.folder)]
-            table.add_row(stage.what, ("over " if taken.torn else "") + duration(taken.seconds), stage.command)
+            table.add(stage.what, ("over " if taken.torn else "") + duration(taken.seconds), stage.command)
         return table
 
     def as_rows(self) -> list[dict[str, object]]:
@@ -109,10 +105,10 @@ class StageClock:
         write_json(self._file, content)
 
 
-def _read(file: Path) -> dict[str, Taken]:
+def _read(file: Path) -> dict[str, StageTime]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {folder: Taken(**taken) for folder, taken in content.items()}
+        return {folder: StageTime(**taken) for folder, taken in content.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as error:

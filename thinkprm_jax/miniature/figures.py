@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.evaluation.estimates import Estimate, bootstrap_estimate, estimate_json, share_estimate
-from thinkprm_jax.evaluation.measures import AUROC, FIRST_ERROR, WHOLE_SOLUTION
+from thinkprm_jax.evaluation.intervals import Estimate, estimate_json, mean_estimate, share_estimate
 from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
 from thinkprm_jax.evaluation.selection.accuracy import (
     SCORE_FIGURES,
@@ -18,13 +17,13 @@ from thinkprm_jax.evaluation.selection.accuracy import (
     pooled_scores,
     score_figures,
 )
-from thinkprm_jax.evaluation.selection.report import ByN, RunFigures, measure
-from thinkprm_jax.evaluation.selection.runs import Run, SearchedProblem, read_run
-from thinkprm_jax.evaluation.summary import Summary, summarise
-from thinkprm_jax.evaluation.sweep import Setting, compare_settings
+from thinkprm_jax.evaluation.selection.report import ByN, SelectionFigures, selection_figures
+from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun, read_run
+from thinkprm_jax.evaluation.summary import AUROC, FIRST_ERROR, WHOLE_SOLUTION, EvaluationSummary, summarise
+from thinkprm_jax.evaluation.sweep import SweepGain, SweepSetting, compare_settings
 from thinkprm_jax.miniature.cases import by_steps
-from thinkprm_jax.miniature.stages import Stage, SweepStage
-from thinkprm_jax.miniature.study import SPLIT, TREES, Plan, shell
+from thinkprm_jax.miniature.stages import MiniatureStage, SweepStage
+from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, shell
 from thinkprm_jax.records.jsonl import iterate_rows
 from thinkprm_jax.records.search_folder import COMPLETIONS
 
@@ -46,22 +45,22 @@ class Accuracy:
     """By N, with one verifier. searches: best-of-N, then beam search and DVTS at each N. over_majority: what naive
     and weighted gain in best-of-N over the majority of the same solutions."""
 
-    searches: Sequence[RunFigures]
+    searches: Sequence[SelectionFigures]
     over_majority: ByN
 
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """Of one verifier. gains: (ours, theirs, measure's key -> gain), paired.
+    """Of one verifier. gains: paired.
 
     cut: share of the solutions with a chain that did not fit. Where there are some, a figure is of the length and
     not of the setting.
     """
 
-    settings: Sequence[Setting]
-    summaries: Sequence[Summary]
+    settings: Sequence[SweepSetting]
+    summaries: Sequence[EvaluationSummary]
     cut: Sequence[Estimate]
-    gains: Sequence[tuple[Setting, Setting, Mapping[str, Estimate]]]
+    gains: Sequence[SweepGain]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Findings:
     calibration: Mapping[str, Mapping[str, Calibration]]
 
 
-def read_findings(plan: Plan, stages: Sequence[Stage]) -> Findings:
+def read_findings(plan: MiniaturePlan, stages: Sequence[MiniatureStage]) -> Findings:
     """From the folders of finished stages."""
     names = list(plan.verifiers)
     runs = {name: read_run(plan.best_of_n(name), BEST_OF_N) for name in names}
@@ -96,33 +95,29 @@ def read_findings(plan: Plan, stages: Sequence[Stage]) -> Findings:
     )
 
 
-def _accuracy(plan: Plan, verifier: str, best_of_n: Run) -> Accuracy:
+def _accuracy(plan: MiniaturePlan, verifier: str, best_of_n: SelectionRun) -> Accuracy:
     trees = [
         read_run(plan.tree(approach, verifier, n), name)
         for approach, name in TREES.items()
         for n in plan.size.beams
     ]
-    return Accuracy(measure([best_of_n, *trees]), gain_over_majority(best_of_n))
+    return Accuracy(selection_figures([best_of_n, *trees]), gain_over_majority(best_of_n))
 
 
-def gain_over_majority(run: Run) -> dict[int, dict[str, Estimate]]:
+def gain_over_majority(run: SelectionRun) -> dict[int, dict[str, Estimate]]:
     """N -> naive and weighted -> by how much their accuracy is above that of the majority; problems are resampled
     with what all methods make of them (paired)."""
     found: dict[int, dict[str, Estimate]] = {}
     for n, hits in hits_by_n(run.problems, numbers_of(run)).items():
-        gains = {method: hits[method].astype(float) - hits["majority"] for method in ("naive", "weighted")}
-        found[n] = {
-            method: bootstrap_estimate(lambda rows, gain=gain: float(gain[rows].mean()), len(gain))
-            for method, gain in gains.items()
-        }
+        found[n] = {method: mean_estimate(hits[method] - hits["majority"]) for method in ("naive", "weighted")}
     return found
 
 
-def _compute(folder: Path, settings: Sequence[Setting]) -> Compute:
+def _compute(folder: Path, settings: Sequence[SweepSetting]) -> Compute:
     gains = [
-        (ours, theirs, gain)
-        for ours, theirs, gain in compare_settings(settings, MEASURES)
-        if (ours.value, theirs.value) != (1, 1)  # one chain of one round, both
+        gain
+        for gain in compare_settings(settings, MEASURES)
+        if (gain.ours.value, gain.theirs.value) != (1, 1)  # one chain of one round, both
     ]
     most = max(setting.value for setting in settings if setting.line == "n")
     files = [f"n={most}.jsonl" if setting.line == "n" else f"{setting.name}.jsonl" for setting in settings]
@@ -134,17 +129,17 @@ def _compute(folder: Path, settings: Sequence[Setting]) -> Compute:
     )
 
 
-def cut_share(details: Path, setting: Setting) -> Estimate:
+def cut_share(details: Path, setting: SweepSetting) -> Estimate:
     """Of the rows of a sweep's file, those in which a chain of this setting ended because it did not fit."""
     chains = setting.value if setting.line == "n" else 1
     cut = [
         any(chain["finish_reason"] == "context" for chain in row["verdict"].get("chains", [])[:chains])
         for _, row in iterate_rows(details)
     ]
-    return share_estimate(sum(cut) / len(cut), len(cut))
+    return share_estimate(sum(cut), len(cut))
 
 
-def _calibration(plan: Plan, verifier: str, run: Run) -> dict[str, Calibration]:
+def _calibration(plan: MiniaturePlan, verifier: str, run: SelectionRun) -> dict[str, Calibration]:
     rows = list(iterate_rows(plan.best_of_n(verifier) / COMPLETIONS))
     truths = {"answer": run.problems, "steps": by_steps(run.problems, rows, plan.seed, SPLIT)}
     return {truth: _calibration_of(problems) for truth, problems in truths.items()}
@@ -155,7 +150,7 @@ def _calibration_of(problems: Sequence[SearchedProblem]) -> Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class MiniatureFigure:
     """A number of the results. question: that it belongs to. of: of what. command: repeats it."""
 
     question: str
@@ -175,7 +170,9 @@ class Figure:
         }
 
 
-def figures_of(findings: Findings, plan: Plan, stages: Sequence[Stage]) -> Iterator[Figure]:
+def figures_of(
+    findings: Findings, plan: MiniaturePlan, stages: Sequence[MiniatureStage]
+) -> Iterator[MiniatureFigure]:
     """Every number. What no single command gives has that of the whole program."""
     commands = {str(stage.folder): stage.command for stage in stages}
     for verifier, accuracy in findings.accuracy.items():
@@ -191,12 +188,12 @@ def figures_of(findings: Findings, plan: Plan, stages: Sequence[Stage]) -> Itera
             of = {"verifier": verifier, "truth": TRUTHS[truth]}
             command = _verifiers_command(plan) if truth == "answer" else plan.command
             for name in SCORE_FIGURES:
-                yield Figure("calibration", name, of, found.figures[name], command)
+                yield MiniatureFigure("calibration", name, of, found.figures[name], command)
 
 
 def _accuracy_figures(
     verifier: str, accuracy: Accuracy, commands: Mapping[str, str], comparing: str
-) -> Iterator[Figure]:
+) -> Iterator[MiniatureFigure]:
     for found in accuracy.searches:
         of = {"search": found.run.name, "verifier": verifier}
         command = commands[found.run.source]
@@ -205,32 +202,34 @@ def _accuracy_figures(
             spent = {} if tokens is None else {"generator_tokens": tokens[0], "verifier_tokens": tokens[1]}
             for method, accuracy_of in methods.items():
                 point = {**of, "N": n, "method": method, **spent}
-                yield Figure("accuracy by N", "accuracy", point, accuracy_of, command)
+                yield MiniatureFigure("accuracy by N", "accuracy", point, accuracy_of, command)
         yield from _gains(found.differences or {}, {**of, "over": BEST_OF_N}, comparing)
     of = {"search": BEST_OF_N, "verifier": verifier, "over": "majority"}
     yield from _gains(accuracy.over_majority, of, comparing)
 
 
-def _gains(by_n: ByN, of: Mapping[str, Any], command: str) -> Iterator[Figure]:
+def _gains(by_n: ByN, of: Mapping[str, Any], command: str) -> Iterator[MiniatureFigure]:
     for n, methods in by_n.items():
         for method, gain in methods.items():
-            yield Figure("accuracy by N", "gain in accuracy", {**of, "N": n, "method": method}, gain, command)
+            yield MiniatureFigure(
+                "accuracy by N", "gain in accuracy", {**of, "N": n, "method": method}, gain, command
+            )
 
 
-def _compute_figures(verifier: str, compute: Compute, command: str) -> Iterator[Figure]:
+def _compute_figures(verifier: str, compute: Compute, command: str) -> Iterator[MiniatureFigure]:
     question = "verifier compute"
     for setting, summary, cut in zip(compute.settings, compute.summaries, compute.cut, strict=True):
         of = {"verifier": verifier, "setting": setting.name}
-        yield Figure(question, "cut", of, cut, command)
+        yield MiniatureFigure(question, "cut", of, cut, command)
         for name in ("tokens", *COMPUTE_FIGURES):
-            yield Figure(question, name, of, getattr(summary, name), command)
-    for ours, theirs, gains in compute.gains:
-        of = {"verifier": verifier, "setting": ours.name, "over": theirs.name}
-        for name, gain in gains.items():
-            yield Figure(question, f"gain in {name}", of, gain, command)
+            yield MiniatureFigure(question, name, of, summary.figure(name), command)
+    for gain in compute.gains:
+        of = {"verifier": verifier, "setting": gain.ours.name, "over": gain.theirs.name}
+        for name, estimate in gain.figures.items():
+            yield MiniatureFigure(question, f"gain in {name}", of, estimate, command)
 
 
-def _selection_command(plan: Plan, verifier: str) -> str:
+def _selection_command(plan: MiniaturePlan, verifier: str) -> str:
     """The accuracies of one verifier's searches side by side."""
     trees = [
         f"{name}={plan.tree(approach, verifier, n)}" for approach, name in TREES.items() for n in plan.size.beams
@@ -238,7 +237,7 @@ def _selection_command(plan: Plan, verifier: str) -> str:
     return shell("thinkprm", "evaluate", "selection", f"{BEST_OF_N}={plan.best_of_n(verifier)}", *trees)
 
 
-def _verifiers_command(plan: Plan) -> str:
+def _verifiers_command(plan: MiniaturePlan) -> str:
     """The verifiers side by side on the same solutions."""
     runs = [f"{name}={plan.best_of_n(name)}" for name in plan.verifiers]
     return shell("thinkprm", "evaluate", "selection", *runs)

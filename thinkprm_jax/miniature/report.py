@@ -1,21 +1,17 @@
-"""The paper in miniature for people: tables (terminal and Markdown), pictures; and its numbers for programs."""
+"""The paper in miniature for people: tables, panels of its pictures, and its page in Markdown."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from rich.table import Table
-
-from thinkprm_jax.evaluation.estimates import Estimate, show, show_interval
-from thinkprm_jax.evaluation.measures import estimate
-from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves, draw_reliability, save_figure
-from thinkprm_jax.evaluation.report import bins_of, plain_table
+from thinkprm_jax.evaluation.intervals import Estimate, show, show_interval
+from thinkprm_jax.evaluation.panels import Curve, CurvesPanel, Panel, ReliabilityPanel
+from thinkprm_jax.evaluation.report import bins_of
 from thinkprm_jax.evaluation.selection.accuracy import SCORE_FIGURES, curves_by_n
 from thinkprm_jax.evaluation.selection.report import accuracy_table, difference_table
-from thinkprm_jax.evaluation.sweep import NAMES, gains_table
+from thinkprm_jax.evaluation.sweep import NAMES, by_line, gains_table
 from thinkprm_jax.miniature.figures import (
     BEST_OF_N,
     COMPUTE_FIGURES,
@@ -26,6 +22,7 @@ from thinkprm_jax.miniature.figures import (
     Findings,
 )
 from thinkprm_jax.miniature.study import TREES
+from thinkprm_jax.tables import TextTable
 
 HEADINGS = {
     "accuracy_by_n": "Accuracy against N",
@@ -44,28 +41,26 @@ QUESTIONS = {
 }
 
 
-def tables(findings: Findings, question: str, fancy: bool) -> Iterator[tuple[str, Table]]:
+def tables(findings: Findings, question: str) -> Iterator[tuple[str, TextTable]]:
     """(heading, table) of a question of :data:`QUESTIONS`."""
     if question == "accuracy_by_n":
         for verifier, accuracy in findings.accuracy.items():
-            yield f"Accuracy (95% interval), verifier {verifier}", accuracy_table(accuracy.searches, fancy)
-            gains = difference_table(accuracy.searches, fancy)
+            yield f"Accuracy (95% interval), verifier {verifier}", accuracy_table(accuracy.searches)
+            gains = difference_table(accuracy.searches)
             if gains is not None:
                 yield f"Gain in points over best-of-N, verifier {verifier}, paired", gains
-        yield "Gain in points in best-of-N, on the same solutions, paired", _best_of_n_gains(findings, fancy)
+        yield "Gain in points in best-of-N, on the same solutions, paired", _best_of_n_gains(findings)
     elif question == "verifier_compute":
         for verifier, compute in findings.compute.items():
-            yield f"Verifier {verifier}", compute_table(compute, fancy)
-            yield f"Gain, verifier {verifier}, paired", gains_table(compute.gains, MEASURES, fancy)
+            yield f"Verifier {verifier}", compute_table(compute)
+            yield f"Gain, verifier {verifier}, paired", gains_table(compute.gains, MEASURES)
     else:
-        yield "Scores of the best-of-N solutions", calibration_table(findings, fancy)
+        yield "Scores of the best-of-N solutions", calibration_table(findings)
 
 
-def _best_of_n_gains(findings: Findings, fancy: bool) -> Table:
+def _best_of_n_gains(findings: Findings) -> TextTable:
     """Over the majority, and of the first verifier over the others."""
-    table = plain_table(fancy, "verifier")
-    for heading in ("over", "problems", "N", "naive", "weighted"):
-        table.add_column(heading, justify="left" if heading == "over" else "right", no_wrap=True)
+    table = TextTable.of("verifier", "over", "problems", "N", "naive", "weighted", left=2)
     first = next(iter(findings.accuracy))
     blocks = [(name, "majority", accuracy.over_majority) for name, accuracy in findings.accuracy.items()]
     blocks += [(first, f"verifier {name}", by_n) for name, by_n in findings.between.items()]
@@ -73,8 +68,7 @@ def _best_of_n_gains(findings: Findings, fancy: bool) -> Table:
         for place, (n, methods) in enumerate(by_n.items()):
             names = (verifier, over) if place == 0 else ("", "")
             gains = [_points(methods[method]) for method in ("naive", "weighted")]
-            last = place == len(by_n) - 1
-            table.add_row(*names, f"{methods['naive'].n:,}", str(n), *gains, end_section=last)
+            table.add(*names, f"{methods['naive'].n:,}", str(n), *gains, ends_section=place == len(by_n) - 1)
     return table
 
 
@@ -84,22 +78,18 @@ def _points(gain: Estimate) -> str:
     return f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
 
 
-def compute_table(compute: Compute, fancy: bool) -> Table:
+def compute_table(compute: Compute) -> TextTable:
     """A setting a row: tokens a verdict, the share that was cut, then each figure with its interval."""
-    table = plain_table(fancy, "setting")
-    for heading in ("solutions", "tokens a verdict", "cut", *COMPUTE_FIGURES.values()):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = TextTable.of("setting", "solutions", "tokens a verdict", "cut", *COMPUTE_FIGURES.values())
     rows = zip(compute.settings, compute.summaries, compute.cut, strict=True)
     for place, (setting, summary, cut) in enumerate(rows):
-        figures = [getattr(summary, name) for name in COMPUTE_FIGURES]
-        ends = place + 1 < len(compute.settings) and compute.settings[place + 1].line != setting.line
-        table.add_row(
+        table.add(
             setting.name,
             f"{summary.solutions:,}",
             show(summary.tokens.value, None),
             show(cut.value, True),
-            *map(_figure, figures),
-            end_section=ends,
+            *(_figure(summary.figure(name)) for name in COMPUTE_FIGURES),
+            ends_section=place + 1 < len(compute.settings) and compute.settings[place + 1].line != setting.line,
         )
     return table
 
@@ -110,60 +100,58 @@ def _figure(estimate: Estimate) -> str:
     return f"{show(estimate.value, False)} ({show_interval(estimate, False)})"
 
 
-def calibration_table(findings: Findings, fancy: bool) -> Table:
-    table = plain_table(fancy, "figure")
-    for heading in ("correct means", "verifier", "value", "95% interval", "problems"):
-        justify = "left" if heading in ("correct means", "verifier") else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
+def calibration_table(findings: Findings) -> TextTable:
+    table = TextTable.of("figure", "correct means", "verifier", "value", "95% interval", "problems", left=3)
     for (field, (name, percent)), truth in itertools.product(SCORE_FIGURES.items(), TRUTHS):
         for verifier, truths in findings.calibration.items():
             value = truths[truth].figures[field]
             cells = show(value.value, percent), show_interval(value, percent), f"{value.n:,}"
-            table.add_row(name, TRUTHS[truth], verifier, *cells)
+            table.add(name, TRUTHS[truth], verifier, *cells)
     return table
 
 
-def save_pictures(findings: Findings, folder: Path) -> list[Path]:
-    """NAME.png and NAME.svg of every question."""
-    draws = {
+def pictures(findings: Findings) -> dict[str, tuple[list[Panel], int]]:
+    """Question -> (panels, panels a row)."""
+    return {
         "accuracy_by_n": (_accuracy_panels(findings), 3),
         "verifier_compute": (_compute_panels(findings), len(MEASURES)),
         "calibration": (_calibration_panels(findings), len(TRUTHS) + 1),
     }
-    return [
-        path
-        for name, (panels, columns) in draws.items()
-        for path in save_figure(folder / name, panels, columns=columns)
-    ]
 
 
-def _accuracy_panels(findings: Findings) -> list[Draw]:
+def _accuracy_panels(findings: Findings) -> list[Panel]:
     """A row a verifier: the methods of best-of-N; the searches by N; the searches by tokens."""
-    draws = []
+    panels: list[Panel] = []
     for verifier, accuracy in findings.accuracy.items():
         problems = f"{len(accuracy.searches[0].run.problems):,} problems, 95% intervals"
-        methods = curves_by_n(dict(accuracy.searches[0].by_n))
-        x_label = "solutions a problem (N)"
-        title = f"best-of-N, verifier {verifier}\n{problems}"
-        draws.append(draw_curves(methods, x_label=x_label, y_label="accuracy", title=title, percent=True))
-        title = f"weighted, guided by {verifier}\n{problems}"
         best = accuracy.searches[0].by_n
-        curves = [
-            *_search_curves(accuracy),
-            Curve("majority", [(n, methods["majority"]) for n, methods in best.items()], reference=True),
-        ]
-        draws.append(draw_curves(curves, x_label=x_label, y_label="accuracy, weighted", title=title, percent=True))
-        draws.append(
-            draw_curves(
+        majority = Curve("majority", [(n, methods["majority"]) for n, methods in best.items()], reference=True)
+        x_label = "solutions a problem (N)"
+        panels += [
+            CurvesPanel(
+                curves_by_n(best),
+                x_label=x_label,
+                y_label="accuracy",
+                title=f"best-of-N, verifier {verifier}\n{problems}",
+                percent=True,
+            ),
+            CurvesPanel(
+                [*_search_curves(accuracy), majority],
+                x_label=x_label,
+                y_label="accuracy, weighted",
+                title=f"weighted, guided by {verifier}\n{problems}",
+                percent=True,
+            ),
+            CurvesPanel(
                 _search_curves(accuracy, by_tokens=True),
                 x_label="tokens a problem, solver and verifier (log scale)",
                 y_label="accuracy, weighted",
                 x_scale="log10",
                 title=f"the same by tokens, {verifier}\n{problems}",
                 percent=True,
-            )
-        )
-    return draws
+            ),
+        ]
+    return panels
 
 
 def _search_curves(accuracy: Accuracy, by_tokens: bool = False) -> list[Curve]:
@@ -181,26 +169,36 @@ def _search_curves(accuracy: Accuracy, by_tokens: bool = False) -> list[Curve]:
     return curves
 
 
-def _compute_panels(findings: Findings) -> list[Draw]:
-    """A row a verifier, a panel a measure: the figure by tokens, chains against rounds."""
-    draws = []
-    for (verifier, compute), measure in itertools.product(findings.compute.items(), MEASURES):
-        curves = []
-        for line in dict.fromkeys(setting.line for setting in compute.settings):
-            members = [setting for setting in compute.settings if setting.line == line]
-            points = [(setting.tokens.value, estimate(measure, setting.outcomes)) for setting in members]
-            curves.append(Curve(NAMES[line], points, marks=[str(setting.value) for setting in members]))
-        title = f"{measure.name}, {verifier}\n{len(compute.settings[0].outcomes):,} solutions, 95% intervals"
-        x_label = "tokens a verdict (log scale); at the points: chains, rounds"
-        draws.append(draw_curves(curves, x_label=x_label, y_label=measure.axis, x_scale="log10", title=title))
-    return draws
+def _compute_panels(findings: Findings) -> list[Panel]:
+    """A row a verifier, a panel a figure: the figure by tokens, chains against rounds."""
+    panels: list[Panel] = []
+    for (verifier, compute), figure in itertools.product(findings.compute.items(), MEASURES):
+        curves = [
+            Curve(
+                NAMES[line],
+                [(setting.tokens.value, setting.figure(figure)) for setting in members],
+                marks=[str(setting.value) for setting in members],
+            )
+            for line, members in by_line(compute.settings).items()
+        ]
+        solutions = len(compute.settings[0].outcomes)
+        panels.append(
+            CurvesPanel(
+                curves,
+                x_label="tokens a verdict (log scale); at the points: chains, rounds",
+                y_label=figure.axis,
+                x_scale="log10",
+                title=f"{figure.name}, {verifier}\n{solutions:,} solutions, 95% intervals",
+            )
+        )
+    return panels
 
 
-def _calibration_panels(findings: Findings) -> list[Draw]:
+def _calibration_panels(findings: Findings) -> list[Panel]:
     """The scores of the best-of-N solutions, of one greedy chain each, by both kinds of truth; then what averaging
     over chains makes of the scores of the cases."""
-    draws = [
-        draw_reliability(
+    panels: list[Panel] = [
+        ReliabilityPanel(
             {verifier: truths[truth].bins for verifier, truths in findings.calibration.items()},
             title=f"best-of-N, one greedy chain\ncorrect: {TRUTHS[truth]}",
         )
@@ -208,23 +206,14 @@ def _calibration_panels(findings: Findings) -> list[Draw]:
     ]
     averaged = {}
     for verifier, compute in findings.compute.items():
-        chains = [setting for setting in compute.settings if setting.line == "n"]
-        averaged |= {
-            f"{verifier}, {setting.name}": bins_of(setting.outcomes) for setting in (chains[0], chains[-1])
-        }
+        chains = by_line(compute.settings)["n"]
+        for setting in (chains[0], chains[-1]):
+            averaged[f"{verifier}, {setting.name}"] = bins_of(setting.outcomes)
     title = f"cases, mean over n chains\ncorrect: {TRUTHS['steps']}"
-    return [*draws, draw_reliability(averaged, title=title)]
+    return [*panels, ReliabilityPanel(averaged, title=title)]
 
 
-def markdown(table: Table) -> str:
-    """The same rows as a table of Markdown."""
-    heads = [str(column.header) for column in table.columns]
-    marks = ["---:" if column.justify == "right" else "---" for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (heads, marks, *rows))
-
-
-def page(findings: Findings, about: Sequence[str], times: Table) -> str:
+def page(findings: Findings, about: Sequence[str], times: TextTable) -> str:
     """results.md: what was run, then each question with its picture and its tables, then the stages.
 
     Args:
@@ -233,7 +222,7 @@ def page(findings: Findings, about: Sequence[str], times: Table) -> str:
     parts = ["# The paper in miniature", "\n".join(f"- {line}" for line in about)]
     for question, heading in HEADINGS.items():
         parts += [f"## {heading}", QUESTIONS[question], f"![{heading}]({question}.svg)"]
-        for title, table in tables(findings, question, fancy=False):
-            parts += [f"{title}:", markdown(table)]
-    parts += ["## Stages", markdown(times)]
+        for title, table in tables(findings, question):
+            parts += [f"{title}:", table.markdown()]
+    parts += ["## Stages", times.markdown()]
     return "\n\n".join(parts) + "\n"

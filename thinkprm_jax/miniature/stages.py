@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.running import Loader, judge_all
-from thinkprm_jax.evaluation.selection.search_report import finish_search
-from thinkprm_jax.evaluation.sweep import Setting, plan_sweep
+from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
+from thinkprm_jax.evaluation.selection.search_report import SearchReport, read_search
+from thinkprm_jax.evaluation.sweep import SweepSetting, plan_sweep
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 from thinkprm_jax.miniature.cases import choose_cases
-from thinkprm_jax.miniature.study import SPLIT, TREES, Plan, Size, shell
+from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, MiniatureSize, shell
 from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.records.jsonl import iterate_rows, write_line
 from thinkprm_jax.records.search_folder import COMPLETIONS
@@ -37,19 +38,30 @@ SECONDS = {"solution": 0.01, "judged": 0.033, "candidates": 0.045, "chain": 0.05
 START_SECONDS = 8.0
 
 
-class Stage(Protocol):
-    """folder: of its run. what: in words. cost: seconds that it took on two cores, for the time that is left."""
+SaveSearch = Callable[[Path, SearchReport], None]
 
-    folder: Path
-    what: str
-    cost: float
+
+class MiniatureStage(Protocol):
+    """A run of a program, and what it takes."""
+
+    @property
+    def folder(self) -> Path:
+        """Of its run."""
+
+    @property
+    def what(self) -> str:
+        """In words."""
+
+    @property
+    def cost(self) -> float:
+        """Seconds that it took on two cores, for the time that is left."""
 
     @property
     def command(self) -> str:
         """Repeats the stage, or goes on with it."""
 
-    def run(self) -> int:
-        """Exit status: 1 where some solution got no verdict."""
+    def run(self, save: SaveSearch) -> int:
+        """Exit status: 1 where some solution got no verdict. save: writes what a search found into its folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +75,10 @@ class SearchStage:
     def command(self) -> str:
         return shell("thinkprm", "search", self.folder / "recipe.yaml")
 
-    def run(self) -> int:
-        return finish_search(self.recipe, run_search(self.recipe), quiet=True)
+    def run(self, save: SaveSearch) -> int:
+        found = read_search(self.recipe, run_search(self.recipe))
+        save(self.folder, found)
+        return int(bool(found.failures))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +87,8 @@ class CaseStage(SearchStage):
 
     cases: Path = Path()
 
-    def run(self) -> int:
-        status = super().run()
+    def run(self, save: SaveSearch) -> int:
+        status = super().run(save)
         write_cases(self.folder / COMPLETIONS, self.cases, self.recipe.dataset_seed)
         return status
 
@@ -88,7 +102,7 @@ class SweepStage:
     cost: float
     cases: Path
     model: str
-    size: Size
+    size: MiniatureSize
     seed: int
 
     @property
@@ -111,14 +125,14 @@ class SweepStage:
         chains, rounds = (",".join(map(str, values)) for values in (self.size.chains, self.size.rounds))
         return f"n={chains}", f"rounds={rounds}"
 
-    def run(self) -> int:
+    def run(self, save: SaveSearch) -> int:
         return self.judge()[1]
 
-    def judge(self) -> tuple[list[Setting], int]:
+    def judge(self) -> tuple[list[SweepSetting], int]:
         """(the settings with their outcomes, exit status); what the folder holds already is not judged again."""
         cases = read_solutions(str(self.cases))
         self.folder.mkdir(parents=True, exist_ok=True)
-        loader, settings, status = Loader(), [], 0
+        loader, settings, status = VerifierLoader(), [], 0
         for run in plan_sweep(self.sweeps):
             chosen = self._verifier(**{run.line: run.values[-1]})
             judged = judge_all(loader, chosen, cases, self.folder / f"{run.name}.jsonl")
@@ -140,10 +154,10 @@ class SweepStage:
         )
 
 
-def plan_stages(plan: Plan) -> list[Stage]:
+def plan_stages(plan: MiniaturePlan) -> list[MiniatureStage]:
     """All that is run, in order. What a stage reads, an earlier one has written."""
     size, names = plan.size, list(plan.verifiers)
-    stages: list[Stage] = [
+    stages: list[MiniatureStage] = [
         SearchStage(
             plan.solutions,
             f"{size.samples} solutions of {size.problems:,} problems",
@@ -174,7 +188,7 @@ def plan_stages(plan: Plan) -> list[Stage]:
     return stages
 
 
-def _best_of_n(plan: Plan, name: str) -> SearchStage:
+def _best_of_n(plan: MiniaturePlan, name: str) -> SearchStage:
     """Every verifier judges the same solutions."""
     size, folder = plan.size, plan.best_of_n(name)
     cached = str(plan.solutions / COMPLETIONS)
@@ -183,7 +197,7 @@ def _best_of_n(plan: Plan, name: str) -> SearchStage:
     return SearchStage(folder, f"best-of-N: {name} judges the solutions", cost, recipe)
 
 
-def _tree(plan: Plan, approach: str, name: str, n: int) -> SearchStage:
+def _tree(plan: MiniaturePlan, approach: str, name: str, n: int) -> SearchStage:
     size, folder = plan.size, plan.tree(approach, name, n)
     recipe = _recipe(
         plan,
@@ -203,7 +217,7 @@ def _cost(what: str, count: int) -> float:
     return START_SECONDS + count * SECONDS[what]
 
 
-def _recipe(plan: Plan, folder: Path, **fields: Any) -> SearchRecipe:
+def _recipe(plan: MiniaturePlan, folder: Path, **fields: Any) -> SearchRecipe:
     common: dict[str, Any] = {
         "seed": plan.seed,
         "model_path": plan.generator,

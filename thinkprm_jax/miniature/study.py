@@ -24,7 +24,7 @@ TREES = {"beam_search": "beam search", "dvts": "DVTS"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class MiniatureSize:
     """How much is done.
 
     Attributes:
@@ -53,20 +53,20 @@ class Size:
 
 
 SIZES = {
-    "full": Size(),
-    "quick": Size(problems=12, samples=4, beams=(4,), cases=24, chains=(1, 2), rounds=(1, 2)),
+    "full": MiniatureSize(),
+    "quick": MiniatureSize(problems=12, samples=4, beams=(4,), cases=24, chains=(1, 2), rounds=(1, 2)),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class MiniaturePlan:
     """verifiers: name -> model (bundled, a folder or a Hugging Face id). seed: draws problems, solutions and
     chains."""
 
     folder: Path
     generator: str
     verifiers: dict[str, str]
-    size: Size
+    size: MiniatureSize
     seed: int = 0
 
     @property

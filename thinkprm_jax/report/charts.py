@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from thinkprm_jax.evaluation.estimates import Estimate, share_estimate, show, show_interval
+from thinkprm_jax.evaluation.intervals import Estimate, share_estimate, show, show_interval
 from thinkprm_jax.evaluation.metrics import reliability_bins
-from thinkprm_jax.report.run import Solution
+from thinkprm_jax.report.run import ReportSolution
 
 WIDTH, HEIGHT = 420, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 40
@@ -32,7 +32,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ChartFrame:
     """Data coordinates to places on the picture. x, y: (low, high)."""
 
     x: tuple[float, float]
@@ -70,7 +70,7 @@ UNIT = {0.0: "0", 0.25: ".25", 0.5: ".5", 0.75: ".75", 1.0: "1"}
 PERCENT = {0.0: "0%", 0.25: "25%", 0.5: "50%", 0.75: "75%", 1.0: "100%"}
 
 
-def charts(solutions: Sequence[Solution], curves: Mapping[str, Mapping[int, Estimate]]) -> list[Chart]:
+def charts(solutions: Sequence[ReportSolution], curves: Mapping[str, Mapping[int, Estimate]]) -> list[Chart]:
     """Those that the run has data for."""
     judged = [solution for solution in solutions if solution.verdict_score is not None]
     known = [solution for solution in judged if solution.correct is not None]
@@ -87,7 +87,7 @@ def charts(solutions: Sequence[Solution], curves: Mapping[str, Mapping[int, Esti
 def accuracy_chart(curves: Mapping[str, Mapping[int, Estimate]]) -> Chart:
     """Lines over N on a logarithmic axis, with 95% intervals."""
     ns = sorted({n for points in curves.values() for n in points})
-    frame = Frame((math.log2(ns[0]), math.log2(ns[-1])), (0, 1), right=82)
+    frame = ChartFrame((math.log2(ns[0]), math.log2(ns[-1])), (0, 1), right=82)
     parts = frame.axes({math.log2(n): str(n) for n in ns}, PERCENT, "solutions a problem (N)", "accuracy")
     drawn = {method: points for method, points in curves.items() if points}
     ends = {
@@ -121,7 +121,7 @@ def accuracy_chart(curves: Mapping[str, Mapping[int, Estimate]]) -> Chart:
     )
 
 
-def histogram(solutions: Sequence[Solution]) -> Chart:
+def histogram(solutions: Sequence[ReportSolution]) -> Chart:
     """Scores of correct and of incorrect solutions, side by side in each bin."""
     names = {True: "correct", False: "incorrect"} if solutions[0].correct is not None else {None: "solutions"}
     counts = {truth: [0] * BINS for truth in names}
@@ -129,7 +129,7 @@ def histogram(solutions: Sequence[Solution]) -> Chart:
         assert solution.verdict_score is not None
         counts[solution.correct][min(int(solution.verdict_score * BINS), BINS - 1)] += 1
     ticks = _round_ticks(max(max(column) for column in counts.values()))
-    frame = Frame((0, 1), (0, max(ticks)))
+    frame = ChartFrame((0, 1), (0, max(ticks)))
     parts = [_HATCH, *frame.axes(UNIT, {tick: f"{tick:,.0f}" for tick in ticks}, "P(correct)", "solutions")]
     spans = [f"{place / BINS:.2f} to {(place + 1) / BINS:.2f}" for place in range(BINS)]
     for place, span in enumerate(spans):
@@ -146,7 +146,7 @@ def histogram(solutions: Sequence[Solution]) -> Chart:
     return Chart("scores", title, caption, picture, ("score", *names.values()), tuple(rows))
 
 
-def _bars(frame: Frame, place: int, counts: Mapping[bool | None, int]) -> list[str]:
+def _bars(frame: ChartFrame, place: int, counts: Mapping[bool | None, int]) -> list[str]:
     """The bars of a bin, side by side, and the ground they stand on, which can be clicked."""
     (left, floor), (right, _) = frame.at(place / BINS, 0), frame.at((place + 1) / BINS, 0)
     wide = (right - left - 2) / len(counts)
@@ -159,20 +159,20 @@ def _bars(frame: Frame, place: int, counts: Mapping[bool | None, int]) -> list[s
     return parts
 
 
-def reliability_chart(solutions: Sequence[Solution]) -> Chart:
+def reliability_chart(solutions: Sequence[ReportSolution]) -> Chart:
     """For each tenth of the scores, how often the solutions are correct."""
     bins = [
         bin
         for bin in reliability_bins([s.verdict_score for s in solutions], [bool(s.correct) for s in solutions])
         if bin.count
     ]
-    frame = Frame((-0.03, 1.03), (-0.05, 1.05))  # room for the dots at the corners, where most of them are
+    frame = ChartFrame((-0.03, 1.03), (-0.05, 1.05))  # room for the dots at the corners, where most of them are
     parts = frame.axes(UNIT, PERCENT, "mean P(correct)", "correct")
     (x0, y0), (x1, y1) = frame.at(0, 0), frame.at(1, 1)
     parts.append(f'<line class="ideal" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"/>')
     rows = []
     for bin in bins:
-        estimate = share_estimate(bin.share_correct, bin.count)
+        estimate = share_estimate(round(bin.share_correct * bin.count), bin.count)
         x, y = frame.at(bin.mean_score, bin.share_correct)
         low, high = frame.at(0, estimate.low)[1], frame.at(0, estimate.high)[1]
         radius = 3 + 7 * math.sqrt(bin.count / len(solutions))

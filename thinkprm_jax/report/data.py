@@ -18,7 +18,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thinkprm_jax.report.run import FLAGS, Chain, Mark, Problem, Run, Solution, chosen
+from thinkprm_jax.report.run import (
+    FILTERS,
+    ReportChain,
+    ReportProblem,
+    ReportRun,
+    ReportSolution,
+    VerdictMark,
+    chosen,
+)
 
 PART = 256 * 1024
 PLAIN_UP_TO = 512 * 1024  # bytes of JSON that need no packing
@@ -26,7 +34,7 @@ EXCERPT = 220
 
 
 @dataclass(frozen=True)
-class Data:
+class PageData:
     """index: JSON. parts: JSON, or gzip in base64 where ``packed``; each safe inside a script element."""
 
     index: str
@@ -34,7 +42,7 @@ class Data:
     packed: bool
 
 
-def encode(run: Run) -> Data:
+def encode(run: ReportRun) -> PageData:
     """The same run gives the same bytes."""
     texts = [dump(problem_json(problem)) for problem in run.problems]
     parts: list[list[str]] = []
@@ -49,14 +57,14 @@ def encode(run: Run) -> Data:
         places.append(len(parts) - 1)
     packed = sum(map(len, texts)) > PLAIN_UP_TO
     bodies = [f"[{','.join(part)}]" for part in parts]
-    return Data(
+    return PageData(
         dump(index_json(run, places)), tuple(_pack(body) for body in bodies) if packed else tuple(bodies), packed
     )
 
 
-def index_json(run: Run, places: Sequence[int]) -> dict[str, Any]:
+def index_json(run: ReportRun, places: Sequence[int]) -> dict[str, Any]:
     """flags: those that hold of some problem; a row has one bit for each. groups: [breakdown, group, problems]."""
-    flags = [(flag, [flag.holds(problem) for problem in run.problems]) for flag in FLAGS]
+    flags = [(flag, [flag.holds(problem) for problem in run.problems]) for flag in FILTERS]
     flags = [(flag, held) for flag, held in flags if any(held)]
     groups = sorted({item for problem in run.problems for item in problem.groups.items()})
     numbers = {item: number for number, item in enumerate(groups)}
@@ -74,7 +82,7 @@ def index_json(run: Run, places: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def row_json(problem: Problem, place: int, bits: int, groups: Sequence[int]) -> list[Any]:
+def row_json(problem: ReportProblem, place: int, bits: int, groups: Sequence[int]) -> list[Any]:
     """[name, excerpt, [[score, correct] a solution], part, bits, groups, best score, disagreement, gap].
 
     gap: the largest distance of a score from the truth, 1 for a sure mistake.
@@ -98,7 +106,7 @@ def row_json(problem: Problem, place: int, bits: int, groups: Sequence[int]) -> 
     ]
 
 
-def problem_json(problem: Problem) -> dict[str, Any]:
+def problem_json(problem: ReportProblem) -> dict[str, Any]:
     return {
         "name": problem.name,
         "text": problem.text,
@@ -110,7 +118,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def solution_json(solution: Solution) -> dict[str, Any]:
+def solution_json(solution: ReportSolution) -> dict[str, Any]:
     return {
         "steps": list(solution.steps),
         "score": _short(solution.score),
@@ -131,9 +139,11 @@ def solution_json(solution: Solution) -> dict[str, Any]:
     }
 
 
-def chain_json(chain: Chain) -> dict[str, Any]:
+def chain_json(chain: ReportChain) -> dict[str, Any]:
     return {
-        "parts": [[part.text, part.label, part.step] if isinstance(part, Mark) else part for part in chain.parts],
+        "parts": [
+            [part.text, part.label, part.step] if isinstance(part, VerdictMark) else part for part in chain.parts
+        ],
         "ending": chain.ending,
         "score": _short(chain.score),
         "labels": list(chain.labels),

@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation import metrics
-from thinkprm_jax.evaluation.estimates import (
+from thinkprm_jax.evaluation.intervals import (
     Estimate,
     bootstrap_estimate,
     estimate_from_json,
@@ -21,13 +21,13 @@ from thinkprm_jax.evaluation.estimates import (
 )
 from thinkprm_jax.evaluation.report import FIGURES
 from thinkprm_jax.evaluation.summary import summarise
-from thinkprm_jax.report.run import Run, Solution
+from thinkprm_jax.report.run import ReportRun, ReportSolution
 
 METHODS = ("naive", "weighted", "majority", "pass")
 
 
 @dataclass(frozen=True)
-class Figure:
+class ReportFigure:
     """One figure. percent: shown as a percentage, as a plain number below 1, or (None) as a quantity."""
 
     name: str
@@ -44,7 +44,7 @@ class Figure:
         )
 
 
-def overview(run: Run) -> list[Figure]:
+def overview(run: ReportRun) -> list[ReportFigure]:
     """What is known of the run, the most telling first; figures without a case behind them are left out."""
     if run.kind == "evaluation":
         figures = evaluation_figures(run)
@@ -53,25 +53,25 @@ def overview(run: Run) -> list[Figure]:
     return [figure for figure in figures if figure.estimate.n and not math.isnan(figure.estimate.value)]
 
 
-def evaluation_figures(run: Run) -> list[Figure]:
+def evaluation_figures(run: ReportRun) -> list[ReportFigure]:
     """As `thinkprm evaluate` prints them, from the outcomes that it recorded."""
     summary = summarise(run.outcomes)
     return [
-        Figure(name.strip(), getattr(summary, field), percent) for field, (name, _, percent) in FIGURES.items()
+        ReportFigure(name.strip(), summary.figure(field), percent) for field, (name, _, percent) in FIGURES.items()
     ]
 
 
-def search_figures(run: Run) -> list[Figure]:
+def search_figures(run: ReportRun) -> list[ReportFigure]:
     """Accuracy of each selection at the largest N."""
     figures = []
     for method, points in accuracy_curves(run).items():
         if points:
             name = f"{method}@{max(points)}"
-            figures.append(Figure(name if method == "pass" else f"accuracy, {name}", points[max(points)]))
+            figures.append(ReportFigure(name if method == "pass" else f"accuracy, {name}", points[max(points)]))
     return figures
 
 
-def accuracy_curves(run: Run) -> dict[str, dict[int, Estimate]]:
+def accuracy_curves(run: ReportRun) -> dict[str, dict[int, Estimate]]:
     """Selection -> N -> accuracy: of accuracy.json; where that is missing, of the completions so far.
 
     Raises:
@@ -86,7 +86,7 @@ def accuracy_curves(run: Run) -> dict[str, dict[int, Estimate]]:
     }
 
 
-def _recorded_curves(run: Run) -> dict[str, dict[int, Estimate]]:
+def _recorded_curves(run: ReportRun) -> dict[str, dict[int, Estimate]]:
     assert run.accuracy is not None
     by_n = run.accuracy.get("by_n")
     where = f"{run.source}/accuracy.json"
@@ -113,7 +113,7 @@ def _estimate(point: Any, where: str) -> Estimate:
     return estimate
 
 
-def _counted_curves(run: Run) -> dict[str, dict[int, Estimate]]:
+def _counted_curves(run: ReportRun) -> dict[str, dict[int, Estimate]]:
     """As the search itself counts at its end."""
     from thinkprm_jax.evaluation.selection.accuracy import accuracy_by_n
     from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, SearchedProblem
@@ -135,7 +135,7 @@ def _counted_curves(run: Run) -> dict[str, dict[int, Estimate]]:
     return {method: {n: found[n][method] for n in found} for method in METHODS}
 
 
-def verdict_figures(solutions: Sequence[Solution]) -> list[Figure]:
+def verdict_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
     """Of verdicts, with or without the truth."""
     judged = [solution for solution in solutions if solution.judged]
     known = [solution for solution in judged if solution.correct is not None]
@@ -144,33 +144,33 @@ def verdict_figures(solutions: Sequence[Solution]) -> list[Figure]:
     several = [solution for solution in judged if len(solution.chains) > 1]
     tokens = [sum(chain.tokens or 0 for chain in solution.chains) for solution in judged if solution.chains]
     figures = [
-        Figure("solutions judged", share([solution.judged for solution in solutions])),
-        Figure("verdicts right", share([not solution.wrong for solution in known])),
+        ReportFigure("solutions judged", share([solution.judged for solution in solutions])),
+        ReportFigure("verdicts right", share([not solution.wrong for solution in known])),
         *_located_figures(located),
         *_score_figures(known),
-        Figure("judged correct (score ≥ ½)", share([solution.verdict_score >= 0.5 for solution in judged])),
-        Figure("chains of a solution disagree", share([solution.disputed for solution in several])),
-        Figure("readable chains", share([chain.readable for chain in chains])),
+        ReportFigure("judged correct (score ≥ ½)", share([solution.verdict_score >= 0.5 for solution in judged])),
+        ReportFigure("chains of a solution disagree", share([solution.disputed for solution in several])),
+        ReportFigure("readable chains", share([chain.readable for chain in chains])),
     ]
     if tokens:
-        figures.append(Figure("tokens per verdict", resampled(np.mean, np.array(tokens)), None))
+        figures.append(ReportFigure("tokens per verdict", resampled(np.mean, np.array(tokens)), None))
     return figures
 
 
-def _located_figures(solutions: Sequence[Solution]) -> list[Figure]:
+def _located_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
     found = np.array([solution.predicted == solution.truth for solution in solutions], bool)
     has_error = np.array([solution.truth != -1 for solution in solutions], bool)
     return [
-        Figure("first error found, solutions with one", share(found[has_error])),
-        Figure("no error found, correct solutions", share(found[~has_error])),
+        ReportFigure("first error found, solutions with one", share(found[has_error])),
+        ReportFigure("no error found, correct solutions", share(found[~has_error])),
     ]
 
 
-def _score_figures(solutions: Sequence[Solution]) -> list[Figure]:
+def _score_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
     table = np.array([(solution.verdict_score, solution.correct) for solution in solutions], float).reshape(-1, 2)
     return [
-        Figure("AUROC of the score", resampled(lambda t: metrics.auroc(t[:, 0], t[:, 1] > 0), table), False),
-        Figure(
+        ReportFigure("AUROC of the score", resampled(lambda t: metrics.auroc(t[:, 0], t[:, 1] > 0), table), False),
+        ReportFigure(
             "expected calibration error",
             resampled(lambda t: metrics.expected_calibration_error(t[:, 0], t[:, 1] > 0), table),
             False,
@@ -178,7 +178,7 @@ def _score_figures(solutions: Sequence[Solution]) -> list[Figure]:
     ]
 
 
-def agreement(solutions: Iterable[Solution]) -> dict[tuple[int, int], Estimate]:
+def agreement(solutions: Iterable[ReportSolution]) -> dict[tuple[int, int], Estimate]:
     """(chains that agree, of how many) -> share of right verdicts, the most agreement first."""
     groups: dict[tuple[int, int], list[bool]] = {}
     for solution in solutions:
@@ -187,7 +187,7 @@ def agreement(solutions: Iterable[Solution]) -> dict[tuple[int, int], Estimate]:
     return {key: share(groups[key]) for key in sorted(groups, key=lambda pair: (-pair[0] / pair[1], pair[1]))}
 
 
-def by_group(run: Run) -> dict[str, dict[str, Estimate]]:
+def by_group(run: ReportRun) -> dict[str, dict[str, Estimate]]:
     """Breakdown -> group -> share of right verdicts."""
     groups: dict[str, dict[str, list[bool]]] = {}
     for problem in run.problems:
@@ -198,13 +198,13 @@ def by_group(run: Run) -> dict[str, dict[str, Estimate]]:
     return {name: {group: share(found[group]) for group in sorted(found)} for name, found in groups.items()}
 
 
-def solutions_of(run: Run) -> list[Solution]:
+def solutions_of(run: ReportRun) -> list[ReportSolution]:
     return [solution for problem in run.problems for solution in problem.solutions]
 
 
 def share(flags: Sequence[bool] | np.ndarray) -> Estimate:
     """Of True."""
-    return share_estimate(float(np.mean(flags)) if len(flags) else math.nan, len(flags))
+    return share_estimate(int(np.sum(flags)), len(flags))
 
 
 def resampled(statistic: Callable[[np.ndarray], Any], table: np.ndarray) -> Estimate:

@@ -18,14 +18,14 @@ from thinkprm_jax.report import figures
 from thinkprm_jax.report.charts import Chart, charts
 from thinkprm_jax.report.data import encode
 from thinkprm_jax.report.plain import clean, plain_problem
-from thinkprm_jax.report.run import Problem, Run
+from thinkprm_jax.report.run import ReportProblem, ReportRun
 
 SCRIPTS = ("store.js", "text.js", "list.js", "problem.js", "app.js")
 PLAIN = 20  # problems that stand in the page for readers without JavaScript
 KINDS = {"search": "Search", "evaluation": "Evaluation", "score": "Verdicts"}
 
 
-def render(run: Run, title: str | None = None) -> str:
+def render(run: ReportRun, title: str | None = None) -> str:
     """The whole page; the same run gives the same text."""
     data = encode(run)
     script = '"use strict";\n(() => {\n' + "\n".join(template(name) for name in SCRIPTS) + "\n})();\n"
@@ -77,7 +77,7 @@ def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def summary(run: Run) -> str:
+def summary(run: ReportRun) -> str:
     """One line: how much there is."""
     solutions = figures.solutions_of(run)
     chains = sum(len(solution.chains) for solution in solutions)
@@ -86,7 +86,7 @@ def summary(run: Run) -> str:
     return " · ".join(said)
 
 
-def figures_html(run: Run) -> str:
+def figures_html(run: ReportRun) -> str:
     rows = []
     for figure in figures.overview(run):
         value, interval, n = figure.cells
@@ -105,18 +105,18 @@ def chart_html(chart: Chart) -> str:
     )
 
 
-def tables_html(run: Run) -> str:
+def tables_html(run: ReportRun) -> str:
     """Whether agreement of the chains can be trusted, and the groups of the data."""
     parts = []
     agreement = figures.agreement(figures.solutions_of(run))
     if len(agreement) > 1:
         rows = [
-            (f"{agree} of {n} agree", *figures.Figure("", estimate).cells)
+            (f"{agree} of {n} agree", *figures.ReportFigure("", estimate).cells)
             for (agree, n), estimate in agreement.items()
         ]
         parts.append(_titled("When chains agree", table(("chains", "verdicts right", "95% interval", "n"), rows)))
     for name, groups in figures.by_group(run).items():
-        rows = [(group, *figures.Figure("", estimate).cells) for group, estimate in groups.items()]
+        rows = [(group, *figures.ReportFigure("", estimate).cells) for group, estimate in groups.items()]
         parts.append(_titled(f"By {name}", table((name, "verdicts right", "95% interval", "n"), rows)))
     return "".join(parts)
 
@@ -139,7 +139,7 @@ def table_head(names: Sequence[str]) -> str:
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
-def settings_html(run: Run) -> str:
+def settings_html(run: ReportRun) -> str:
     if not run.settings:
         return ""
     rows = "".join(
@@ -150,7 +150,7 @@ def settings_html(run: Run) -> str:
     return f'<details class="settings"><summary>{name}</summary><dl>{rows}</dl></details>'
 
 
-def plain_html(problems: tuple[Problem, ...]) -> str:
+def plain_html(problems: tuple[ReportProblem, ...]) -> str:
     shown = "".join(plain_problem(problem, number) for number, problem in enumerate(problems[:PLAIN], start=1))
     left = len(problems) - PLAIN
     more = (

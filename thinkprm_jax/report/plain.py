@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from thinkprm_jax.report.run import Chain, Mark, Problem, Solution
+from thinkprm_jax.report.run import ReportChain, ReportProblem, ReportSolution, VerdictMark
 
 # What has no place in HTML text: control characters, lone surrogates, noncharacters.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
@@ -15,7 +15,7 @@ def clean(text: str) -> str:
     return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def plain_problem(problem: Problem, number: int) -> str:
+def plain_problem(problem: ReportProblem, number: int) -> str:
     parts = [f'<article id="p{number}"><h3>Problem {number}</h3>{_text(problem.text, "problem-text")}']
     if problem.answer is not None:
         parts.append(f"<p>Reference answer: <bdi>{_escape(problem.answer)}</bdi></p>")
@@ -28,7 +28,7 @@ def plain_problem(problem: Problem, number: int) -> str:
     return "".join([*parts, "</article>"])
 
 
-def plain_solution(solution: Solution) -> str:
+def plain_solution(solution: ReportSolution) -> str:
     steps = "".join(plain_step(solution, step) for step in range(len(solution.steps)))
     chains = "".join(
         f"<details><summary>Chain {number}: {_escape(chain_says(chain))}</summary>{plain_chain(chain)}</details>"
@@ -37,7 +37,7 @@ def plain_solution(solution: Solution) -> str:
     return f'<p>{_escape(verdict_says(solution))}</p><ol class="steps">{steps}</ol>{chains}'
 
 
-def plain_step(solution: Solution, step: int) -> str:
+def plain_step(solution: ReportSolution, step: int) -> str:
     score = solution.scores[step] if solution.scores else None
     said = [] if score is None else [f"{score:.3f}"]
     if 0 in solution.labels and solution.labels.index(0) == step:
@@ -50,17 +50,17 @@ def plain_step(solution: Solution, step: int) -> str:
     return f'<li class="step {score_class(score)}">{chip} {_text(solution.steps[step], "step-text")}</li>'
 
 
-def plain_chain(chain: Chain) -> str:
+def plain_chain(chain: ReportChain) -> str:
     parts = [
         f'<b class="mark {"good" if part.label else "bad"}">{_escape(part.text)}</b>'
-        if isinstance(part, Mark)
+        if isinstance(part, VerdictMark)
         else _escape(part)
         for part in chain.parts
     ]
     return f'<div class="chain-text">{"".join(parts)}<span class="ending">{_escape(chain.ending)}</span></div>'
 
 
-def verdict_says(solution: Solution) -> str:
+def verdict_says(solution: ReportSolution) -> str:
     """The verdict on a solution, and the truth, in words."""
     if solution.error is not None:
         said = [f"Not judged: {solution.error}"]
@@ -77,7 +77,7 @@ def verdict_says(solution: Solution) -> str:
     return "; ".join([*said, *(["a wrong verdict"] if solution.wrong else [])])
 
 
-def chain_says(chain: Chain) -> str:
+def chain_says(chain: ReportChain) -> str:
     score = "no score" if chain.score is None else f"P(correct) {chain.score:.3f}"
     return f"{score}, {finding(chain.first_error)}{'' if chain.readable else ', unreadable'}"
 

@@ -15,7 +15,7 @@ from thinkprm_jax.records.evaluation import Outcome
 
 
 @dataclass(frozen=True)
-class Mark:
+class VerdictMark:
     """A step verdict in the text of a chain. step: the one it decides; None: another counts in its place."""
 
     text: str
@@ -24,7 +24,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Chain:
+class ReportChain:
     """One chain.
 
     Attributes:
@@ -38,7 +38,7 @@ class Chain:
       finish: "stop", or what cut it off. tokens: sampled.
     """
 
-    parts: tuple[str | Mark, ...]
+    parts: tuple[str | VerdictMark, ...]
     ending: str
     score: float | None
     labels: tuple[int, ...]
@@ -51,7 +51,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Solution:
+class ReportSolution:
     """A solution and what is known of it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Solution:
     labels: tuple[int, ...] = ()
     scores: tuple[float | None, ...] = ()
     predicted: int | None = None
-    chains: tuple[Chain, ...] = ()
+    chains: tuple[ReportChain, ...] = ()
     error: str | None = None
     truth: int | None = None
     correct: bool | None = None
@@ -116,7 +116,7 @@ class Solution:
 
 
 @dataclass(frozen=True)
-class Pick:
+class ReportPick:
     """A selection: what it is called (`weighted@4`), the answer it chose, and the solutions that have it."""
 
     name: str
@@ -133,7 +133,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ReportProblem:
     """name: an id or a number from 1. answer: the reference. groups: breakdown -> group.
 
     error: why the search has no solution of it.
@@ -141,15 +141,15 @@ class Problem:
 
     name: str
     text: str
-    solutions: tuple[Solution, ...]
+    solutions: tuple[ReportSolution, ...]
     answer: str | None = None
-    picks: tuple[Pick, ...] = ()
+    picks: tuple[ReportPick, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportRun:
     """A run, as read.
 
     Attributes:
@@ -161,7 +161,7 @@ class Run:
 
     kind: str
     source: str
-    problems: tuple[Problem, ...]
+    problems: tuple[ReportProblem, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     accuracy: Mapping[str, Any] | None = None
     outcomes: Sequence[Outcome] = ()
@@ -169,30 +169,34 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Flag:
+class ProblemFilter:
     """A filter. ``holds`` is a function of a problem; label and help are for people."""
 
     key: str
     label: str
     help: str
 
-    def holds(self, problem: Problem) -> bool:
+    def holds(self, problem: ReportProblem) -> bool:
         return _TESTS[self.key](problem)
 
 
-FLAGS = (
-    Flag("wrong", "Wrong", "the verdict on a solution is not the truth"),
-    Flag("disputed", "Chains disagree", "chains of a solution name different first errors or decide differently"),
-    Flag("unreadable", "Unreadable", "a chain did not judge every step up to the first it calls incorrect"),
-    Flag("forced", "Forced", "a chain was made to judge a step that it had passed over"),
-    Flag("failed", "Not judged", "a solution got no verdict, or the problem no solution"),
-    Flag("cut", "Cut off", "a solution or a chain met its limit of tokens"),
-    Flag("missed", "Missed", "there is a correct solution, and the selection took another"),
-    Flag("hopeless", "None correct", "none of the solutions is correct"),
+FILTERS = (
+    ProblemFilter("wrong", "Wrong", "the verdict on a solution is not the truth"),
+    ProblemFilter(
+        "disputed", "Chains disagree", "chains of a solution name different first errors or decide differently"
+    ),
+    ProblemFilter(
+        "unreadable", "Unreadable", "a chain did not judge every step up to the first it calls incorrect"
+    ),
+    ProblemFilter("forced", "Forced", "a chain was made to judge a step that it had passed over"),
+    ProblemFilter("failed", "Not judged", "a solution got no verdict, or the problem no solution"),
+    ProblemFilter("cut", "Cut off", "a solution or a chain met its limit of tokens"),
+    ProblemFilter("missed", "Missed", "there is a correct solution, and the selection took another"),
+    ProblemFilter("hopeless", "None correct", "none of the solutions is correct"),
 )
 
 
-def chosen(problem: Problem) -> int | None:
+def chosen(problem: ReportProblem) -> int | None:
     """The solution that stands for the problem: the best-scored one, as `naive` takes it."""
     scored = [
         (solution.score, -place) for place, solution in enumerate(problem.solutions) if solution.score is not None
@@ -200,7 +204,7 @@ def chosen(problem: Problem) -> int | None:
     return -max(scored)[1] if scored else None
 
 
-def missed(problem: Problem) -> bool:
+def missed(problem: ReportProblem) -> bool:
     """One solution is correct, but the last selection of the search (weighted, at the largest N) is not."""
     right = {place for place, solution in enumerate(problem.solutions) if solution.correct}
     final = max(

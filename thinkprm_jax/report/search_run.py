@@ -11,13 +11,13 @@ from thinkprm_jax.records.schema import Probability, decode, field_error
 from thinkprm_jax.records.search import CompletionRow
 from thinkprm_jax.records.search_folder import ACCURACY, VERDICTS, SearchedProblemRow, read_search
 from thinkprm_jax.records.verdicts import VerdictRecord
-from thinkprm_jax.report.run import Pick, Problem, Run, Solution
+from thinkprm_jax.report.run import ReportPick, ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.sources import UNFINISHED, problem_name, read_groups, settings_table
 from thinkprm_jax.report.verdicts import verdict_fields
 from thinkprm_jax.search.voting import select
 
 
-def load_search(path: Path) -> Run:
+def load_search(path: Path) -> ReportRun:
     """A run that has finished or still goes on.
 
     Raises:
@@ -30,16 +30,18 @@ def load_search(path: Path) -> Run:
     if folder.accuracy is None:
         notes.append(f"there is no {ACCURACY}: the search has not finished, and the page counts what there is")
     problems = tuple(searched_problem(row, number) for number, row in enumerate(folder.rows, start=1))
-    return Run("search", str(path), problems, settings_table(folder.recipe), folder.accuracy, notes=tuple(notes))
+    return ReportRun(
+        "search", str(path), problems, settings_table(folder.recipe), folder.accuracy, notes=tuple(notes)
+    )
 
 
-def searched_problem(row: SearchedProblemRow, number: int) -> Problem:
+def searched_problem(row: SearchedProblemRow, number: int) -> ReportProblem:
     completion, place = row.completion, row.place
     verdicts: Sequence[VerdictRecord | None] = row.verdicts or [None] * len(completion.completions)
     solutions = tuple(
         searched_solution(completion, index, verdict, place) for index, verdict in enumerate(verdicts)
     )
-    return Problem(
+    return ReportProblem(
         name=problem_name(completion.given, number),
         text=completion.problem,
         solutions=solutions,
@@ -50,7 +52,7 @@ def searched_problem(row: SearchedProblemRow, number: int) -> Problem:
     )
 
 
-def searched_solution(row: CompletionRow, index: int, verdict: VerdictRecord | None, place: str) -> Solution:
+def searched_solution(row: CompletionRow, index: int, verdict: VerdictRecord | None, place: str) -> ReportSolution:
     """One completion with its verdict, which says what its steps are; None: no verifier spoke."""
     steps: Sequence[str] = split_solution(row.completions[index])
     fields: dict[str, Any] = {}
@@ -63,7 +65,7 @@ def searched_solution(row: CompletionRow, index: int, verdict: VerdictRecord | N
     ranked = row.agg_scores[index] if row.agg_scores is not None else None
     if ranked is not None:
         fields["score"] = decode(Probability, ranked, place, f"agg_scores[{index}]")
-    return Solution(
+    return ReportSolution(
         steps=tuple(steps),
         **fields,
         correct=row.correct[index] if row.correct is not None else None,
@@ -74,8 +76,8 @@ def searched_solution(row: CompletionRow, index: int, verdict: VerdictRecord | N
 
 
 def read_picks(
-    predictions: Mapping[str, str | None], solutions: Sequence[Solution], place: str
-) -> tuple[Pick, ...]:
+    predictions: Mapping[str, str | None], solutions: Sequence[ReportSolution], place: str
+) -> tuple[ReportPick, ...]:
     """What each recorded selection (`pred_weighted@4`) took: its answer, and the completions that have it.
 
     The record names answers, not completions; which ones they are is found as the search found it.
@@ -98,7 +100,7 @@ def read_picks(
     for name, (method, first) in wanted.items():
         took = getattr(selections[first], _METHODS[method]).index
         same = [took] if method == "naive" else [at for at in range(first) if keys[at] == keys[took]]
-        picks.append(Pick(f"{_METHODS[method]}@{name.partition('@')[2]}", recorded[name], tuple(same)))
+        picks.append(ReportPick(f"{_METHODS[method]}@{name.partition('@')[2]}", recorded[name], tuple(same)))
     order = list(_METHODS.values())
     return tuple(sorted(picks, key=lambda pick: (order.index(pick.method), pick.n)))
 

@@ -15,13 +15,13 @@ from thinkprm_jax.records.jsonl import read_growing
 from thinkprm_jax.records.reading import class_of
 from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.verdicts import VerdictRow
-from thinkprm_jax.report.run import Problem, Run, Solution
+from thinkprm_jax.report.run import ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.verdicts import verdict_fields
 
 UNFINISHED = "the last line of {name} is half-written and left out: the run that writes it has not finished"
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path) -> ReportRun:
     """Reads a file, or the folder of a search.
 
     Raises:
@@ -40,37 +40,39 @@ def load_run(path: Path) -> Run:
         details = [EvaluationRow.from_dict(row, place) for place, row in rows]
         problems = tuple(judged_problem(row, number) for number, row in enumerate(details, start=1))
         outcomes = [row.outcome for row in details]
-        return Run("evaluation", str(path), problems, settings_table(details[0].verifier), None, outcomes, notes)
+        return ReportRun(
+            "evaluation", str(path), problems, settings_table(details[0].verifier), None, outcomes, notes
+        )
     if issubclass(kind, VerdictRow):
         scored = [VerdictRow.from_dict(row, place) for place, row in rows]
         shown = (
             scored_problem(row, place, number)
             for number, ((place, _), row) in enumerate(zip(rows, scored, strict=True), start=1)
         )
-        return Run("score", str(path), tuple(shown), settings_table(scored[0].verifier), notes=notes)
+        return ReportRun("score", str(path), tuple(shown), settings_table(scored[0].verifier), notes=notes)
     raise UserError(
         f"{rows[0][0]}: this is no output of `thinkprm score` and no details of `thinkprm evaluate`; for a search "
         "give its folder"
     )
 
 
-def judged_problem(row: EvaluationRow, number: int) -> Problem:
+def judged_problem(row: EvaluationRow, number: int) -> ReportProblem:
     """A line of `thinkprm evaluate ... --details`: what was found is what the evaluation counted."""
     fields = {**verdict_fields(row.verdict, len(row.steps)), "predicted": row.outcome.predicted}
-    solution = Solution(row.steps, **fields, truth=row.label, correct=row.label < 0)
-    return Problem(row.id or str(number), row.problem, (solution,), groups=row.groups)
+    solution = ReportSolution(row.steps, **fields, truth=row.label, correct=row.label < 0)
+    return ReportProblem(row.id or str(number), row.problem, (solution,), groups=row.groups)
 
 
-def scored_problem(row: VerdictRow, place: str, number: int) -> Problem:
+def scored_problem(row: VerdictRow, place: str, number: int) -> ReportProblem:
     """A line of `thinkprm score`: one verdict, or one for each completion."""
     given = row.solution.row
-    solutions = [Solution(steps, **verdict_fields(verdict, len(steps))) for steps, verdict in row.judged()]
+    solutions = [ReportSolution(steps, **verdict_fields(verdict, len(steps))) for steps, verdict in row.judged()]
     # Of one solution; of completions a label would not say which.
     truth = given.get("label") if not row.solution.many else None
     if isinstance(truth, int) and not isinstance(truth, bool) and -1 <= truth < len(solutions[0].steps):
         solutions = [dataclasses.replace(solutions[0], truth=truth, correct=truth < 0)]
     answer = given.get("answer")
-    return Problem(
+    return ReportProblem(
         problem_name(given, number), row.problem, tuple(solutions), None if answer is None else str(answer)
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from thinkprm_jax.protocol.prompts import THINK_CLOSE
 from thinkprm_jax.protocol.reading import find_verdicts, read_chain
 from thinkprm_jax.records.verdicts import ChainRecord, VerdictRecord
-from thinkprm_jax.report.run import Chain, Mark
+from thinkprm_jax.report.run import ReportChain, VerdictMark
 
 
 def verdict_fields(verdict: VerdictRecord, steps: int) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def verdict_fields(verdict: VerdictRecord, steps: int) -> dict[str, Any]:
     }
 
 
-def shown_chain(chain: ChainRecord, steps: int) -> Chain:
+def shown_chain(chain: ChainRecord, steps: int) -> ReportChain:
     """A chain with its verdicts marked."""
     labels = chain.step_labels
     found = labels.index(0) if 0 in labels else None
     scores = chain.step_scores if labels else ()
     thinking, ending = split_output(chain.output)
     read = read_chain(thinking, steps)
-    return Chain(
+    return ReportChain(
         parts=mark_verdicts(thinking, read.positions),
         ending=ending,
         score=chain.prefix_score,
@@ -63,14 +63,14 @@ def split_output(output: str) -> tuple[str, str]:
     return (thinking, tag + rest) if tag else (output, "")
 
 
-def mark_verdicts(text: str, positions: Sequence[int | None]) -> tuple[str | Mark, ...]:
+def mark_verdicts(text: str, positions: Sequence[int | None]) -> tuple[str | VerdictMark, ...]:
     """The text cut at its verdicts. positions: for each step where the word stands that decides it."""
     deciding = {position: step for step, position in enumerate(positions) if position is not None}
-    parts: list[str | Mark] = []
+    parts: list[str | VerdictMark] = []
     end = 0
     for start, stop, label in find_verdicts(text):
         step = next((deciding[at] for at in deciding if start <= at < stop), None)
-        parts += [text[end:start], Mark(text[start:stop], label, step)]
+        parts += [text[end:start], VerdictMark(text[start:stop], label, step)]
         end = stop
     return tuple(part for part in [*parts, text[end:]] if part)
 

@@ -19,7 +19,7 @@ from thinkprm_jax.evaluation.selection.accuracy import (
     tokens_by_n,
 )
 from thinkprm_jax.evaluation.selection.report import selection_report
-from thinkprm_jax.evaluation.selection.runs import Run, SearchedProblem, read_run
+from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun, read_run
 
 
 def searched(answers: str, scores: list[float | None], gold: str = "a", problem: str = "p", **more):
@@ -34,12 +34,13 @@ PROBLEM = searched("babc", [0.3, 0.9, 0.8, 0.1])
 
 def test_selection_by_hand():
     found = hits_by_n([PROBLEM], [1, 2, 4])
-    values = {method: [bool(found[n][method][0]) for n in (1, 2, 4)] for method in found[1]}
+    values = {method: [float(found[n][method][0]) for n in (1, 2, 4)] for method in found[1]}
     assert values == {
-        "naive": [False, True, True],
-        "weighted": [False, True, False],
-        "majority": [False, False, False],
-        "pass": [False, True, True],
+        "naive": [0, 1, 1],
+        "weighted": [0, 1, 0],
+        "majority": [0, 0, 0],
+        "pass": [0, 1, 1],
+        "pass_at_k": [1 / 4, 1 / 2, 1],  # one of four is right
     }
 
 
@@ -72,15 +73,15 @@ def test_without_scores_only_what_needs_none_is_defined():
 
 
 def test_a_difference_is_over_the_problems_that_both_have():
-    ours = Run("ours", "", (searched("a", [1.0], problem="1"), searched("a", [1.0], problem="2")))
-    theirs = Run("theirs", "", (searched("b", [1.0], problem="2"), searched("a", [1.0], problem="3")))
+    ours = SelectionRun("ours", "", (searched("a", [1.0], problem="1"), searched("a", [1.0], problem="2")))
+    theirs = SelectionRun("theirs", "", (searched("b", [1.0], problem="2"), searched("a", [1.0], problem="3")))
     found = difference_by_n(ours, theirs, resamples=20)[1]["naive"]
     assert (found.value, found.n) == (1.0, 1)
-    assert difference_by_n(ours, Run("other", "", (searched("a", [1.0], problem="9"),))) == {}
+    assert difference_by_n(ours, SelectionRun("other", "", (searched("a", [1.0], problem="9"),))) == {}
 
 
 def test_a_gain_over_what_has_no_scores_is_undefined_where_a_method_needs_them():
-    scored, plain = (Run("", "", (searched("ba", scores),)) for scores in ([0.1, 0.9], [None, None]))
+    scored, plain = (SelectionRun("", "", (searched("ba", scores),)) for scores in ([0.1, 0.9], [None, None]))
     found = difference_by_n(scored, plain, resamples=5)[2]
     assert all(math.isnan(found[method].value) for method in ("naive", "weighted"))
     assert (found["majority"].value, found["pass"].value) == (0.0, 0.0)
@@ -89,7 +90,7 @@ def test_a_gain_over_what_has_no_scores_is_undefined_where_a_method_needs_them()
 def test_a_difference_is_paired():
     random = np.random.default_rng(0)
     answers = ["a" if right else "b" for right in random.random(200) < 0.5]
-    ours = Run("", "", tuple(searched(a, [1.0], problem=str(i)) for i, a in enumerate(answers)))
+    ours = SelectionRun("", "", tuple(searched(a, [1.0], problem=str(i)) for i, a in enumerate(answers)))
     found = difference_by_n(ours, ours, resamples=50)[1]["naive"]
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
 
@@ -116,11 +117,11 @@ def test_scores_that_are_no_probabilities_have_no_calibration():
 
 def test_tokens_of_the_first_n_and_of_a_whole_search():
     problem = searched("ab", [0.1, 0.2], generator_tokens=(10, 30), verifier_tokens=(1, 2), spent=(500, 70))
-    assert tokens_by_n(Run("", "", (problem,))) == {1: (10.0, 1.0), 2: (40.0, 3.0)}
-    whole = Run("", "", (problem,), whole=True, searched_n=4)  # two of four beams finished
+    assert tokens_by_n(SelectionRun("", "", (problem,))) == {1: (10.0, 1.0), 2: (40.0, 3.0)}
+    whole = SelectionRun("", "", (problem,), whole=True, searched_n=4)  # two of four beams finished
     assert numbers_of(whole) == [4]
     assert tokens_by_n(whole) == {4: (500.0, 70.0)}
-    assert tokens_by_n(Run("", "", (searched("a", [0.1]),))) == {}
+    assert tokens_by_n(SelectionRun("", "", (searched("a", [0.1]),))) == {}
 
 
 ROW = {
@@ -229,4 +230,4 @@ def test_a_report_of_two_runs_compares_the_second_with_the_first(tmp_path):
     assert first["difference_from_first"] is None
     assert second["difference_from_first"]["2"]["naive"]["value"] == -1.0
     assert json.loads(json.dumps(report.content, allow_nan=False)) == report.content
-    assert len(report.draws) == 2  # by N, and reliability; tokens were not counted
+    assert len(report.panels) == 2  # by N, and reliability; tokens were not counted

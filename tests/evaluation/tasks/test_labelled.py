@@ -7,8 +7,8 @@ import json
 import pytest
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.outcomes import Case
-from thinkprm_jax.evaluation.running import case_fields
+from thinkprm_jax.evaluation.results import EvaluationCase
+from thinkprm_jax.evaluation.runner import case_fields
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 
 ROW = {"problem": "1 + 1?", "steps": ["a", "b"], "label": 1, "groups": {"kind": "sum"}, "id": "s-7"}
@@ -22,7 +22,10 @@ def write(path, *rows) -> str:
 def test_rows_become_cases_and_details_are_such_rows(tmp_path):
     source = write(tmp_path / "s.jsonl", ROW, {"question": "2?", "steps": ["c"], "label": -1})
     cases = read_solutions(source)
-    assert cases == [Case("1 + 1?", ("a", "b"), 1, {"kind": "sum"}, "s-7"), Case("2?", ("c",), -1)]
+    assert cases == [
+        EvaluationCase("1 + 1?", ("a", "b"), 1, {"kind": "sum"}, "s-7"),
+        EvaluationCase("2?", ("c",), -1),
+    ]
     again = write(tmp_path / "t.jsonl", *(case_fields(index, case) for index, case in enumerate(cases)))
     assert read_solutions(again) == cases
 

@@ -9,14 +9,14 @@ import datasets
 import pytest
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.outcomes import Outcome
 from thinkprm_jax.evaluation.tasks.processbench import SUBSETS, choose, read_processbench
 from thinkprm_jax.evaluation.tasks.processbench_report import (
-    Figures,
+    ProcessBenchFigures,
     first_error_table,
     processbench_json,
     whole_solution_table,
 )
+from thinkprm_jax.records.evaluation import Outcome
 
 
 def row(id: str, label: int = -1, steps: int = 3, **more) -> dict:
@@ -135,8 +135,8 @@ def judged(subset: str, truth: int, predicted: int | None, score: float | None) 
 
 
 @pytest.fixture(scope="module")
-def figures() -> Figures:
-    return Figures(
+def figures() -> ProcessBenchFigures:
+    return ProcessBenchFigures(
         [
             judged("gsm8k", 0, 0, 0.1),
             judged("gsm8k", -1, -1, 0.9),
@@ -171,20 +171,20 @@ def test_unreadable_chains_and_missing_verdicts_are_counted(figures):
 
 
 def test_no_table_has_both_f1(figures):
-    standard, paper = first_error_table(figures, False), whole_solution_table(figures, False)
-    assert "F1" in [column.header for column in standard.columns]
-    assert "binary F1" in [column.header for column in paper.columns]
-    assert not any("binary" in str(column.header) for column in standard.columns)
-    assert not any(str(column.header).startswith("F1") for column in paper.columns)
+    standard, paper = first_error_table(figures), whole_solution_table(figures)
+    assert "F1" in [column.heading for column in standard.columns]
+    assert "binary F1" in [column.heading for column in paper.columns]
+    assert not any("binary" in str(column.heading) for column in standard.columns)
+    assert not any(str(column.heading).startswith("F1") for column in paper.columns)
     assert "binary_f1" not in processbench_json(figures)["figures"]  # nor is a pooled one in JSON
     assert "first_error_f1" not in processbench_json(figures)["figures"]
 
 
 def test_how_the_index_is_predicted_is_said():
-    one = Figures([judged("math", 0, 0, 0.1), judged("math", -1, -1, 0.9)], {"n": 1}, resamples=2)
+    one = ProcessBenchFigures([judged("math", 0, 0, 0.1), judged("math", -1, -1, 0.9)], {"n": 1}, resamples=2)
     assert "what the chain says" in processbench_json(one)["first_error"]["what"]
-    many = Figures([Outcome(0, 0, 0.1, 2, 4, 1, 2, groups={"subset": "math"})], {"n": 4}, resamples=2)
+    many = ProcessBenchFigures([Outcome(0, 0, 0.1, 2, 4, 1, 2, groups={"subset": "math"})], {"n": 4}, resamples=2)
     assert "the vote of the readable ones of 4 chains" in processbench_json(many)["first_error"]["what"]
-    scored = Figures([judged("math", 0, 0, 0.1)], {"kind": "qwen_prm"}, resamples=2)
+    scored = ProcessBenchFigures([judged("math", 0, 0, 0.1)], {"kind": "qwen_prm"}, resamples=2)
     assert "the first step scored one half or less" in processbench_json(scored)["first_error"]["what"]
-    assert whole_solution_table(many, False) is None  # the paper has no figure for math
+    assert whole_solution_table(many) is None  # the paper has no figure for math

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 
-from thinkprm_jax.evaluation.estimates import Estimate, bootstrap_estimate, share_estimate
+from thinkprm_jax.evaluation.intervals import (
+    Estimate,
+    bootstrap_estimate,
+    mean_estimate,
+    share_estimate,
+    undefined,
+)
 from thinkprm_jax.evaluation.metrics import (
     auroc,
     brier_score,
@@ -16,18 +21,19 @@ from thinkprm_jax.evaluation.metrics import (
     point_biserial,
     spearman,
 )
-from thinkprm_jax.evaluation.plots import Curve
-from thinkprm_jax.evaluation.selection.runs import Run, SearchedProblem, paired
+from thinkprm_jax.evaluation.panels import Curve
+from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun, paired
 from thinkprm_jax.search.voting import powers_of_two, select
 
-Method = Literal["naive", "weighted", "majority", "pass"]
 # Method -> what it is.
 METHODS: dict[str, str] = {
     "naive": "the completion with the highest score",
     "weighted": "the answer with the highest sum of scores",
     "majority": "the answer that most completions have",
     "pass": "some completion is right",
+    "pass_at_k": "some of N completions drawn from all of the problem's is right: the unbiased estimate of pass@N",
 }
+_NEED_NO_SCORES = {"majority", "pass", "pass_at_k"}
 # Field -> (name, shown as a percentage) of the figures of scores.
 SCORE_FIGURES = {
     "auroc": ("AUROC", False),
@@ -39,17 +45,18 @@ SCORE_FIGURES = {
 }
 
 
-def numbers_of(run: Run) -> list[int]:
+def numbers_of(run: SelectionRun) -> list[int]:
     """The N that a run says something about: powers of two, or all its completions if it is a whole search."""
     return ([run.n] if run.whole else powers_of_two(run.n)) if run.n else []
 
 
 def hits_by_n(problems: Sequence[SearchedProblem], numbers: Sequence[int]) -> dict[int, dict[str, np.ndarray]]:
-    """N -> method -> bool [problems]: is the answer selected from the first N completions the right one?
+    """N -> method -> float [problems]: is the answer selected from the first N completions the right one (1 or 0;
+    pass_at_k: a probability)?
 
     A problem with fewer completions has what it has; one without any is wrong.
     """
-    found = {n: {method: np.zeros(len(problems), bool) for method in METHODS} for n in numbers}
+    found = {n: {method: np.zeros(len(problems)) for method in METHODS} for n in numbers}
     for place, problem in enumerate(problems):
         count = len(problem.answers)
         if not count:
@@ -58,9 +65,11 @@ def hits_by_n(problems: Sequence[SearchedProblem], numbers: Sequence[int]) -> di
         chosen = select(problem.answers, problem.answers, problem.scores, problem.correct, at=ends)
         for n in numbers:
             selection = chosen[min(n, count)]
-            for method in ("naive", "weighted", "majority"):
-                found[n][method][place] = problem.correct[getattr(selection, method).index]
-            found[n]["pass"][place] = any(problem.correct[: min(n, count)])
+            found[n]["naive"][place] = problem.correct[selection.naive.index]
+            found[n]["weighted"][place] = problem.correct[selection.weighted.index]
+            found[n]["majority"][place] = problem.correct[selection.majority.index]
+            found[n]["pass"][place] = selection.pass_any
+            found[n]["pass_at_k"][place] = selection.pass_at
     return found
 
 
@@ -76,29 +85,28 @@ def accuracy_by_n(
     defined = _methods_of(problems)
     return {
         n: {
-            method: _share(values, resamples) if method in defined else _UNDEFINED
+            method: _share(values, resamples) if method in defined else undefined()
             for method, values in hits.items()
         }
         for n, hits in hits_by_n(problems, numbers).items()
     }
 
 
-_UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
-
-
 def _methods_of(problems: Sequence[SearchedProblem]) -> set[str]:
     """Those that can select among these: without a score there is nothing to rank by."""
     scored = any(score is not None for problem in problems for score in problem.scores)
-    return set(METHODS) if scored else {"majority", "pass"}
+    return set(METHODS) if scored else _NEED_NO_SCORES
 
 
 def _share(values: np.ndarray, resamples: int) -> Estimate:
-    if values.all() or not values.any():  # where all are alike a resample tells nothing
-        return share_estimate(float(values.mean()) if len(values) else math.nan, len(values))
-    return bootstrap_estimate(lambda rows: float(values[rows].mean()), len(values), resamples)
+    if not values.any() or (values == 1).all():  # where all are alike a resample tells nothing
+        return share_estimate(round(values.sum()), len(values))
+    return mean_estimate(values, resamples)
 
 
-def difference_by_n(ours: Run, theirs: Run, resamples: int = 1000) -> dict[int, dict[str, Estimate]]:
+def difference_by_n(
+    ours: SelectionRun, theirs: SelectionRun, resamples: int = 1000
+) -> dict[int, dict[str, Estimate]]:
     """N -> method -> by how much the accuracy of ``ours`` is above that of ``theirs`` on the problems both have,
     resampled together (paired). {} where they have no problem or no N in common; a method that needs scores is
     undefined where one of the two has none."""
@@ -111,19 +119,15 @@ def difference_by_n(ours: Run, theirs: Run, resamples: int = 1000) -> dict[int, 
     defined = _methods_of(firsts) & _methods_of(seconds)
     found: dict[int, dict[str, Estimate]] = {}
     for n in numbers:
-        gains = {method: mine[n][method].astype(float) - others[n][method] for method in METHODS}
+        gains = {method: mine[n][method] - others[n][method] for method in METHODS}
         found[n] = {
-            method: _mean(values, resamples) if method in defined else _UNDEFINED
+            method: mean_estimate(values, resamples) if method in defined else undefined()
             for method, values in gains.items()
         }
     return found
 
 
-def _mean(values: np.ndarray, resamples: int) -> Estimate:
-    return bootstrap_estimate(lambda rows: float(values[rows].mean()), len(values), resamples)
-
-
-def tokens_by_n(run: Run) -> dict[int, tuple[float, float]]:
+def tokens_by_n(run: SelectionRun) -> dict[int, tuple[float, float]]:
     """N -> mean (generator, verifier) tokens a problem; {} where they were not counted.
 
     Of a whole search this is all that it sampled, what it dropped included; of another run, what the first N
@@ -166,16 +170,15 @@ def score_figures(problems: Sequence[SearchedProblem], resamples: int = 1000) ->
     within = np.array([auroc(scores, correct) for scores, correct in groups], float)
     within = within[~np.isnan(within)]  # of problems with right and wrong completions
     probabilities = all(scores.min() >= 0 and scores.max() <= 1 for scores, _ in groups)
-    undefined = Estimate(math.nan, math.nan, math.nan, len(groups))
 
     def estimate(statistic: Callable[[np.ndarray, np.ndarray], float]) -> Estimate:
         return bootstrap_estimate(pooled(statistic), len(groups), resamples)
 
     return {
         "auroc": estimate(auroc),
-        "auroc_within": _mean(within, resamples),
-        "calibration_error": estimate(expected_calibration_error) if probabilities else undefined,
-        "brier": estimate(brier_score) if probabilities else undefined,
+        "auroc_within": mean_estimate(within, resamples),
+        "calibration_error": estimate(expected_calibration_error) if probabilities else undefined(len(groups)),
+        "brier": estimate(brier_score) if probabilities else undefined(len(groups)),
         "point_biserial": estimate(point_biserial),
         "spearman": estimate(spearman),
     }
@@ -206,10 +209,11 @@ def curves_by_n(by_n: Mapping[int, Mapping[str, Estimate]]) -> list[Curve]:
             reference=method == "pass",
         )
         for method in METHODS
+        if method != "pass_at_k"  # nearly the same line
     ]
     return [curve for curve in curves if not all(math.isnan(figure.value) for _, figure in curve.points)]
 
 
 def method_name(method: str) -> str:
     """For people."""
-    return "pass@N" if method == "pass" else method
+    return {"pass": "pass@N", "pass_at_k": "pass@N, unbiased"}.get(method, method)

@@ -1,76 +1,75 @@
-"""Accuracy by N for people (tables, pictures) and for programs (JSON): one search, or several side by side."""
+"""Accuracy by N of one search, or of several side by side: as JSON, as tables and as panels."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
-
-from thinkprm_jax.evaluation.estimates import Estimate, estimate_json, show, show_gain, show_interval
+from thinkprm_jax.evaluation.intervals import Estimate, estimate_json, show, show_gain, show_interval
 from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
-from thinkprm_jax.evaluation.output import Report, is_fancy
-from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves, draw_reliability
-from thinkprm_jax.evaluation.report import bins_json, plain_table
+from thinkprm_jax.evaluation.panels import Curve, CurvesPanel, Panel, ReliabilityPanel
+from thinkprm_jax.evaluation.report import EvaluationReport, bins_json
 from thinkprm_jax.evaluation.selection.accuracy import (
     METHODS,
     SCORE_FIGURES,
     accuracy_by_n,
     curves_by_n,
     difference_by_n,
+    method_name,
     numbers_of,
     pooled_scores,
     score_figures,
     tokens_by_n,
 )
-from thinkprm_jax.evaluation.selection.runs import Run
+from thinkprm_jax.evaluation.selection.runs import SelectionRun
+from thinkprm_jax.tables import TextTable
 
 ByN = Mapping[int, Mapping[str, Estimate]]
 
 
-@dataclasses.dataclass(frozen=True)
-class RunFigures:
-    """differences: against the first run; None for the first run itself and for what it is one curve with."""
+@dataclass(frozen=True)
+class SelectionFigures:
+    """What is known of one run. differences: against the first run; None for that run itself."""
 
-    run: Run
+    run: SelectionRun
     by_n: ByN
     tokens: Mapping[int, tuple[float, float]]
     scores: Mapping[str, Estimate]
     differences: ByN | None
 
 
-def selection_report(runs: Sequence[Run], method: str = "weighted", resamples: int = 1000) -> Report:
+def selection_report(
+    runs: Sequence[SelectionRun], method: str = "weighted", resamples: int = 1000
+) -> EvaluationReport:
     """method: the one that the curves of several runs show."""
-    found = measure(runs, resamples)
-    tables: list[Any] = ["accuracy (95% interval)", accuracy_table(found, is_fancy())]
-    differences = difference_table(found, is_fancy())
+    found = selection_figures(runs, resamples)
+    tables: list[str | TextTable] = ["accuracy (95% interval)", accuracy_table(found)]
+    differences = difference_table(found)
     if differences is not None:
         tables += ["gain in points (95% interval), paired: the same problems", differences]
     if any(run.scores for run in runs):
-        tables.append(scores_table(found, is_fancy()))
+        tables.append(scores_table(found))
     lines = [f"{run.name}: {run.source}" + (f", scores from {run.scores}" if run.scores else "") for run in runs]
-    return Report(selection_json(found), lines, tables, pictures(found, method))
+    return EvaluationReport(selection_json(found), lines, tables, selection_panels(found, method))
 
 
-def measure(runs: Sequence[Run], resamples: int = 1000) -> list[RunFigures]:
-    found = []
-    for run in runs:
-        against = None if run is runs[0] else difference_by_n(run, runs[0], resamples)
-        found.append(
-            RunFigures(
-                run,
-                accuracy_by_n(run.problems, numbers_of(run), resamples),
-                tokens_by_n(run),
-                score_figures(run.problems, resamples),
-                against,
-            )
+def selection_figures(runs: Sequence[SelectionRun], resamples: int = 1000) -> list[SelectionFigures]:
+    """Of every run; the first is what the others are compared with."""
+    return [
+        SelectionFigures(
+            run,
+            accuracy_by_n(run.problems, numbers_of(run), resamples),
+            tokens_by_n(run),
+            score_figures(run.problems, resamples),
+            None if run is runs[0] else difference_by_n(run, runs[0], resamples),
         )
-    return found
+        for run in runs
+    ]
 
 
-def selection_json(found: Sequence[RunFigures]) -> dict[str, Any]:
+def selection_json(found: Sequence[SelectionFigures]) -> dict[str, Any]:
     return {
         "task": "selection",
         "methods": METHODS,
@@ -80,25 +79,26 @@ def selection_json(found: Sequence[RunFigures]) -> dict[str, Any]:
                 "source": figures.run.source,
                 "problems": len(figures.run.problems),
                 "scores_from": figures.run.scores,
-                "by_n": _by_n_json(figures.by_n),
+                "by_n": by_n_json(figures.by_n),
                 "tokens": {
                     str(n): {"generator": generator, "verifier": verifier}
                     for n, (generator, verifier) in figures.tokens.items()
                 },
                 "scores": {field: estimate_json(figures.scores[field]) for field in SCORE_FIGURES},
                 "reliability": bins_json(_bins(figures.run)),
-                "difference_from_first": None if figures.differences is None else _by_n_json(figures.differences),
+                "difference_from_first": None if figures.differences is None else by_n_json(figures.differences),
             }
             for figures in found
         ],
     }
 
 
-def _by_n_json(by_n: ByN) -> dict[str, Any]:
+def by_n_json(by_n: ByN) -> dict[str, Any]:
+    """N -> method -> figure."""
     return {str(n): {name: estimate_json(value) for name, value in methods.items()} for n, methods in by_n.items()}
 
 
-def _bins(run: Run) -> list[ReliabilityBin]:
+def _bins(run: SelectionRun) -> list[ReliabilityBin]:
     """[] where the scores are no probabilities."""
     scores, correct = pooled_scores(run.problems)
     if not scores or min(scores) < 0 or max(scores) > 1:
@@ -106,53 +106,46 @@ def _bins(run: Run) -> list[ReliabilityBin]:
     return reliability_bins(scores, correct)
 
 
-def accuracy_table(found: Sequence[RunFigures], fancy: bool) -> Table:
+def accuracy_table(found: Sequence[SelectionFigures]) -> TextTable:
     """A run and an N a row; cells: accuracy (95% interval)."""
-    table = plain_table(fancy, "run")
-    for heading in ("problems", "N", *METHODS, "tokens a problem"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = TextTable.of("run", "problems", "N", *map(method_name, METHODS), "tokens a problem")
     for figures in found:
         for place, (n, methods) in enumerate(figures.by_n.items()):
             cells = [accuracy_cell(methods[method]) for method in METHODS]
             spent = f"{sum(figures.tokens[n]):,.0f}" if n in figures.tokens else "-"
             first = (figures.run.name, f"{len(figures.run.problems):,}") if place == 0 else ("", "")
-            last = place == len(figures.by_n) - 1
-            table.add_row(*first, str(n), *cells, spent, end_section=last)
+            table.add(*first, str(n), *cells, spent, ends_section=place == len(figures.by_n) - 1)
     return table
 
 
-def scores_table(found: Sequence[RunFigures], fancy: bool) -> Table:
+def scores_table(found: Sequence[SelectionFigures]) -> TextTable:
     """How well the scores tell right completions from wrong ones."""
-    table = plain_table(fancy, "run")
-    for heading in ("figure of the scores", "value", "95% interval", "problems"):
-        table.add_column(heading, justify="right" if heading != "figure of the scores" else "left", no_wrap=True)
+    table = TextTable.of("run", "figure of the scores", "value", "95% interval", "problems", left=2)
     for figures in found:
         for place, (field, (name, percent)) in enumerate(SCORE_FIGURES.items()):
             value = figures.scores[field]
-            table.add_row(
+            table.add(
                 figures.run.name if place == 0 else "",
                 name,
                 show(value.value, percent),
                 show_interval(value, percent),
                 f"{value.n:,}",
-                end_section=place == len(SCORE_FIGURES) - 1,
+                ends_section=place == len(SCORE_FIGURES) - 1,
             )
     return table
 
 
-def difference_table(found: Sequence[RunFigures], fancy: bool) -> Table | None:
+def difference_table(found: Sequence[SelectionFigures]) -> TextTable | None:
     """What runs gain over the first one, in points; None where there is nothing to compare."""
     compared = [figures for figures in found if figures.differences]
     if not compared:
         return None
-    table = plain_table(fancy, f"gain over {found[0].run.name}")
-    for heading in ("problems", "N", *METHODS):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = TextTable.of(f"gain over {found[0].run.name}", "problems", "N", *map(method_name, METHODS))
     for figures in compared:
         for place, (n, methods) in enumerate((figures.differences or {}).items()):
             cells = [show_gain(methods[method], percent=True) for method in METHODS]
             name = figures.run.name if place == 0 else ""
-            table.add_row(name, f"{methods['pass'].n:,}", str(n), *cells)
+            table.add(name, f"{methods['pass'].n:,}", str(n), *cells)
     return table
 
 
@@ -163,7 +156,7 @@ def accuracy_cell(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f}% ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def pictures(found: Sequence[RunFigures], method: str) -> list[Draw]:
+def selection_panels(found: Sequence[SelectionFigures], method: str) -> list[Panel]:
     """Accuracy by N; by tokens, where all runs counted them; reliability, where the scores are probabilities.
 
     method: the one shown of several runs; of a single run all are.
@@ -181,7 +174,9 @@ def pictures(found: Sequence[RunFigures], method: str) -> list[Draw]:
             Curve(f"pass@N ({names[0]})", _points(found, names[0], "pass"), reference=True),
         ]
         what = f"accuracy, {method}"
-    draws = [draw_curves(curves, x_label="solutions a problem (N)", y_label=what, title=title, percent=True)]
+    panels: list[Panel] = [
+        CurvesPanel(curves, x_label="solutions a problem (N)", y_label=what, title=title, percent=True)
+    ]
     if all(figures.tokens.keys() == figures.by_n.keys() for figures in found):
         lines = [Curve(name, _points_by_tokens(found, name, method)) for name in names]
         if method != "majority":
@@ -189,14 +184,14 @@ def pictures(found: Sequence[RunFigures], method: str) -> list[Draw]:
             lines.append(Curve(f"majority ({names[0]})", alone, reference=True))
         x_label = "tokens a problem, generator and verifier (log scale)"
         y_label = f"accuracy, {method}"
-        draws.append(draw_curves(lines, x_label=x_label, y_label=y_label, x_scale="log10", percent=True))
+        panels.append(CurvesPanel(lines, x_label=x_label, y_label=y_label, x_scale="log10", percent=True))
     bins = {figures.run.name: _bins(figures.run) for figures in found}
     if all(bins.values()):
-        draws.append(draw_reliability(bins, title="scores of single solutions"))
-    return draws
+        panels.append(ReliabilityPanel(bins, title="scores of single solutions"))
+    return panels
 
 
-def _points(found: Sequence[RunFigures], name: str, method: str) -> list[tuple[float, Estimate]]:
+def _points(found: Sequence[SelectionFigures], name: str, method: str) -> list[tuple[float, Estimate]]:
     """Of all runs of that name: together they are one curve."""
     runs = [figures for figures in found if figures.run.name == name]
     return sorted(
@@ -205,7 +200,7 @@ def _points(found: Sequence[RunFigures], name: str, method: str) -> list[tuple[f
     )
 
 
-def _points_by_tokens(found: Sequence[RunFigures], name: str, method: str) -> list[tuple[float, Estimate]]:
+def _points_by_tokens(found: Sequence[SelectionFigures], name: str, method: str) -> list[tuple[float, Estimate]]:
     """Majority needs no verifier, so its tokens are the generator's alone."""
     points = []
     for figures in found:

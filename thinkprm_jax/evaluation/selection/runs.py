@@ -40,7 +40,7 @@ class SearchedProblem:
 
 
 @dataclass(frozen=True)
-class Run:
+class SelectionRun:
     """whole: only all completions of a problem together are a search of this kind. scores: their source.
     searched_n: how many completions it was to find, where that is known.
     """
@@ -61,7 +61,7 @@ class Run:
 
 def read_run(
     path: str | Path, name: str | None = None, kind: AnswerKind = "math", agg: Strategy | None = None
-) -> Run:
+) -> SelectionRun:
     """A run's folder, or a file of completions.
 
     Args:
@@ -82,7 +82,7 @@ def read_run(
     searched_n = folder.recipe["n"] if type(folder.recipe.get("n")) is int else None
     named = name or (folder.path.resolve().name if folder.path.is_dir() else folder.path.stem)
     source = _source_of_scores(folder.rows[0].completion, agg)
-    return Run(named, str(path), problems, whole, source, searched_n)
+    return SelectionRun(named, str(path), problems, whole, source, searched_n)
 
 
 def _judge_answers(
@@ -157,7 +157,7 @@ def _steps_of_verdict(verdict: VerdictRecord) -> list[float]:
     return [*(verdict.step_scores or ())[:-1], verdict.prefix_score]
 
 
-def paired(first: Run, second: Run) -> Iterator[tuple[SearchedProblem, SearchedProblem]]:
+def paired(first: SelectionRun, second: SelectionRun) -> Iterator[tuple[SearchedProblem, SearchedProblem]]:
     """The problems that both have, in the order of the first; of one that comes several times, the k-th with the
     k-th."""
     places: dict[str, list[SearchedProblem]] = {}

@@ -1,64 +1,63 @@
-"""What a search found, from the rows it wrote: accuracy by N as JSON and as a picture, and for the terminal."""
+"""What a search found, from the rows it wrote: accuracy by N, tokens, and what failed."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from thinkprm_jax.evaluation.estimates import Estimate, estimate_json
-from thinkprm_jax.evaluation.output import Output, Report, is_fancy
-from thinkprm_jax.evaluation.plots import draw_curves
-from thinkprm_jax.evaluation.report import plain_table
+from thinkprm_jax.evaluation.intervals import Estimate
+from thinkprm_jax.evaluation.panels import CurvesPanel
+from thinkprm_jax.evaluation.report import EvaluationReport
 from thinkprm_jax.evaluation.selection.accuracy import accuracy_by_n, curves_by_n, method_name
-from thinkprm_jax.evaluation.selection.report import ByN, accuracy_cell
+from thinkprm_jax.evaluation.selection.report import ByN, accuracy_cell, by_n_json
 from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, read_run
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
-from thinkprm_jax.records.search_folder import ACCURACY, COMPLETIONS, VERDICTS
+from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
 from thinkprm_jax.search.results import failures, total_tokens
 from thinkprm_jax.search.voting import powers_of_two
+from thinkprm_jax.tables import TextTable
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.recipe import SearchRecipe
 
 
-def finish_search(recipe: SearchRecipe, speed: Mapping[str, Any], quiet: bool = False) -> int:
-    """Writes accuracy.json, accuracy.png and accuracy.svg into the recipe's folder; shows them unless ``quiet``.
+@dataclass(frozen=True)
+class SearchReport:
+    """Of a finished search.
 
-    Args:
-      speed: of :func:`thinkprm_jax.search.running.run_search`.
-    Returns: 1 where problems have no solution, or solutions no verdict (named on stderr), else 0.
+    Attributes:
+      report: what goes into its accuracy.json, its picture, and to the terminal.
+      failures: a line on every problem without a solution, or with solutions that got no verdict.
     """
+
+    report: EvaluationReport
+    failures: list[str]
+
+
+def read_search(recipe: SearchRecipe, speed: Mapping[str, Any]) -> SearchReport:
+    """From the recipe's folder. speed: of :func:`thinkprm_jax.search.running.run_search`."""
     folder = recipe.folder
     rows = CompletionRow.read(folder / COMPLETIONS)
-    by_n = accuracies(recipe)
-    figures = {
+    verdicts = SearchVerdictRow.read(folder / VERDICTS)
+    by_n, tokens = accuracies(recipe), total_tokens(rows)
+    content = {
         "n": len(rows),
         "approach": recipe.approach,
-        "by_n": {
-            str(n): {method: estimate_json(estimate) for method, estimate in estimates.items()}
-            for n, estimates in by_n.items()
-        },
-        "tokens": total_tokens(rows),
+        "by_n": by_n_json(by_n),
+        "tokens": tokens,
         **speed,
     }
-    tokens = figures["tokens"]
-    verdicts = f"{tokens['verifier']:,} of the verifier ({tokens['verifications']:,} verdicts)"
+    judged = f"{tokens['verifier']:,} of the verifier ({tokens['verifications']:,} verdicts)"
     lines = [
         f"{recipe.approach} on {len(rows):,} problems: accuracy with its 95% interval",
-        f"tokens: {tokens['generated']:,} generated, {verdicts}",
+        f"tokens: {tokens['generated']:,} generated, {judged}",
     ]
-    panel = draw_curves(
+    panel = CurvesPanel(
         curves_by_n(by_n), x_label="solutions (N)", y_label="accuracy", title=folder.name, percent=True
     )
-    report = Report(figures, lines, [_table(by_n, is_fancy()), str(folder / COMPLETIONS)], [panel])
-    Output(json=str(folder / ACCURACY), plots=folder / "accuracy").write(report, quiet)
-    failed = failures(rows, SearchVerdictRow.read(folder / VERDICTS))
-    for line in [*failed[:10], *([f"and {len(failed) - 10} more"] if len(failed) > 10 else [])]:
-        print(f"thinkprm search: {line}", file=sys.stderr)
-    return int(bool(failed))
+    report = EvaluationReport(content, lines, [_table(by_n), str(folder / COMPLETIONS)], [panel])
+    return SearchReport(report, failures(rows, verdicts))
 
 
 def accuracies(recipe: SearchRecipe) -> dict[int, dict[str, Estimate]]:
@@ -78,12 +77,10 @@ def accuracies(recipe: SearchRecipe) -> dict[int, dict[str, Estimate]]:
     }
 
 
-def _table(by_n: ByN, fancy: bool) -> Table:
+def _table(by_n: ByN) -> TextTable:
     """An N a row; cells: accuracy (95% interval)."""
-    table = plain_table(fancy, "N")
     methods = list(next(iter(by_n.values())))
-    for method in methods:
-        table.add_column(method_name(method), justify="right", no_wrap=True)
+    table = TextTable.of("N", *map(method_name, methods))
     for n, figures in by_n.items():
-        table.add_row(str(n), *(accuracy_cell(figures[method]) for method in methods))
+        table.add(str(n), *(accuracy_cell(figures[method]) for method in methods))
     return table

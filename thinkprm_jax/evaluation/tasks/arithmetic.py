@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from thinkprm_jax.arithmetic.task import make_example
-from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.results import EvaluationCase
 
 
-def arithmetic_case(seed: int, index: int, split: str) -> Case:
+def arithmetic_case(seed: int, index: int, split: str) -> EvaluationCase:
     """Case `index` of the test set that `seed` draws.
 
     split: "test" (problem texts kept out of training) or "unseen" (wordings kept out of training).
@@ -18,4 +18,4 @@ def arithmetic_case(seed: int, index: int, split: str) -> Case:
         "family": example.problem.family,
         "error": example.error_kind or "none",
     }
-    return Case(example.chain.problem, steps, example.first_error, groups)
+    return EvaluationCase(example.chain.problem, steps, example.first_error, groups)

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.estimates import Estimate, estimate_from_json, estimate_json, show, show_interval
-from thinkprm_jax.evaluation.output import Report, is_fancy
-from thinkprm_jax.evaluation.plots import Curve, Draw, draw_curves
-from thinkprm_jax.evaluation.report import plain_table
+from thinkprm_jax.evaluation.intervals import Estimate, estimate_from_json, estimate_json, show, show_interval
+from thinkprm_jax.evaluation.panels import Curve, CurvesPanel
+from thinkprm_jax.evaluation.report import EvaluationReport
 from thinkprm_jax.records.jsonl import get_field, type_name
+from thinkprm_jax.tables import TextTable
 
 # Fields of an evaluation's JSON that say what was judged; all evaluations of one curve must agree in them.
 _TASK = ("task", "split", "problems", "seed", "source", "subsets", "limit", "balanced", "solutions")
@@ -91,7 +89,7 @@ def lines(points: Sequence[LabelPoint]) -> dict[str, list[LabelPoint]]:
     return found
 
 
-def label_report(points: Sequence[LabelPoint], figure: str | None = None) -> Report:
+def label_report(points: Sequence[LabelPoint], figure: str | None = None) -> EvaluationReport:
     """figure: a name under `figures` of the evaluations.
 
     Raises:
@@ -99,25 +97,22 @@ def label_report(points: Sequence[LabelPoint], figure: str | None = None) -> Rep
     """
     figure = figure or default_figure(points)
     name = f"{figure} by number of labels"
-    tables = [label_table(points, figure, is_fancy())]
-    return Report(label_json(points, figure), [name], tables, [label_picture(points, figure)])
+    table, panel = label_table(points, figure), label_panel(points, figure)
+    return EvaluationReport(label_json(points, figure), [name], [table], [panel])
 
 
-def label_table(points: Sequence[LabelPoint], figure: str, fancy: bool) -> Table:
-    table = plain_table(fancy, "line")
-    for heading in ("labels", figure, "95% interval", "solutions"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def label_table(points: Sequence[LabelPoint], figure: str) -> TextTable:
+    table = TextTable.of("line", "labels", figure, "95% interval", "solutions")
     for line, members in lines(points).items():
         for place, point in enumerate(members):
             value = point.figure(figure)
-            last = place == len(members) - 1
-            table.add_row(
+            table.add(
                 line if place == 0 else "",
                 f"{point.labels:,}",
                 show(value.value, False),
                 show_interval(value, False),
                 f"{value.n:,}",
-                end_section=last,
+                ends_section=place == len(members) - 1,
             )
     return table
 
@@ -136,7 +131,7 @@ def label_json(points: Sequence[LabelPoint], figure: str) -> dict[str, Any]:
     }
 
 
-def label_picture(points: Sequence[LabelPoint], figure: str) -> Draw:
+def label_panel(points: Sequence[LabelPoint], figure: str) -> CurvesPanel:
     """An axis of labels is logarithmic: what has none is a level line across it."""
     trained = sorted({point.labels for point in points if point.labels})
     curves = []
@@ -151,6 +146,6 @@ def label_picture(points: Sequence[LabelPoint], figure: str) -> Draw:
                 curves.append(Curve(f"{line} (no labels)", ends, reference=True))
     solutions = sorted({point.figure(figure).n for point in points})
     title = f"{' / '.join(f'{n:,}' for n in solutions)} solutions, 95% intervals"
-    return draw_curves(
+    return CurvesPanel(
         curves, x_label="labels trained on (log scale)", y_label=figure, x_scale="log10", title=title
     )

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.inputs import problem_of
 from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
 
 
-def read_solutions(source: str) -> list[Case]:
+def read_solutions(source: str) -> list[EvaluationCase]:
     """Rows with `problem`, `steps` (list of texts), `label` (index from 0 of the first wrong step, or -1), and
     where they have them `id` (a text) and `groups` (name of a breakdown -> group). The details that an evaluation
     writes are such rows.
@@ -28,14 +28,14 @@ def read_solutions(source: str) -> list[Case]:
     return cases
 
 
-def parse_solution(row: Any, place: str) -> Case:
+def parse_solution(row: Any, place: str) -> EvaluationCase:
     """One row; ``place`` names it in errors (`solutions.jsonl:12`)."""
     if not isinstance(row, dict):
         raise UserError(f"{place}: a row is an object, not {type_name(row)}")
     steps = tuple(get_texts(row, "steps", place))
     if not steps:
         raise UserError(f"{place}: the field `steps` is empty")
-    return Case(
+    return EvaluationCase(
         problem=problem_of(row, place),
         steps=steps,
         first_error=read_label(row, len(steps), place),

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.measures import SUBSET, Measure
-from thinkprm_jax.evaluation.outcomes import Case
+from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.evaluation.summary import (
-    Table,
-    by_score,
+    SUBSET,
+    TaskFigure,
     first_error_f1,
     first_error_shares,
     whole_solution_f1,
@@ -49,24 +48,20 @@ class ProcessBenchRow:
     generator: str | None = None
     final_answer_correct: bool | None = None
 
-    def case(self) -> Case:
+    def case(self) -> EvaluationCase:
         groups = {SUBSET: self.subset, "steps": _step_range(len(self.steps))}
         if self.final_answer_correct is not None:
             groups["final answer"] = "right" if self.final_answer_correct else "wrong"
-        return Case(self.problem, self.steps, self.label, groups, self.id)
+        return EvaluationCase(self.problem, self.steps, self.label, groups, self.id)
 
 
-def measures(subsets: Sequence[str]) -> tuple[Measure, ...]:
+def task_figures(subsets: Sequence[str]) -> tuple[TaskFigure, ...]:
     """Of an evaluation on these subsets. The paper's figure is there if one of the paper's subsets is."""
     subsets = tuple(subsets)
     of_paper = tuple(subset for subset in subsets if subset in PAPER_SUBSETS)
     mean = _mean_of(subsets)
-
-    def by_scores(table: Table) -> float:
-        return first_error_f1(by_score(table))
-
     found = [
-        Measure(
+        TaskFigure(
             "first_error_f1_average",
             f"first-error F1 (standard), {mean}",
             first_error_f1,
@@ -74,22 +69,19 @@ def measures(subsets: Sequence[str]) -> tuple[Measure, ...]:
             "first-error F1",
             subsets,
         ),
-        Measure(
+        TaskFigure(
             "first_error_f1_by_score_average",
             f"first-error F1 by step scores, {mean}",
-            by_scores,
-            lambda table: first_error_shares(by_score(table)),
+            lambda columns: first_error_f1(columns.by_score()),
+            lambda columns: first_error_shares(columns.by_score()),
             "first-error F1",
             subsets,
         ),
     ]
     if of_paper:
         name = f"binary F1 of whole solutions (ThinkPRM paper), {_mean_of(of_paper)}"
-        found.append(
-            Measure(
-                "binary_f1_paper_average", name, whole_solution_f1, whole_solution_shares, "binary F1", of_paper
-            )
-        )
+        key = "binary_f1_paper_average"
+        found.append(TaskFigure(key, name, whole_solution_f1, whole_solution_shares, "binary F1", of_paper))
     return tuple(found)
 
 

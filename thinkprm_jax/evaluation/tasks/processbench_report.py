@@ -7,32 +7,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from thinkprm_jax.evaluation.estimates import (
-    Estimate,
-    estimate_json,
-    share_estimate,
-    show,
-)
-from thinkprm_jax.evaluation.measures import SUBSET, Measure, estimate
-from thinkprm_jax.evaluation.measures import WHOLE_SOLUTION as WHOLE_SOLUTION_F1
-from thinkprm_jax.evaluation.outcomes import Outcome
-from thinkprm_jax.evaluation.output import Report, is_fancy
-from thinkprm_jax.evaluation.plots import Draw, draw_points, draw_reliability
+from thinkprm_jax.evaluation.intervals import Estimate, estimate_json, share_estimate, show
+from thinkprm_jax.evaluation.panels import Panel, PointsPanel, ReliabilityPanel
 from thinkprm_jax.evaluation.report import (
     FIGURES,
+    EvaluationReport,
+    bins_json,
     bins_of,
     breakdown_json,
     estimates_table,
-    plain_table,
-    reliability_json,
+    heading,
+    name_of,
     summary_json,
 )
-from thinkprm_jax.evaluation.running import Judged, Task, heading
-from thinkprm_jax.evaluation.summary import Summary, break_down, summarise, whole_solution_shares
-from thinkprm_jax.evaluation.summary import Table as Columns
-from thinkprm_jax.evaluation.tasks.processbench import PAPER_SUBSETS, measures
+from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
+from thinkprm_jax.evaluation.summary import (
+    SUBSET,
+    EvaluationSummary,
+    OutcomeColumns,
+    break_down,
+    summarise,
+    whole_solution_shares,
+)
+from thinkprm_jax.evaluation.summary import WHOLE_SOLUTION as WHOLE_SOLUTION_F1
+from thinkprm_jax.evaluation.tasks.processbench import PAPER_SUBSETS, task_figures
+from thinkprm_jax.records.evaluation import Outcome
+from thinkprm_jax.tables import TextTable
 
 FIRST_ERROR = "first-error F1 (the standard ProcessBench figure); predicted index: {how}; unreadable is wrong"
 WHOLE_SOLUTION = "binary F1 of whole solutions (as in the ThinkPRM paper): mean score >= 0.5, positive = correct"
@@ -40,22 +41,28 @@ WHOLE_SOLUTION = "binary F1 of whole solutions (as in the ThinkPRM paper): mean 
 _NOT_POOLED = ("first_error_f1", "first_error_f1_by_score", "acc_error", "acc_correct", "binary_f1")
 
 
-class Figures:
-    """All figures of one evaluation: by subset, averaged, and of what may be pooled."""
+class ProcessBenchFigures:
+    """All figures of one evaluation.
+
+    Attributes:
+      summaries: by subset.
+      paper: by subset of the paper's, what its binary F1 is made of.
+      averages: key of a figure of the task -> the mean over its subsets; names: the same -> its name in full.
+      pooled: of all solutions together.
+      how: the first error of a solution is predicted, in words.
+    """
 
     def __init__(self, outcomes: Sequence[Outcome], verifier: Mapping[str, Any], resamples: int = 1000) -> None:
-        self.by_subset: dict[str, list[Outcome]] = {}
+        by_subset: dict[str, list[Outcome]] = {}
         for outcome in outcomes:
-            self.by_subset.setdefault(outcome.groups[SUBSET], []).append(outcome)
-        self.summaries: dict[str, Summary] = {
-            name: summarise(found, resamples) for name, found in self.by_subset.items()
+            by_subset.setdefault(outcome.groups[SUBSET], []).append(outcome)
+        figures = task_figures(list(by_subset))
+        self.summaries = {name: summarise(found, resamples) for name, found in by_subset.items()}
+        self.paper = {
+            name: _paper_figures(found, resamples) for name, found in by_subset.items() if name in PAPER_SUBSETS
         }
-        self.binary = {
-            name: _binary(found, resamples) for name, found in self.by_subset.items() if name in PAPER_SUBSETS
-        }
-        self.measures: dict[Measure, Estimate] = {
-            m: estimate(m, outcomes, resamples) for m in measures(list(self.by_subset))
-        }
+        self.averages = {figure.key: figure.estimate(outcomes, resamples) for figure in figures}
+        self.names = {figure.key: figure.name for figure in figures}
         self.pooled = summarise(outcomes, resamples)
         self.how = how_predicted(verifier)
 
@@ -68,53 +75,56 @@ def how_predicted(verifier: Mapping[str, Any]) -> str:
     return "what the chain says" if n == 1 else f"the vote of the readable ones of {n} chains"
 
 
-def _binary(outcomes: Sequence[Outcome], resamples: int) -> dict[str, Estimate]:
+def _paper_figures(outcomes: Sequence[Outcome], resamples: int) -> dict[str, Estimate]:
     """The paper's figure for one subset."""
-    table = Columns.of(outcomes)
-    precision, recall = whole_solution_shares(table)
-    missing = float(np.isnan(table.scores).mean())
+    columns = OutcomeColumns.of(outcomes)
+    precision, recall = whole_solution_shares(columns)
     return {
-        "f1": estimate(WHOLE_SOLUTION_F1, outcomes, resamples),
+        "f1": WHOLE_SOLUTION_F1.estimate(outcomes, resamples),
         "precision": precision,
         "recall": recall,
-        "no_verdict": share_estimate(missing, len(outcomes)),
+        "no_verdict": share_estimate(int(np.isnan(columns.scores).sum()), len(columns)),
     }
 
 
-def processbench_report(task: Task, verifier: dict[str, Any], judged: Judged) -> Report:
-    figures = Figures(judged.outcomes, verifier)
+def processbench_report(
+    task: EvaluationTask, verifier: Mapping[str, Any], judged: JudgedCases
+) -> EvaluationReport:
+    """Both F1 of the same verdicts, each by subset and averaged; everything else over all solutions together."""
+    figures = ProcessBenchFigures(judged.outcomes, verifier)
     content = {
         **task.settings,
-        "verifier": verifier,
+        "verifier": dict(verifier),
         **judged.speed,
         **processbench_json(figures),
-        "reliability": reliability_json(judged.outcomes),
+        "reliability": bins_json(bins_of(judged.outcomes)),
         "by": breakdown_json(break_down(judged.outcomes) if judged.breakdowns else {}),
     }
-    tables: list[Any] = [FIRST_ERROR.format(how=figures.how), first_error_table(figures, is_fancy())]
-    binary = whole_solution_table(figures, is_fancy())
-    if binary is not None:
-        tables += [WHOLE_SOLUTION, binary]
+    tables: list[str | TextTable] = [FIRST_ERROR.format(how=figures.how), first_error_table(figures)]
+    paper = whole_solution_table(figures)
+    if paper is not None:
+        tables += [WHOLE_SOLUTION, paper]
     rows = [
-        (name, getattr(figures.pooled, field), percent)
+        (name, figures.pooled.figure(field), percent)
         for field, (name, _, percent) in FIGURES.items()
         if field not in _NOT_POOLED
     ]
-    tables += ["all solutions together", estimates_table("figure", rows, "solutions", is_fancy())]
-    reliability = draw_reliability({verifier["model"]: bins_of(judged.outcomes)}, title="all solutions together")
-    return Report(content, heading(task, verifier, judged), tables, [*processbench_pictures(figures), reliability])
+    tables += ["all solutions together", estimates_table("figure", rows, "solutions")]
+    reliability = ReliabilityPanel({name_of(verifier): bins_of(judged.outcomes)}, title="all solutions together")
+    panels = [*processbench_panels(figures), reliability]
+    return EvaluationReport(content, heading(task, verifier, judged), tables, panels)
 
 
-def processbench_json(figures: Figures) -> dict[str, Any]:
+def processbench_json(figures: ProcessBenchFigures) -> dict[str, Any]:
     """Everything under a name that says which F1 it is."""
     pooled = summary_json(figures.pooled)
-    of_measures = {measure.key: estimate_json(value) for measure, value in figures.measures.items()}
+    averages = {key: estimate_json(value) for key, value in figures.averages.items()}
     rest = {name: value for name, value in pooled["figures"].items() if name not in _NOT_POOLED}
     return {
         "solutions": pooled["solutions"],
         "failed": pooled["failed"],
-        "figures": {**of_measures, **rest},
-        "measures": {measure.key: measure.name for measure in figures.measures},
+        "figures": {**averages, **rest},
+        "measures": figures.names,
         "first_error": {
             "what": FIRST_ERROR.format(how=figures.how),
             "subsets": {
@@ -133,21 +143,21 @@ def processbench_json(figures: Figures) -> dict[str, Any]:
             "what": WHOLE_SOLUTION,
             "subsets": {
                 name: {key: estimate_json(value) for key, value in found.items()}
-                for name, found in figures.binary.items()
+                for name, found in figures.paper.items()
             },
         },
     }
 
 
-def unreadable(summary: Summary) -> Estimate:
+def unreadable(summary: EvaluationSummary) -> Estimate:
     share = summary.readable_chains
     return Estimate(1 - share.value, 1 - share.high, 1 - share.low, share.n)
 
 
-def first_error_table(figures: Figures, fancy: bool) -> Table:
+def first_error_table(figures: ProcessBenchFigures) -> TextTable:
     """The standard: a subset a row, then the mean of their F1."""
-    table = plain_table(fancy, "subset")
-    headings = (
+    table = TextTable.of(
+        "subset",
         "solutions",
         "F1",
         "erroneous found",
@@ -156,10 +166,8 @@ def first_error_table(figures: Figures, fancy: bool) -> Table:
         "unreadable",
         "tokens",
     )
-    for column in headings:
-        table.add_column(column, justify="right", no_wrap=True)
     for place, (name, summary) in enumerate(figures.summaries.items()):
-        table.add_row(
+        table.add(
             name,
             f"{summary.solutions:,}",
             _cell(summary.first_error_f1, False),
@@ -168,32 +176,29 @@ def first_error_table(figures: Figures, fancy: bool) -> Table:
             _cell(summary.first_error_f1_by_score, False),
             _cell(unreadable(summary), True),
             show(summary.tokens.value, None),
-            end_section=place == len(figures.summaries) - 1,
+            ends_section=place == len(figures.summaries) - 1,
         )
     if len(figures.summaries) > 1:
-        means = {measure.key: value for measure, value in figures.measures.items()}
-        table.add_row(
+        table.add(
             f"mean of {len(figures.summaries)}",
             f"{figures.pooled.solutions:,}",
-            _cell(means["first_error_f1_average"], False),
+            _cell(figures.averages["first_error_f1_average"], False),
             "",
             "",
-            _cell(means["first_error_f1_by_score_average"], False),
+            _cell(figures.averages["first_error_f1_by_score_average"], False),
             _cell(unreadable(figures.pooled), True),
             show(figures.pooled.tokens.value, None),
         )
     return table
 
 
-def whole_solution_table(figures: Figures, fancy: bool) -> Table | None:
+def whole_solution_table(figures: ProcessBenchFigures) -> TextTable | None:
     """The paper's; None where none of its subsets was evaluated."""
-    if not figures.binary:
+    if not figures.paper:
         return None
-    table = plain_table(fancy, "subset")
-    for column in ("solutions", "binary F1", "precision", "recall", "no verdict", "unreadable"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, found in figures.binary.items():
-        table.add_row(
+    table = TextTable.of("subset", "solutions", "binary F1", "precision", "recall", "no verdict", "unreadable")
+    for name, found in figures.paper.items():
+        table.add(
             name,
             f"{found['f1'].n:,}",
             _cell(found["f1"], False),
@@ -202,26 +207,29 @@ def whole_solution_table(figures: Figures, fancy: bool) -> Table | None:
             _cell(found["no_verdict"], True),
             _cell(unreadable(figures.summaries[name]), True),
         )
-    if len(figures.binary) > 1:
-        mean = next(v for m, v in figures.measures.items() if m.key == "binary_f1_paper_average")
-        table.add_row(f"mean of {len(figures.binary)}", f"{mean.n:,}", _cell(mean, False), "", "", "", "")
+    if len(figures.paper) > 1:
+        mean = figures.averages["binary_f1_paper_average"]
+        table.add(f"mean of {len(figures.paper)}", f"{mean.n:,}", _cell(mean, False), "", "", "", "")
     return table
 
 
-def processbench_pictures(figures: Figures) -> list[Draw]:
+def processbench_panels(figures: ProcessBenchFigures) -> list[Panel]:
     """A panel for each kind of F1."""
-    rows = [(name, summary.first_error_f1) for name, summary in figures.summaries.items()]
-    means = {measure.key: value for measure, value in figures.measures.items()}
-    if len(rows) > 1:
-        rows.append((f"mean of {len(rows)}", means["first_error_f1_average"]))
-    draws = [draw_points({"": rows}, x_label="first-error F1", title="First error (standard)")]
-    if figures.binary:
-        points = [(name, found["f1"]) for name, found in figures.binary.items()]
-        if len(points) > 1:
-            points.append((f"mean of {len(points)}", means["binary_f1_paper_average"]))
-        title = "Whole solutions (ThinkPRM paper)"
-        draws.append(draw_points({"": points}, x_label="binary F1, positive = correct", title=title))
-    return draws
+    standard = {name: summary.first_error_f1 for name, summary in figures.summaries.items()}
+    title = "First error (standard)"
+    panels: list[Panel] = [
+        PointsPanel(_with_mean(standard, figures.averages["first_error_f1_average"]), "first-error F1", title)
+    ]
+    if figures.paper:
+        paper = {name: found["f1"] for name, found in figures.paper.items()}
+        rows = _with_mean(paper, figures.averages["binary_f1_paper_average"])
+        panels.append(PointsPanel(rows, "binary F1, positive = correct", "Whole solutions (ThinkPRM paper)"))
+    return panels
+
+
+def _with_mean(by_subset: Mapping[str, Estimate], mean: Estimate) -> list[tuple[str, Estimate]]:
+    rows = list(by_subset.items())
+    return [*rows, (f"mean of {len(rows)}", mean)] if len(rows) > 1 else rows
 
 
 def _cell(value: Estimate, percent: bool) -> str:

@@ -1,33 +1,53 @@
-"""From verdicts to outcomes: one outcome a solution, whatever kind of verifier judged it.
+"""From verdicts to outcomes: what a verifier made of a solution whose errors are known.
 
-    Case (a solution and the truth)  +  verdict  ->  Outcome  ->  Summary (figures with their intervals)
+    EvaluationCase (a solution and the truth)  +  verdict  ->  Outcome  ->  EvaluationSummary (figures)
 
-What a verdict says of the steps is read from its chains; a verifier without chains speaks by its step scores.
+What a verdict says of the steps is read from its chains; a verifier without chains speaks by its step scores. An
+outcome holds nothing of any one kind of verifier: all of them are summed up alike.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from thinkprm_jax.evaluation.estimates import Estimate
 from thinkprm_jax.evaluation.metrics import steps_right
-from thinkprm_jax.evaluation.outcomes import Case, Outcome
+from thinkprm_jax.records.evaluation import Outcome
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.base import Verdict, Verifier
 
-__all__ = ["Case", "Estimate", "Outcome", "compare", "judge"]
+
+@dataclass(frozen=True)
+class EvaluationCase:
+    """A solution and the truth about it.
+
+    first_error: index from 0 of the first incorrect step, or -1.
+    groups: how to break the figures down: name of a breakdown -> the group in it.
+    id: how its data set calls it.
+    """
+
+    problem: str
+    steps: tuple[str, ...]
+    first_error: int
+    groups: Mapping[str, str] = field(default_factory=dict)
+    id: str | None = None
+
+    @property
+    def labels(self) -> list[int]:
+        """1 up to the first error, 0 from there on."""
+        return [int(self.first_error < 0 or step < self.first_error) for step in range(len(self.steps))]
 
 
-def judge(verifier: Verifier, cases: Sequence[Case]) -> Iterator[tuple[int, Verdict, Outcome]]:
+def judge_cases(verifier: Verifier, cases: Sequence[EvaluationCase]) -> Iterator[tuple[int, Verdict, Outcome]]:
     """(index of the case, verdict, outcome) as they finish, in any order."""
     for index, verdict in verifier.verify((case.problem, case.steps) for case in cases):
-        yield index, verdict, compare(cases[index], verdict, verifier.n)
+        yield index, verdict, outcome_of(cases[index], verdict, verifier.n)
 
 
-def compare(case: Case, verdict: Verdict, chains: int = 1) -> Outcome:
+def outcome_of(case: EvaluationCase, verdict: Verdict, chains: int = 1) -> Outcome:
     """What a verdict of that many chains says of the case."""
     readings, locates = verdict.readings, verdict.locates
     tokens = verdict.output_tokens
@@ -72,7 +92,7 @@ def _by_score(verdict: Verdict, steps: int) -> int | None:
     return next((step for step, score in enumerate(scores) if score < 0.5), -1)
 
 
-def _no_verdict(case: Case, chains: int, tokens: int, error: Exception, locates: bool) -> Outcome:
+def _no_verdict(case: EvaluationCase, chains: int, tokens: int, error: Exception, locates: bool) -> Outcome:
     counted = steps_right([None] * len(case.steps), case.labels)[1] if locates else 0
     return Outcome(
         first_error=case.first_error,

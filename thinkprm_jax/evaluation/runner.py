@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.evaluation.judging import compare, judge
-from thinkprm_jax.evaluation.measures import Measure
-from thinkprm_jax.evaluation.outcomes import Case, Outcome
+from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases, outcome_of
+from thinkprm_jax.evaluation.summary import TaskFigure
 from thinkprm_jax.progress import VerdictProgress
-from thinkprm_jax.records.evaluation import EvaluationRow
+from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
 from thinkprm_jax.records.output import OrderedOutput
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
@@ -23,17 +22,17 @@ _NAMED = 20  # solutions without a verdict that are named one by one
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is judged. settings: say it in JSON; title: to people. measures: the figures the task is known by."""
+class EvaluationTask:
+    """What is judged. settings: say it in JSON; title: to people. figures: those that the task is known by."""
 
     settings: Mapping[str, Any]
     title: str
-    cases: Sequence[Case]
-    measures: Sequence[Measure]
+    cases: Sequence[EvaluationCase]
+    figures: Sequence[TaskFigure]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCases:
     """Outcomes in the order of the cases.
 
     of_first: number of chains -> the outcomes of that many first chains of every verdict, from 1 to all of them.
@@ -51,7 +50,7 @@ class Judged:
         return int(any(outcome.error is not None for outcome in self.outcomes))
 
 
-class Loader:
+class VerifierLoader:
     """Loads verifiers when they are needed, and one model only once for all of its settings."""
 
     def __init__(self) -> None:
@@ -65,8 +64,11 @@ class Loader:
 
 
 def judge_all(
-    loader: Loader, settings: VerifierSettings, cases: Sequence[Case], details_path: Path | None = None
-) -> Judged:
+    loader: VerifierLoader,
+    settings: VerifierSettings,
+    cases: Sequence[EvaluationCase],
+    details_path: Path | None = None,
+) -> JudgedCases:
     """Judges what ``details_path`` does not hold yet.
 
     Raises:
@@ -79,7 +81,7 @@ def judge_all(
         verifier = loader.load(settings) if missing else None
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
-            for place, verdict, outcome in judge(verifier, [cases[i] for i in missing]) if verifier else ():
+            for place, verdict, outcome in judge_cases(verifier, [cases[i] for i in missing]) if verifier else ():
                 index = missing[place]
                 found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
                 details.add(index, details_row(index, cases[index], found[index], verdict, settings.stamp))
@@ -91,7 +93,7 @@ def judge_all(
             seconds = progress.seconds
     ordered = [found[index] for index in range(len(cases))]
     chains = max((len(outcomes) for outcomes in ordered), default=0)
-    return Judged(
+    return JudgedCases(
         [outcomes[-1] for outcomes in ordered],
         {count + 1: [outcomes[count] for outcomes in ordered] for count in range(chains)},
         _speed(len(missing), tokens, seconds),
@@ -106,35 +108,9 @@ def _say_failure(progress: VerdictProgress, index: int, error: str, failed: int)
         progress.say("more solutions got no verdict; --details names them all")
 
 
-def _of_fewer_chains(case: Case, verdict: Verdict, outcome: Outcome) -> list[Outcome]:
+def _of_fewer_chains(case: EvaluationCase, verdict: Verdict, outcome: Outcome) -> list[Outcome]:
     """Of the first chain, the first two, ...: what smaller n would have given."""
-    return [compare(case, verdict.first_chains(count), count) for count in range(1, outcome.chains)]
-
-
-def heading(task: Task, verifier: Mapping[str, Any], judged: Judged) -> list[str]:
-    """Lines above the tables: what judged what, how, and how fast."""
-    speed = judged.speed
-    rate = f"{speed['verdicts_per_second']:.1f} verdicts/s"
-    pace = f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s, {rate}"
-    if speed["tokens_per_second"]:
-        pace += f", {speed['tokens_per_second']:,.0f} tokens/s"
-    name, dtype = verifier.get("model") or verifier["kind"], verifier.get("dtype")
-    lines = [
-        f"{name} on {task.title}",
-        f"{_how(verifier)}, {f'{dtype} on ' if dtype else ''}{speed['device']}: {pace}",
-    ]
-    failed = sum(outcome.error is not None for outcome in judged.outcomes)
-    return [*lines, f"{failed:,} solutions got no verdict and count as wrong"] if failed else lines
-
-
-def _how(verifier: Mapping[str, Any]) -> str:
-    """The settings in words."""
-    if "temperature" not in verifier:
-        return f"{verifier['kind']}: no chains, a score a step in one pass"
-    chains = "greedy" if verifier["temperature"] == 0 else f"temperature {verifier['temperature']:g}"
-    rounds = f", rounds {verifier['rounds']}" if "rounds" in verifier else ""
-    prompt = f", prompt {verifier['judge_prompt']}" if "judge_prompt" in verifier else ""
-    return f"{verifier['kind']}, n {verifier['n']}{rounds}{prompt}, {chains}"
+    return [outcome_of(case, verdict.first_chains(count), count) for count in range(1, outcome.chains)]
 
 
 def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
@@ -150,7 +126,7 @@ def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
 
 
 def details_row(
-    index: int, case: Case, outcomes: Sequence[Outcome], verdict: Verdict, verifier: Mapping[str, Any]
+    index: int, case: EvaluationCase, outcomes: Sequence[Outcome], verdict: Verdict, verifier: Mapping[str, Any]
 ) -> EvaluationRow:
     """A line of the details; outcomes: of the first chain, the first two, ..., all."""
     return EvaluationRow(
@@ -162,7 +138,7 @@ def details_row(
     )
 
 
-def case_fields(index: int, case: Case) -> dict[str, Any]:
+def case_fields(index: int, case: EvaluationCase) -> dict[str, Any]:
     """With what a line of the details begins: `label` as in ProcessBench."""
     name = {} if case.id is None else {"id": case.id}
     return {

@@ -6,17 +6,21 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from thinkprm_jax.evaluation.estimates import (
+from thinkprm_jax.evaluation.intervals import (
     Estimate,
     bootstrap_average,
     bootstrap_estimate,
     estimate_from_json,
     estimate_json,
+    mean_estimate,
+    percentile_interval,
     share_estimate,
     show_gain,
     show_interval,
     widened,
+    wilson_interval,
 )
 
 
@@ -53,8 +57,55 @@ def test_estimates_of_one_set_of_cases_are_resampled_alike():
     assert (twice.low, twice.high) == pytest.approx((2 * once.low, 2 * once.high))
 
 
+def test_the_bootstrap_is_scipys():
+    """The same rows are drawn, so the figures are the same to the last digit."""
+    values = np.random.default_rng(0).random(50)
+    ours = bootstrap_estimate(lambda rows: float(values[rows].mean()), 50, resamples=200, seed=3)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=200, method="percentile", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_the_bootstrap_of_a_mean_is_the_normal_interval():
+    values = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    found = mean_estimate(values, resamples=2000)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert found == mean_estimate(values, resamples=2000)
+
+
+def test_the_bootstrap_leaves_out_resamples_without_a_class():
+    labels = np.array([1, 0, 0])
+    found = bootstrap_estimate(lambda rows: 1.0 if labels[rows].any() else math.nan, 3)
+    assert (found.low, found.high) == (1.0, 1.0)
+    assert math.isnan(bootstrap_estimate(lambda rows: math.nan, 3).low)
+    assert math.isnan(bootstrap_estimate(lambda rows: 1.0, 0).low)
+
+
+def test_percentile_interval_leaves_out_what_is_undefined():
+    found = percentile_interval([math.nan, *range(101)], confidence=0.9)
+    assert (found.low, found.high) == pytest.approx((5.0, 95.0))
+    assert math.isnan(percentile_interval([math.nan]).low)
+
+
+def test_wilson_interval_of_known_cases():
+    # Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    for hits, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        found = wilson_interval(hits, n)
+        assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+    assert wilson_interval(1000, 1000).high == 1.0
+    assert math.isnan(wilson_interval(0, 0).low)
+
+
 def test_an_interval_without_width_takes_the_bounds_of_its_shares():
-    perfect = share_estimate(1.0, 20)
+    perfect = share_estimate(20, 20)
     found = widened(Estimate(1.0, 1.0, 1.0, 40), [(perfect, perfect)])
     assert (found.value, found.high, found.n) == (1.0, 1.0, 40)
     assert found.low == pytest.approx(perfect.low)
@@ -79,7 +130,7 @@ def test_figures_for_people():
 
 
 def test_a_share_of_nothing_bounds_nothing():
-    recall = share_estimate(0.0, 20)
-    found = widened(Estimate(0.0, 0.0, 0.0, 40), [(share_estimate(math.nan, 0), recall)])
+    recall = share_estimate(0, 20)
+    found = widened(Estimate(0.0, 0.0, 0.0, 40), [(share_estimate(0, 0), recall)])
     assert (found.value, found.low) == (0.0, 0.0)
     assert found.high == pytest.approx(2 * recall.high / (1 + recall.high))

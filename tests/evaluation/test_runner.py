@@ -9,12 +9,12 @@ import pytest
 from support import tiny_model
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.evaluation.outcomes import Case
-from thinkprm_jax.evaluation.running import Loader, judge_all
+from thinkprm_jax.evaluation.results import EvaluationCase
+from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
 from thinkprm_jax.verifier.registry import verifier_settings
 from thinkprm_jax.verifier.settings import VerifierSettings
 
-CASES = [Case(f"{number} + 1?", (f"It is {number + 1}.", "So."), number % 3 - 1) for number in range(3)]
+CASES = [EvaluationCase(f"{number} + 1?", (f"It is {number + 1}.", "So."), number % 3 - 1) for number in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loader() -> Loader:
-    return Loader()
+def loader() -> VerifierLoader:
+    return VerifierLoader()
 
 
 def described(model: Path, **settings) -> VerifierSettings:
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_with_all_of_its_chains(model, loader, tmp_path):
 
 
 def test_nothing_is_loaded_where_nothing_is_missing(model, loader, tmp_path):
-    class NoLoader(Loader):
+    class NoLoader(VerifierLoader):
         def load(self, spec):
             raise AssertionError("loaded")
 
@@ -72,7 +72,7 @@ def test_nothing_is_loaded_where_nothing_is_missing(model, loader, tmp_path):
 
 
 def test_a_failed_solution_is_counted_at_every_n(model, loader):
-    cases = [CASES[0], Case("long " * 400, ("a",), 0)]
+    cases = [CASES[0], EvaluationCase("long " * 400, ("a",), 0)]
     found = judge_all(loader, described(model, n=2), cases)
     assert found.status == 1
     assert [found.of_first[n][1].error is not None for n in (1, 2)] == [True, True]
@@ -81,4 +81,4 @@ def test_a_failed_solution_is_counted_at_every_n(model, loader):
 
 def test_majority_is_no_verifier(loader):
     with pytest.raises(UserError, match="majority is no verifier"):
-        judge_all(Loader(), verifier_settings(kind="majority"), CASES)
+        judge_all(VerifierLoader(), verifier_settings(kind="majority"), CASES)

@@ -9,10 +9,11 @@ from support.scripted_sampler import ScriptedSampler
 
 from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.evaluation.judging import Case, Outcome, compare, judge
+from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases, outcome_of
 from thinkprm_jax.evaluation.summary import break_down, summarise
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.records.evaluation import Outcome
 from thinkprm_jax.verifier.base import ChainVerdict, Reading, Verdict
 from thinkprm_jax.verifier.judge import combine_outputs
 from thinkprm_jax.verifier.script import reading_of
@@ -43,7 +44,9 @@ def chain(*words: str, score: float = 0.9, tokens: int = 10) -> ChainVerdict:
 
 
 def compared(first_error: int, *chains: ChainVerdict, steps: int = 3) -> Outcome:
-    return compare(Case("1 + 1?", ("a step",) * steps, first_error), thinkprm_verdict(chains), len(chains))
+    return outcome_of(
+        EvaluationCase("1 + 1?", ("a step",) * steps, first_error), thinkprm_verdict(chains), len(chains)
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,9 +92,9 @@ def test_a_tie_of_the_vote_goes_to_the_mean_step_scores():
 
 def test_the_first_chains_are_the_verdict_of_a_smaller_n():
     chains = chain("correct", score=0.8), chain("incorrect", score=0.1), chain("incorrect", score=0.3)
-    verdict, case = thinkprm_verdict(chains), Case("1 + 1?", ("a step",), 0)
+    verdict, case = thinkprm_verdict(chains), EvaluationCase("1 + 1?", ("a step",), 0)
     for count in (1, 2, 3):
-        assert compare(case, verdict.first_chains(count), count) == compared(0, *chains[:count], steps=1)
+        assert outcome_of(case, verdict.first_chains(count), count) == compared(0, *chains[:count], steps=1)
 
 
 def test_readable_chains_vote():
@@ -105,7 +108,7 @@ def test_readable_chains_vote():
 
 def test_a_failed_case_is_wrong_and_has_no_score():
     verdict = Verdict(error=RequestError("the prompt has 9 tokens"))
-    found = compare(Case("", ("a", "b"), 0), verdict, 2)
+    found = outcome_of(EvaluationCase("", ("a", "b"), 0), verdict, 2)
     assert (found.predicted, found.score, found.error) == (None, None, "the prompt has 9 tokens")
     assert (found.readable, found.chains, found.steps_right, found.steps_counted) == (0, 2, 0, 2)
 
@@ -121,13 +124,15 @@ def test_a_failed_case_is_wrong_and_has_no_score():
     ],
 )
 def test_a_discriminative_verdict_counts_like_a_chain(first_error, scores, predicted, right, counted):
-    found = compare(Case("1 + 1?", ("a step",) * len(scores), first_error), Verdict.of_scores("", scores))
+    found = outcome_of(
+        EvaluationCase("1 + 1?", ("a step",) * len(scores), first_error), Verdict.of_scores("", scores)
+    )
     assert (found.predicted, found.steps_right, found.steps_counted) == (predicted, right, counted)
     assert (found.score, found.readable, found.chains, found.tokens) == (scores[-1], 1, 1, 0)
 
 
 def test_a_failed_discriminative_case_is_wrong_and_has_no_score():
-    found = compare(Case("", ("a", "b"), 0), Verdict(error=RequestError("the text has 9 tokens")))
+    found = outcome_of(EvaluationCase("", ("a", "b"), 0), Verdict(error=RequestError("the text has 9 tokens")))
     assert (found.predicted, found.score, found.error) == (None, None, "the text has 9 tokens")
     assert (found.readable, found.steps_right, found.steps_counted) == (0, 0, 1)
 
@@ -200,7 +205,7 @@ def test_arithmetic_cases_are_the_examples_of_the_task(split):
         assert case.groups["family"] == example.problem.family
         labels = tuple(example.chain.labels)
         perfect = written(example.chain.chain + "\n</think>", 1.0, labels, labels, (False,) * len(labels), "stop")
-        found = compare(case, thinkprm_verdict((perfect,)), 1)
+        found = outcome_of(case, thinkprm_verdict((perfect,)), 1)
         assert found.predicted == case.first_error
         assert found.steps_right == found.steps_counted
 
@@ -210,7 +215,7 @@ def test_a_verifier_that_writes_the_right_chains_is_right(mini_tokenizer):
     examples = [make_example(1, index, "test") for index in range(count)]
     sampler = ScriptedSampler(mini_tokenizer, [example.chain.chain + "\n</think>" for example in examples])
     cases = [arithmetic_case(1, index, "test") for index in range(count)]
-    outcomes = {index: outcome for index, _, outcome in judge(ThinkPRM(sampler=sampler), cases)}
+    outcomes = {index: outcome for index, _, outcome in judge_cases(ThinkPRM(sampler=sampler), cases)}
     found = summarise([outcomes[index] for index in range(count)], resamples=20)
     assert found.readable_chains.value == found.step_accuracy.value == found.first_error_f1.value == 1.0
     assert 0.8 < found.step_accuracy.low < 1.0 == found.step_accuracy.high
@@ -229,9 +234,9 @@ def judge_verdict(*chains: ChainVerdict, locates: bool = True) -> Verdict:
 
 
 def test_a_judge_of_whole_solutions_names_no_step():
-    case = Case("1 + 1?", ("a", "b", "c"), 1)
+    case = EvaluationCase("1 + 1?", ("a", "b", "c"), 1)
     verdict = judge_verdict(judge_chain(0, 0.2, None), judge_chain(None, None, None), locates=False)
-    found = compare(case, verdict, 2)
+    found = outcome_of(case, verdict, 2)
     assert (found.score, found.predicted, found.predicted_by_score, found.locates) == (0.2, None, None, False)
     assert (found.readable, found.chains, found.tokens, found.steps_counted) == (1, 2, 20, 0)
     summary = summarise([found], resamples=0)
@@ -241,20 +246,20 @@ def test_a_judge_of_whole_solutions_names_no_step():
 
 def test_a_judge_that_says_where_is_read_like_a_chain():
     verdict = judge_verdict(judge_chain(0, 0.0, 2), judge_chain(0, 0.0, 1), judge_chain(0, 0.0, 1))
-    found = compare(Case("", ("a", "b", "c"), 2), verdict, 3)
+    found = outcome_of(EvaluationCase("", ("a", "b", "c"), 2), verdict, 3)
     assert (found.predicted, found.readable) == (1, 3)
     assert (found.steps_right, found.steps_counted) == (3 + 1 + 1, 9)
 
 
 def test_an_unreadable_judge_is_wrong_and_its_tokens_count():
     verdict = judge_verdict(judge_chain(None, None, None), judge_chain(None, None, None))
-    found = compare(Case("", ("a", "b", "c"), -1), verdict, 2)
+    found = outcome_of(EvaluationCase("", ("a", "b", "c"), -1), verdict, 2)
     assert (found.predicted, found.score, found.readable, found.chains, found.tokens) == (None, None, 0, 2, 20)
     assert "readable" in found.error
 
 
 def test_the_first_chains_of_a_judge_may_be_unreadable():
     verdict = judge_verdict(judge_chain(None, None, None), judge_chain(1, 1.0, -1))
-    case = Case("", ("a", "b", "c"), -1)
-    assert compare(case, verdict, 2).predicted == -1
-    assert compare(case, verdict.first_chains(1), 1).error is not None
+    case = EvaluationCase("", ("a", "b", "c"), -1)
+    assert outcome_of(case, verdict, 2).predicted == -1
+    assert outcome_of(case, verdict.first_chains(1), 1).error is not None
