@@ -1,0 +1,24 @@
+"""Turns docstrings into the form that mkdocstrings reads: the code's own leave out what a reader does not need.
+
+A blank line before each section, ``Example::`` as a heading, and plain names in place of Sphinx's roles.
+"""
+
+from __future__ import annotations
+
+import re
+
+import griffe
+
+_SECTIONS = r"(?:Args|Attributes|Returns|Yields|Raises)"
+
+
+class PlainDocstrings(griffe.Extension):
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = plain(obj.docstring.value)
+
+
+def plain(text: str) -> str:
+    text = re.sub(r":(?:class|func|meth|mod|data):`[.~!]*([^`]+)`", r"`\1`", text)
+    text = re.sub(r"(?m)^(\s*)([^\n]*?)::$", r"\1\2:", text)
+    return re.sub(rf"(?m)(?<!\n)\n(?={_SECTIONS}:$)", "\n\n", text)
