@@ -40,6 +40,12 @@ def r1_tokenizer_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def r1(r1_tokenizer_folder: Path) -> Tokenizer:
+    """The tokenizer in that folder."""
+    return Tokenizer.load(r1_tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
 def mini_tokenizer() -> Tokenizer:
     """The tokenizer of the bundled models: small, with R1's control tokens, padding = end of sentence."""
     return tiny_model_module.load_tokenizer()

@@ -42,8 +42,7 @@ def test_control_tokens_come_after_the_base_vocabulary(mini_tokenizer: Tokenizer
     assert 600 <= mini_tokenizer.vocab_size <= 1200
 
 
-def test_template_equals_r1(mini_tokenizer: Tokenizer, r1_tokenizer_folder: Path):
-    r1 = Tokenizer.load(r1_tokenizer_folder)
+def test_template_equals_r1(mini_tokenizer: Tokenizer, r1: Tokenizer):
     chats = [
         [{"role": "user", "content": "x"}],
         [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}],

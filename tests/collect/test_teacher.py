@@ -84,10 +84,8 @@ def test_questions(tokenizer):
         assert encode_question(tokenizer, teacher, prefix) == expected
 
 
-def test_a_collection_prompt_stands_in_the_teachers_chat_template(r1_tokenizer_folder):
-    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(r1_tokenizer_folder)
+def test_a_collection_prompt_stands_in_the_teachers_chat_template(r1):
+    tokenizer = r1
     prefix = Prefix("p </think>", ["one", "Step 5: two"], [1, 1], "here")
     text = tokenizer.decode(encode_question(tokenizer, dataclasses.replace(TEACHER, prompt="strict"), prefix))
     message = verification_message(prefix.problem, prefix.steps, STRICT_COLLECTION_PROMPT, labelled=False)

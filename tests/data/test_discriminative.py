@@ -28,11 +28,6 @@ STEPS = ["Step 1: 2 * 3 = 6.", "2 + 6 = 9. ки", "So 9."]
 CHAIN = LabelledChain("What is 2 + 2 * 3?", STEPS, "", [1, 0, 0], False)
 
 
-@pytest.fixture(scope="module")
-def r1(r1_tokenizer_folder) -> Tokenizer:
-    return Tokenizer.load(r1_tokenizer_folder)
-
-
 def test_marks_of_the_r1_tokenizer(r1):
     marks = StepEncoder(r1).marks
     assert marks == MarkIds(separator=1802, positive=10, negative=12)

@@ -20,9 +20,9 @@ HEAD = f"<｜begin▁of▁sentence｜><｜User｜>{MESSAGE}<｜Assistant｜>"
 TARGET = f"<think>\nLet's verify step by step:\n\n{CHAIN}\n</think>\nIs the solution correct? Yes"
 
 
-@pytest.fixture(scope="module")
-def tokenizer(r1_tokenizer_folder):
-    return Tokenizer.load(r1_tokenizer_folder)
+@pytest.fixture
+def tokenizer(r1):
+    return r1
 
 
 @pytest.fixture(scope="module")

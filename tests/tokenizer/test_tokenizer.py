@@ -1,5 +1,6 @@
 """Trusted and untrusted text, chats, detokenisation, files."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -29,11 +30,6 @@ CORPUS = ["the answer is 12\n\n\n\nSo x = 3. Yes, no. No!\n\nUser asks: is it? Y
 def write_config(folder, **config):
     text = json.dumps(config, ensure_ascii=False)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def r1(r1_tokenizer_folder):
-    return Tokenizer.load(r1_tokenizer_folder)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +90,16 @@ def sentencepiece_folder(request, tmp_path_factory):
     return build_sentencepiece(tmp_path_factory.mktemp(request.param), request.param)
 
 
-@pytest.fixture(params=["r1", "llama", "legacy", "first"])
-def any_tokenizer(request, r1_tokenizer_folder, llama_folder, tmp_path):
-    folders = {"r1": r1_tokenizer_folder, "llama": llama_folder}
-    if request.param in folders:
-        return Tokenizer.load(folders[request.param])
-    return Tokenizer.load(build_sentencepiece(tmp_path, request.param))
+@pytest.fixture(scope="module", params=["r1", "llama", "legacy", "first"])
+def any_tokenizer(request, r1, llama_folder, tmp_path_factory):
+    if request.param == "r1":
+        return r1
+    if request.param == "llama":
+        return Tokenizer.load(llama_folder)
+    return Tokenizer.load(build_sentencepiece(tmp_path_factory.mktemp(request.param), request.param))
 
 
+@functools.cache  # R1's takes seconds
 def transformers_tokenizer(folder):
     from transformers import PreTrainedTokenizerFast
 
@@ -201,9 +199,10 @@ CHATS = [
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
 @pytest.mark.parametrize("name", ["r1", "llama"])
-def test_chat_ids_equal_transformers(r1_tokenizer_folder, llama_folder, name, chat, add_generation_prompt):
+def test_chat_ids_equal_transformers(r1_tokenizer_folder, r1, llama_folder, name, chat, add_generation_prompt):
     folder = r1_tokenizer_folder if name == "r1" else llama_folder
-    tokenizer, reference = Tokenizer.load(folder), transformers_tokenizer(folder)
+    tokenizer = r1 if name == "r1" else Tokenizer.load(llama_folder)
+    reference = transformers_tokenizer(folder)
     options = {"add_generation_prompt": add_generation_prompt}
     text = reference.apply_chat_template(chat, tokenize=False, **options)
     assert tokenizer.render_chat(chat, **options) == text

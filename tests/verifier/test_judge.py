@@ -45,8 +45,8 @@ class JudgeSampler(ScriptedSampler):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(r1_tokenizer_folder) -> Tokenizer:
-    return Tokenizer.load(r1_tokenizer_folder)
+def tokenizer(r1: Tokenizer) -> Tokenizer:
+    return r1
 
 
 def judge(tokenizer: Tokenizer, *replies: str, item=ITEM, max_length: int = 4096, **settings):

@@ -21,8 +21,8 @@ END = "</think>\nIs the solution correct?"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(r1_tokenizer_folder) -> Tokenizer:
-    return Tokenizer.load(r1_tokenizer_folder)
+def tokenizer(r1: Tokenizer) -> Tokenizer:
+    return r1
 
 
 def chain(*verdicts: str) -> str:
