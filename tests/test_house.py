@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,8 @@ WALLS = {
     "verifier/script.py": {"distributed", "model", "checkpoint"},  # the script of a verification knows no devices
 }
 LONGEST_FILE = 450
+# What only programs and views use: where each may stand beside train/, infer/ and cli.py.
+VIEWS = {"argparse": ("views/",), "rich": ("views/", "progress.py"), "matplotlib": ("views/",)}
 
 
 def library() -> list[Path]:
@@ -118,3 +122,49 @@ def test_only_the_command_line_names_the_programs() -> None:
 def test_files_elsewhere_are_short_too(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         assert path.read_text(encoding="utf-8").count("\n") < LONGEST_FILE, path
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == PACKAGE else (PACKAGE, *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in library()}
+
+
+def test_no_circle_of_modules() -> None:
+    """Imports within functions and for type checkers count, too."""
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        names = {name for name, _ in imports(ast.parse(path.read_text(encoding="utf-8")))}
+        used = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+        graph[module] = (used & set(MODULES)) - {module}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_no_private_name_is_imported() -> None:
+    for path in library():
+        for name, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = name.split(".")
+            private = [part for part in parts if part.startswith("_") and not part.endswith("__")]
+            assert parts[0] != PACKAGE or not private, f"{path}: {name}"
+
+
+def test_no_class_name_stands_twice() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in library()]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_views_stay_out_of_library_rooms() -> None:
+    for path in library():
+        if room_of(path) in ("train", "infer", "cli"):
+            continue
+        for name, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            allowed = VIEWS.get(name.split(".")[0])
+            inside = path.relative_to(ROOT / PACKAGE).as_posix()
+            assert allowed is None or inside.startswith(allowed), f"{inside} imports {name}"

@@ -111,6 +111,18 @@ class VerdictProgress(ProgressBar):
         self.show(done, f"{rate:,.1f} {self._unit}/s  {tokens / seconds:,.0f} tokens/s")
 
 
+class TrainingProgress(ProgressBar):
+    """Training steps with tokens/s, loss and the time left."""
+
+    def __init__(self, total: int, done: int, plain_seconds: float = 20.0, quiet: bool = False) -> None:
+        super().__init__(
+            total, done, name="train", prefix="step ", plain_seconds=plain_seconds, stays=True, quiet=quiet
+        )
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        self.show(step, f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s")
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

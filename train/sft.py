@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
@@ -80,29 +81,30 @@ def train(
     overrides: Sequence[str] = (),
     launch: tuple[str | None, int | None, int | None] = (None, None, None),
 ) -> bool:
-    """Whether the last step was reached; else a signal came, and the run can go on."""
+    """The run, in each of its processes; the first one speaks and writes for all.
+
+    Returns: whether the last step was reached; else a signal came, and the run can go on.
+    """
+    from thinkprm_jax.distributed.mesh import start_processes
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training.config import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
-
-    from thinkprm_jax.distributed.mesh import start_processes
-
-    with start_processes(*launch) as processes:
+    with start_processes(*launch) as processes:  # before anything touches a device
         return train_together(recipe, processes)
 
 
 def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
-    """The run, in each of its processes; the first one speaks and writes for all. Whether it is complete."""
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.data.batches import Prefetcher
     from thinkprm_jax.evaluation.callback import verdict_callback
+    from thinkprm_jax.progress import TrainingProgress
     from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
-    from thinkprm_jax.training.metrics import ProgressReport
     from thinkprm_jax.training.trackers import check_packages
 
+    # The folder
     if not processes.first:
         logging.getLogger("thinkprm_jax").setLevel(logging.ERROR)
     check_packages(recipe.tracking)
@@ -114,10 +116,14 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     setup.save_model_files(folder, config, tokenizer, recipe.model.pretrained)
     dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data")
     steps = setup.count_steps(recipe, dataset)
+
+    # Mesh and compiled steps
     mesh = setup.make_run_mesh(recipe)
     execution, attention = setup.choose_execution(recipe, config, mesh.devices.flat[0].platform)
     choices = setup.label_choices(recipe, tokenizer)
     trainer = setup.make_trainer(recipe, config, steps, mesh, execution, choices)
+
+    # What it is evaluated on
     held_out = setup.evaluation_batches(recipe, tokenizer, trainer)
     on_verdicts = None
     if recipe.verdicts is not None:
@@ -131,34 +137,32 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
             mesh=mesh,
         )
 
-    # Where the run stands
     with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep, recipe.checkpoint.keep_every) as store:
+        # Where the run stands
         state, position, record = setup.start_or_resume(recipe, trainer, dataset, store)
         done = int(state.step)
-        log = setup.open_log(folder, recipe, record, done)
-        report = ProgressReport(steps, done, quiet=not processes.first)
-        report.say(
-            f"{folder}: {setup.parameter_count(config):,} parameters, {steps} steps"
-            + (f", going on from step {done}" if done else "")
-        )
-        sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
-        report.say(f"{processes.description}, mesh {sizes} ({mesh.devices.flat[0].device_kind}), {attention}")
         rates = setup.make_rates(recipe, trainer)
-        if rates.peak is None:
-            report.say(
-                "no mfu in the metrics: the peak of these devices is unknown; tracking.peak_tflops gives it"
-            )
 
         # The loop
-        stream = Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
-        try:
+        with (
+            closing(setup.open_log(folder, recipe, record, done)) as log,
+            TrainingProgress(steps, done, quiet=not processes.first) as progress,
+            closing(
+                Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
+            ) as stream,
+        ):
+            going_on = f", going on from step {done}" if done else ""
+            progress.say(f"{folder}: {setup.parameter_count(config):,} parameters, {steps} steps{going_on}")
+            sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+            kind = mesh.devices.flat[0].device_kind
+            progress.say(f"{processes.description}, mesh {sizes} ({kind}), {attention}")
+            if rates.peak is None:
+                progress.say(
+                    "no mfu in the metrics: the peak of these devices is unknown; tracking.peak_tflops gives it"
+                )
             _, complete = fit(
-                trainer, state, stream, steps, recipe, record, store, log, report, rates, held_out, on_verdicts
+                trainer, state, stream, steps, recipe, record, store, log, progress, rates, held_out, on_verdicts
             )
-        finally:
-            stream.close()
-            report.close()
-            log.close()
     return complete
 
 

@@ -7,6 +7,7 @@ import struct
 
 import pytest
 from rich.console import Console
+from thinkprm_jax.train.collect_report import draw_lengths, selection_table, statistics_table
 
 from thinkprm_jax.collect.filters import KEPT, Candidate, Decision, chain_row
 from thinkprm_jax.collect.recipe import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
@@ -18,9 +19,7 @@ from thinkprm_jax.collect.report import (
     make_report,
     open_collection,
     save_collection,
-    selection_table,
     statistics,
-    statistics_table,
 )
 from thinkprm_jax.collect.store import GenerationStore
 from thinkprm_jax.data.prm800k import Prefix
@@ -50,7 +49,7 @@ def test_statistics_are_those_of_the_papers_table():
 
 def test_files_and_tables(tmp_path):
     report = make_report(SourceCounts(5, 4), GENERATED, KEPT_CHAINS, DECISIONS_MADE)
-    save_collection(tmp_path, report, KEPT_CHAINS, DECISIONS_MADE)
+    save_collection(tmp_path, report, KEPT_CHAINS, DECISIONS_MADE, draw_lengths(KEPT_CHAINS))
     lines = (tmp_path / CHAINS).read_text().splitlines()
     assert [json.loads(line) for line in lines] == [item.row for item in KEPT_CHAINS]
     assert len((tmp_path / DECISIONS).read_text().splitlines()) == 4
@@ -70,7 +69,7 @@ def test_files_and_tables(tmp_path):
 
 def test_nothing_kept_is_reported_too(tmp_path):
     report = make_report(SourceCounts(1, 1), {"chains": 1, "tokens": 0}, [], DECISIONS_MADE[-1:])
-    save_collection(tmp_path, report, [], DECISIONS_MADE[-1:])
+    save_collection(tmp_path, report, [], DECISIONS_MADE[-1:], draw_lengths([]))
     assert report["kept"]["steps"]["mean"] is None
     assert (tmp_path / CHAINS).read_bytes() == b""
     statistics_table(report, fancy=True)

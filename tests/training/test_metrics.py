@@ -17,7 +17,7 @@ from support import tiny_training
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import TrackingConfig
 from thinkprm_jax.training.flops import StepFlops, attended_pairs
-from thinkprm_jax.training.metrics import MetricsLog, ProgressReport, Rates
+from thinkprm_jax.training.metrics import MetricsLog, Rates
 from thinkprm_jax.training.trackers import check_packages, open_trackers
 
 
@@ -201,18 +201,3 @@ def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] += 1.0
     assert rates.summary()["tokens_per_second"] == 0
     assert "mfu" not in Rates(flops, None).summary()
-
-
-def test_plain_lines(capsys: pytest.CaptureFixture) -> None:
-    report = ProgressReport(40, 10, plain_seconds=0.0)
-    report.update(20, 1.25, 12345.0)
-    report.close()
-    assert capsys.readouterr().err == "step 20/40  loss 1.2500  12,345 tokens/s  ETA 0:00:00\n"
-    late = ProgressReport(40, 10, plain_seconds=1e9)
-    late.update(39, 1.0, 1.0)
-    late.update(40, 1.0, 1.0)  # the last one is always said
-    assert capsys.readouterr().err.startswith("step 40/40  loss")
-    quiet = ProgressReport(40, 10, plain_seconds=0.0, quiet=True)
-    quiet.update(40, 1.0, 1.0)
-    quiet.say("nothing")
-    assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""What a collection kept and left out: files, tables and a picture."""
+"""What a collection kept and left out, in numbers and in files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from thinkprm_jax.collect.filters import KEPT, REASONS, Candidate, Decision
+from thinkprm_jax.collect.filters import REASONS, Candidate, Decision
 from thinkprm_jax.collect.recipe import FREE_FIELDS, CollectRecipe, SourceCounts
 from thinkprm_jax.records.files import atomic_write, write_json
 from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.run_folder import claim_folder
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 GENERATIONS = "generations.jsonl"  # every chain as it came; filters are run again without generating
 CHAINS = "chains.jsonl"  # what is kept, in the columns of launch/thinkprm-1K-verification-cots
@@ -79,96 +76,21 @@ def make_report(
 
 
 def save_collection(
-    folder: Path, report: Mapping[str, Any], kept: Sequence[Candidate], decisions: Iterable[Decision]
+    folder: Path,
+    report: Mapping[str, Any],
+    kept: Sequence[Candidate],
+    decisions: Iterable[Decision],
+    picture: bytes,
 ) -> None:
-    """Chains, decisions, report and picture; each file is whole or not there at all.
+    """Chains, decisions, report and the PNG ``picture``; each file is whole or not there at all.
 
     Raises:
       UserError: the folder cannot be written.
     """
     atomic_write(folder / DECISIONS, b"".join(write_line(dataclasses.asdict(decision)) for decision in decisions))
-    atomic_write(folder / PICTURE, draw_lengths(kept))
+    atomic_write(folder / PICTURE, picture)
     write_json(folder / REPORT, report)
     atomic_write(folder / CHAINS, b"".join(write_line(candidate.row) for candidate in kept))
-
-
-def draw_lengths(kept: Sequence[Candidate]) -> bytes:
-    """A PNG: histograms of tokens of a chain and of steps of a prefix, correct and incorrect prefixes stacked."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    panels = {
-        "tokens of a chain": lambda candidate: candidate.tokens,
-        "steps of a prefix": lambda candidate: len(candidate.row["prefix_steps"]),
-    }
-    for axes, (title, measure) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        values = [
-            [measure(candidate) for candidate in kept if candidate.correct == label] for label in (True, False)
-        ]
-        longest = max((max(part) for part in values if part), default=1)
-        bins = [edge - 0.5 for edge in range(1, longest + 2)] if longest <= 40 else 40
-        axes.hist(values, bins=bins, stacked=True, label=["correct", "incorrect"], color=["#4477aa", "#ee6677"])
-        axes.set_xlabel(title)
-        axes.set_ylabel("chains")
-        axes.legend(title="prefix", frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture = io.BytesIO()
-    canvas.print_png(picture, metadata={"Software": None})
-    return picture.getvalue()
-
-
-def selection_table(report: Mapping[str, Any], fancy: bool) -> Table:
-    """Kept, and dropped by reason, with shares of all generations."""
-    total = report["generations"].get("chains", 0)
-    table = _table(fancy, "generations", "", "share")
-    rows = {**report["dropped"], KEPT: report["kept"]["chains"]}
-    for name, count in rows.items():
-        table.add_row(name, f"{count:,}", f"{count / total:.1%}" if total else "")
-    table.add_row("all", f"{total:,}", "")
-    return table
-
-
-def statistics_table(report: Mapping[str, Any], fancy: bool) -> Table:
-    """The kept chains beside the published 1,000."""
-    table = _table(fancy, "kept chains", "this run", "ThinkPRM-1K")
-    cells = [_cells(report["kept"]), _cells(PUBLISHED)]
-    for name in cells[0]:
-        table.add_row(name, *(part[name] for part in cells))
-    return table
-
-
-def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
-    def shares(name: str) -> str:
-        correct, incorrect = figures[name]["correct"], figures[name]["incorrect"]
-        share = f" ({incorrect / (correct + incorrect):.1%} incorrect)" if correct + incorrect else ""
-        return f"{correct:,} / {incorrect:,}{share}"
-
-    def spread(name: str) -> str:
-        values = figures[name]
-        return "" if values["mean"] is None else f"{values['mean']:,.1f} ({values['min']:,} to {values['max']:,})"
-
-    return {
-        "prefixes correct / incorrect": shares("prefixes"),
-        "step labels correct / incorrect": shares("step_labels"),
-        "different problems": f"{figures['problems']:,}",
-        "steps per prefix, mean (range)": spread("steps"),
-        "tokens per chain, mean (range)": spread("tokens"),
-    }
-
-
-def _table(fancy: bool, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
 
 
 def _spread(values: Sequence[int]) -> dict[str, float | int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from thinkprm_jax.protocol.prompts import (
     encode_collection_prompt,
     encode_prompt,
 )
+from thinkprm_jax.runtime import default_dtype
 from thinkprm_jax.sampler.request import Phase, Request, Think, Thought
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.chains import chain_seed
@@ -43,6 +45,12 @@ class Generation:
     error: str | None = None
 
 
+def teacher_settings(teacher: Teacher, seed: int) -> dict[str, Any]:
+    """All that a chain depends on, apart from its prefix; stored with each."""
+    resolved = dataclasses.asdict(teacher) | {"dtype": teacher.dtype or default_dtype(), "seed": seed}
+    return {name: value for name, value in resolved.items() if name not in ("slots", "chains")}
+
+
 def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
     """The teacher's sampler.
 
@@ -50,7 +58,6 @@ def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
       UserError: the model cannot be loaded, or max_length is above its positions.
     """
     from thinkprm_jax.checkpoint.huggingface import load_model
-    from thinkprm_jax.runtime import default_dtype
     from thinkprm_jax.sampler import Sampler
 
     model, tokenizer = load_model(teacher.model, dtype=teacher.dtype or default_dtype(), mesh=mesh)

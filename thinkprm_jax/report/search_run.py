@@ -12,8 +12,7 @@ from thinkprm_jax.records.search import CompletionRow
 from thinkprm_jax.records.search_folder import ACCURACY, VERDICTS, SearchedProblemRow, read_search
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.report.run import ReportPick, ReportProblem, ReportRun, ReportSolution
-from thinkprm_jax.report.sources import UNFINISHED, problem_name, read_groups, settings_table
-from thinkprm_jax.report.verdicts import verdict_fields
+from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, read_groups, settings_table, verdict_fields
 from thinkprm_jax.search.voting import select
 
 

@@ -4,21 +4,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.evaluation import EvaluationRow
 from thinkprm_jax.records.jsonl import read_growing
 from thinkprm_jax.records.reading import class_of
-from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.report.run import ReportProblem, ReportRun, ReportSolution
-from thinkprm_jax.report.verdicts import verdict_fields
-
-UNFINISHED = "the last line of {name} is half-written and left out: the run that writes it has not finished"
+from thinkprm_jax.report.search_run import load_search
+from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, settings_table, verdict_fields
 
 
 def load_run(path: Path) -> ReportRun:
@@ -28,8 +23,6 @@ def load_run(path: Path) -> ReportRun:
       UserError: there is no such run, or what is wrong with it: file, line, field.
     """
     if path.is_dir():
-        from thinkprm_jax.report.search_run import load_search
-
         return load_search(path)
     rows, growing = read_growing(path)
     notes = (UNFINISHED.format(name=path.name),) if growing else ()
@@ -75,29 +68,3 @@ def scored_problem(row: VerdictRow, place: str, number: int) -> ReportProblem:
     return ReportProblem(
         problem_name(given, number), row.problem, tuple(solutions), None if answer is None else str(answer)
     )
-
-
-def settings_table(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        str(name): value if isinstance(value, str) else json.dumps(value, default=str)
-        for name, value in settings.items()
-    }
-
-
-def read_groups(row: Mapping[str, Any], place: str) -> dict[str, str]:
-    """The field `groups`, where the data have one: name of a breakdown -> group."""
-    groups = row.get("groups", {})
-    if not isinstance(groups, Mapping):
-        raise field_error(place, "groups", "must be an object")
-    for name, group in groups.items():
-        if not isinstance(group, str):
-            raise field_error(place, f"groups.{name}", "must be a text")
-    return dict(groups)
-
-
-def problem_name(row: Mapping[str, Any], number: int) -> str:
-    """As the data call it, or its number."""
-    for key in ("id", "unique_id"):
-        if isinstance(row.get(key), str | int):
-            return str(row[key])
-    return str(number)

@@ -1,14 +1,18 @@
-"""Verdicts from files as what a page shows of them."""
+"""Verdicts, and the fields around them, from files as what a page shows of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thinkprm_jax.protocol.prompts import THINK_CLOSE
 from thinkprm_jax.protocol.reading import find_verdicts, read_chain
+from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.verdicts import ChainRecord, VerdictRecord
 from thinkprm_jax.report.run import ReportChain, VerdictMark
+
+UNFINISHED = "the last line of {name} is half-written and left out: the run that writes it has not finished"
 
 
 def verdict_fields(verdict: VerdictRecord, steps: int) -> dict[str, Any]:
@@ -80,3 +84,29 @@ def _first_error(labels: Sequence[int], score: float | None) -> int | None:
     if labels:
         return labels.index(0) if 0 in labels else -1
     return -1 if score is not None and score >= 0.5 else None
+
+
+def settings_table(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(name): value if isinstance(value, str) else json.dumps(value, default=str)
+        for name, value in settings.items()
+    }
+
+
+def read_groups(row: Mapping[str, Any], place: str) -> dict[str, str]:
+    """The field `groups`, where the data have one: name of a breakdown -> group."""
+    groups = row.get("groups", {})
+    if not isinstance(groups, Mapping):
+        raise field_error(place, "groups", "must be an object")
+    for name, group in groups.items():
+        if not isinstance(group, str):
+            raise field_error(place, f"groups.{name}", "must be a text")
+    return dict(groups)
+
+
+def problem_name(row: Mapping[str, Any], number: int) -> str:
+    """As the data call it, or its number."""
+    for key in ("id", "unique_id"):
+        if isinstance(row.get(key), str | int):
+            return str(row[key])
+    return str(number)

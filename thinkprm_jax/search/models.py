@@ -6,11 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import jax
-
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.weights import find_model
-from thinkprm_jax.distributed.mesh import make_mesh
+from thinkprm_jax.distributed.mesh import optional_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
 from thinkprm_jax.sampler import Sampler, cpu_lanes
@@ -149,6 +147,4 @@ def _verification_length(found: VerifierSettings) -> int:
 
 
 def _mesh(recipe: SearchRecipe) -> Mesh | None:
-    sizes = recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor
-    single = jax.device_count() == 1 and max(sizes) == 1
-    return None if single else make_mesh(*sizes)
+    return optional_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)

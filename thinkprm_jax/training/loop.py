@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,21 @@ from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import CheckpointConfig, TrainRecipe
 from thinkprm_jax.training.loss import Sums
-from thinkprm_jax.training.metrics import ProgressReport, Rates
+from thinkprm_jax.training.metrics import Rates
 from thinkprm_jax.training.trackers import Tracker
 from thinkprm_jax.training.trainer import Arrays, Trainer, TrainState
 
 Placed = tuple[Batch, Arrays, dict[str, Any]]  # a batch, its arrays on the mesh, the data position after it
 OnVerdicts = Callable[[TrainState, int], dict[str, float]]
+
+
+class Reporter(Protocol):
+    """Tells a person how far the run is (:class:`thinkprm_jax.progress.TrainingProgress`)."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None: ...
+
+    def say(self, text: str) -> None:
+        """One line."""
 
 
 class StopSignal:
@@ -86,7 +95,7 @@ def fit(
     record: dict[str, Any],
     store: CheckpointStore,
     log: Tracker,
-    report: ProgressReport,
+    report: Reporter,
     rates: Rates,
     held_out: Sequence[Batch] = (),
     on_verdicts: OnVerdicts | None = None,
@@ -128,7 +137,7 @@ class _Loop:
     record: dict[str, Any]
     store: CheckpointStore
     log: Tracker
-    report: ProgressReport
+    report: Reporter
     rates: Rates
 
     def __post_init__(self) -> None:

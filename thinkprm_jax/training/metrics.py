@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl, the rates in it, and a progress bar or plain lines."""
+"""What a run says while it trains: metrics.jsonl and the rates in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.data.batches import Batch
-from thinkprm_jax.progress import ProgressBar
 from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.training.flops import StepFlops
 
@@ -49,22 +48,6 @@ def _whole_lines(path: Path) -> list[str]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [line for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-
-
-class ProgressReport(ProgressBar):
-    """Training steps with tokens/s, loss and the time left; it is shown until it is closed."""
-
-    def __init__(self, total: int, done: int, plain_seconds: float = 20.0, quiet: bool = False) -> None:
-        super().__init__(
-            total, done, name="train", prefix="step ", plain_seconds=plain_seconds, stays=True, quiet=quiet
-        )
-        self.__enter__()
-
-    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        self.show(step, f"loss {loss:.4f}  {tokens_per_second:,.0f} tokens/s")
-
-    def close(self) -> None:
-        self.__exit__(None, None, None)
 
 
 class Rates:

@@ -1,0 +1,100 @@
+"""What `thinkprm collect` shows at its end: two tables, and a picture of the lengths."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from thinkprm_jax.collect.filters import KEPT, Candidate
+from thinkprm_jax.collect.report import CHAINS, PUBLISHED
+
+
+def print_collection(report: Mapping[str, Any], folder: Path, fancy: bool) -> None:
+    """fancy: for a terminal; else plain text that is not cut at its width."""
+    console = Console(highlight=False, markup=False, width=None if fancy else 200)
+    console.print(selection_table(report, fancy))
+    console.print()
+    console.print(statistics_table(report, fancy))
+    console.print(f"\n{folder / CHAINS}: {report['kept']['chains']:,} chains")
+
+
+def draw_lengths(kept: Sequence[Candidate]) -> bytes:
+    """A PNG: histograms of tokens of a chain and of steps of a prefix, correct and incorrect prefixes stacked."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = {
+        "tokens of a chain": [candidate.tokens for candidate in kept],
+        "steps of a prefix": [len(candidate.row["prefix_steps"]) for candidate in kept],
+    }
+    correct = [candidate.correct for candidate in kept]
+    for axes, (title, sizes) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        values = [
+            [size for size, label in zip(sizes, correct, strict=True) if label is wanted]
+            for wanted in (True, False)
+        ]
+        longest = max(sizes, default=1)
+        bins = np.arange(0.5, longest + 1) if longest <= 40 else 40
+        axes.hist(values, bins=bins, stacked=True, label=["correct", "incorrect"], color=["#4477aa", "#ee6677"])
+        axes.set_xlabel(title)
+        axes.set_ylabel("chains")
+        axes.legend(title="prefix", frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    picture = io.BytesIO()
+    canvas.print_png(picture, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def selection_table(report: Mapping[str, Any], fancy: bool) -> Table:
+    """Kept, and dropped by reason, with shares of all generations."""
+    total = report["generations"].get("chains", 0)
+    table = _table(fancy, "generations", "", "share")
+    rows = {**report["dropped"], KEPT: report["kept"]["chains"]}
+    for name, count in rows.items():
+        table.add_row(name, f"{count:,}", f"{count / total:.1%}" if total else "")
+    table.add_row("all", f"{total:,}", "")
+    return table
+
+
+def statistics_table(report: Mapping[str, Any], fancy: bool) -> Table:
+    """The kept chains beside the published 1,000."""
+    table = _table(fancy, "kept chains", "this run", "ThinkPRM-1K")
+    cells = [_cells(report["kept"]), _cells(PUBLISHED)]
+    for name in cells[0]:
+        table.add_row(name, *(part[name] for part in cells))
+    return table
+
+
+def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
+    def shares(name: str) -> str:
+        correct, incorrect = figures[name]["correct"], figures[name]["incorrect"]
+        share = f" ({incorrect / (correct + incorrect):.1%} incorrect)" if correct + incorrect else ""
+        return f"{correct:,} / {incorrect:,}{share}"
+
+    def spread(name: str) -> str:
+        values = figures[name]
+        return "" if values["mean"] is None else f"{values['mean']:,.1f} ({values['min']:,} to {values['max']:,})"
+
+    return {
+        "prefixes correct / incorrect": shares("prefixes"),
+        "step labels correct / incorrect": shares("step_labels"),
+        "different problems": f"{figures['problems']:,}",
+        "steps per prefix, mean (range)": spread("steps"),
+        "tokens per chain, mean (range)": spread("tokens"),
+    }
+
+
+def _table(fancy: bool, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
