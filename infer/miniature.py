@@ -28,7 +28,7 @@ from thinkprm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from thinkprm_jax.miniature.clock import StageClock
-    from thinkprm_jax.miniature.figures import Findings
+    from thinkprm_jax.miniature.figures import MiniatureFindings
     from thinkprm_jax.miniature.stages import MiniatureStage
     from thinkprm_jax.miniature.study import MiniaturePlan, MiniatureSize
 
@@ -66,7 +66,9 @@ def main(arguments: Sequence[str]) -> int:
     return status
 
 
-def write(findings: Findings, plan: MiniaturePlan, stages: Sequence[MiniatureStage], clock: StageClock) -> None:
+def write(
+    findings: MiniatureFindings, plan: MiniaturePlan, stages: Sequence[MiniatureStage], clock: StageClock
+) -> None:
     """results.json, results.md and the pictures."""
     from thinkprm_jax.miniature.figures import figures_of
     from thinkprm_jax.miniature.report import page, pictures
@@ -119,7 +121,7 @@ def machine() -> str:
     return host if device.platform == "cpu" else f"{jax.device_count()} x {device.device_kind}, {host}"
 
 
-def show(findings: Findings, plan: MiniaturePlan, clock: StageClock) -> None:
+def show(findings: MiniatureFindings, plan: MiniaturePlan, clock: StageClock) -> None:
     """All tables, and where the files are."""
     from thinkprm_jax.miniature.clock import duration
     from thinkprm_jax.miniature.report import HEADINGS, QUESTIONS, tables

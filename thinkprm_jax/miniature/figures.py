@@ -72,7 +72,7 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
-class Findings:
+class MiniatureFindings:
     """accuracy, compute: by verifier. calibration: by verifier and kind of truth. between: what the first verifier
     gains over each other one, on the same solutions."""
 
@@ -82,12 +82,12 @@ class Findings:
     calibration: Mapping[str, Mapping[str, Calibration]]
 
 
-def read_findings(plan: MiniaturePlan, stages: Sequence[MiniatureStage]) -> Findings:
+def read_findings(plan: MiniaturePlan, stages: Sequence[MiniatureStage]) -> MiniatureFindings:
     """From the folders of finished stages."""
     names = list(plan.verifiers)
     runs = {name: read_run(plan.best_of_n(name), BEST_OF_N) for name in names}
     sweeps = {stage.folder: stage for stage in stages if isinstance(stage, SweepStage)}
-    return Findings(
+    return MiniatureFindings(
         {name: _accuracy(plan, name, runs[name]) for name in names},
         {name: difference_by_n(runs[names[0]], runs[name]) for name in names[1:]},
         {name: _compute(plan.compute(name), sweeps[plan.compute(name)].judge()[0]) for name in names},
@@ -171,7 +171,7 @@ class MiniatureFigure:
 
 
 def figures_of(
-    findings: Findings, plan: MiniaturePlan, stages: Sequence[MiniatureStage]
+    findings: MiniatureFindings, plan: MiniaturePlan, stages: Sequence[MiniatureStage]
 ) -> Iterator[MiniatureFigure]:
     """Every number. What no single command gives has that of the whole program."""
     commands = {str(stage.folder): stage.command for stage in stages}

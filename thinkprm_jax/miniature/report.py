@@ -19,7 +19,7 @@ from thinkprm_jax.miniature.figures import (
     TRUTHS,
     Accuracy,
     Compute,
-    Findings,
+    MiniatureFindings,
 )
 from thinkprm_jax.miniature.study import TREES
 from thinkprm_jax.tables import TextTable
@@ -41,7 +41,7 @@ QUESTIONS = {
 }
 
 
-def tables(findings: Findings, question: str) -> Iterator[tuple[str, TextTable]]:
+def tables(findings: MiniatureFindings, question: str) -> Iterator[tuple[str, TextTable]]:
     """(heading, table) of a question of :data:`QUESTIONS`."""
     if question == "accuracy_by_n":
         for verifier, accuracy in findings.accuracy.items():
@@ -58,7 +58,7 @@ def tables(findings: Findings, question: str) -> Iterator[tuple[str, TextTable]]
         yield "Scores of the best-of-N solutions", calibration_table(findings)
 
 
-def _best_of_n_gains(findings: Findings) -> TextTable:
+def _best_of_n_gains(findings: MiniatureFindings) -> TextTable:
     """Over the majority, and of the first verifier over the others."""
     table = TextTable.of("verifier", "over", "problems", "N", "naive", "weighted", left=2)
     first = next(iter(findings.accuracy))
@@ -100,7 +100,7 @@ def _figure(estimate: Estimate) -> str:
     return f"{show(estimate.value, False)} ({show_interval(estimate, False)})"
 
 
-def calibration_table(findings: Findings) -> TextTable:
+def calibration_table(findings: MiniatureFindings) -> TextTable:
     table = TextTable.of("figure", "correct means", "verifier", "value", "95% interval", "problems", left=3)
     for (field, (name, percent)), truth in itertools.product(SCORE_FIGURES.items(), TRUTHS):
         for verifier, truths in findings.calibration.items():
@@ -110,7 +110,7 @@ def calibration_table(findings: Findings) -> TextTable:
     return table
 
 
-def pictures(findings: Findings) -> dict[str, tuple[list[Panel], int]]:
+def pictures(findings: MiniatureFindings) -> dict[str, tuple[list[Panel], int]]:
     """Question -> (panels, panels a row)."""
     return {
         "accuracy_by_n": (_accuracy_panels(findings), 3),
@@ -119,7 +119,7 @@ def pictures(findings: Findings) -> dict[str, tuple[list[Panel], int]]:
     }
 
 
-def _accuracy_panels(findings: Findings) -> list[Panel]:
+def _accuracy_panels(findings: MiniatureFindings) -> list[Panel]:
     """A row a verifier: the methods of best-of-N; the searches by N; the searches by tokens."""
     panels: list[Panel] = []
     for verifier, accuracy in findings.accuracy.items():
@@ -169,7 +169,7 @@ def _search_curves(accuracy: Accuracy, by_tokens: bool = False) -> list[Curve]:
     return curves
 
 
-def _compute_panels(findings: Findings) -> list[Panel]:
+def _compute_panels(findings: MiniatureFindings) -> list[Panel]:
     """A row a verifier, a panel a figure: the figure by tokens, chains against rounds."""
     panels: list[Panel] = []
     for (verifier, compute), figure in itertools.product(findings.compute.items(), MEASURES):
@@ -194,7 +194,7 @@ def _compute_panels(findings: Findings) -> list[Panel]:
     return panels
 
 
-def _calibration_panels(findings: Findings) -> list[Panel]:
+def _calibration_panels(findings: MiniatureFindings) -> list[Panel]:
     """The scores of the best-of-N solutions, of one greedy chain each, by both kinds of truth; then what averaging
     over chains makes of the scores of the cases."""
     panels: list[Panel] = [
@@ -213,7 +213,7 @@ def _calibration_panels(findings: Findings) -> list[Panel]:
     return [*panels, ReliabilityPanel(averaged, title=title)]
 
 
-def page(findings: Findings, about: Sequence[str], times: TextTable) -> str:
+def page(findings: MiniatureFindings, about: Sequence[str], times: TextTable) -> str:
     """results.md: what was run, then each question with its picture and its tables, then the stages.
 
     Args:
