@@ -300,7 +300,7 @@ def test_an_interrupt_inside_a_device_call_leaves_the_sampler_usable(tiny_model,
 
     for name in ("decode", "insert", "prefill"):
         with monkeypatch.context() as patch:
-            patch.setattr(sampler._steps, name, interrupted(getattr(sampler._steps, name)))
+            patch.setattr(sampler._device, name, interrupted(getattr(sampler._device, name)))
             with pytest.raises(KeyboardInterrupt):
                 list(sampler.run([Request(prompt[:-1], think(9)), Request(prompt, think(9))]))
         assert results(sampler, [Request(prompt, think(9))])[0].value.ids == before
@@ -311,9 +311,10 @@ def test_leaving_the_iterator_early_frees_the_slots(tiny_model, mini_tokenizer):
     sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=128, chunk=4)
     running = sampler.run([Request(prompt, think(3 + 20 * i)) for i in range(4)])
     assert next(running)[0] == 0
-    with pytest.raises(RuntimeError, match="already running"):
-        next(sampler.run([]))
+    with pytest.raises(RuntimeError, match="is running"):
+        sampler.use(tiny_model)
     running.close()
+    sampler.use(tiny_model)
     assert len(results(sampler, [Request(prompt, think(9))])) == 1
 
 
@@ -334,11 +335,11 @@ def test_the_cache_follows_the_longest_row_and_not_max_length(tiny_model, mini_t
     long = ids_of(mini_tokenizer, PROMPTS[3] * 4)
     sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=4096, chunk=8)
     results(sampler, [Request(prompt, think(9))])
-    assert sampler._lanes[0].store.cache.length == 128
+    assert sampler._workers[0].store.cache.length == 128
     mixed = results(sampler, [Request(prompt, think(150)), Request(long, think(5))])
-    assert sampler._lanes[0].store.cache.length in (192, 256)
+    assert sampler._workers[0].store.cache.length in (192, 256)
     results(sampler, [Request(prompt, think(9))])
-    assert sampler._lanes[0].store.cache.length == 128
+    assert sampler._workers[0].store.cache.length == 128
     alone = Sampler(tiny_model, mini_tokenizer, slots=1, max_length=512, chunk=8)
     assert results(alone, [Request(prompt, think(150))])[0].value.ids == mixed[0].value.ids
 

@@ -36,7 +36,9 @@ def script():
     return thought.ids + more.ids
 
 def run(mesh):
-    sampler = Sampler(model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh, shelf=1600, share_from=16)
+    sampler = Sampler(
+        model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh, prefix_cache=1600, share_from=16
+    )
     requests = [Request(p, script, float(i % 2), seed=i, keep="context") for i, p in enumerate(prompts)]
     results = dict(sampler.run(requests))
     values = [results[i].value for i in range(len(prompts))]
@@ -46,8 +48,8 @@ def run(mesh):
     assert sampler.stats.reprefilled_tokens == 0
     moving = [getattr(sampler._steps, name)._cache_size() for name in ("decode", "park", "restore", "extend")]
     assert min(moving) > 0
-    assert sampler._lanes[0].store._shelf.keys[0].sharding == sampler._lanes[0].store.cache.keys[0].sharding
-    return values, sampler._lanes[0].store.cache.keys[0].sharding, sum(moving)
+    assert sampler._workers[0].store._prefixes.keys[0].sharding == sampler._workers[0].store.cache.keys[0].sharding
+    return values, sampler._workers[0].store.cache.keys[0].sharding, sum(moving)
 
 alone, _, programs = run(None)
 assert len(jax.devices()) == 8

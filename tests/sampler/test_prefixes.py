@@ -6,9 +6,7 @@ import random
 
 import pytest
 
-from thinkprm_jax.sampler.planning import SHORT_REST, plan
-from thinkprm_jax.sampler.prefixes import BLOCK, PrefixTree, common_length
-from thinkprm_jax.sampler.slot import Slot
+from thinkprm_jax.sampler.cache_store import BLOCK, SHORT_REST, PrefixTree, Row, common_length, plan
 
 
 def brute_common(a, b):
@@ -94,37 +92,37 @@ def test_the_one_unused_for_longest_goes_and_a_beginning_stays_while_something_s
     assert tree.evicted == 1
 
 
-def occupied(prompt: list[int], kept: int = 0) -> Slot:
-    slot = Slot()
-    slot.context, slot.fed, slot.wanted = prompt, kept, len(prompt) - 1
-    return slot
+def occupied(prompt: list[int], kept: int = 0) -> Row:
+    row = Row()
+    row.occupy(prompt, kept)
+    return row
 
 
-def held(tokens: list[int]) -> Slot:
-    return Slot(context=tokens, fed=len(tokens))
+def held(tokens: list[int]) -> Row:
+    return Row(context=tokens, fed=len(tokens))
 
 
 def test_a_beginning_that_new_prompts_share_is_processed_for_one_of_them():
     head = [1] * 100
-    slots = [occupied([*head, *[i] * 40, 0]) for i in (2, 3, 4)]
-    works = plan(slots, slots, None, share_from=64)
+    rows = [occupied([*head, *[i] * 40, 0]) for i in (2, 3, 4)]
+    works = plan(rows, rows, None, share_from=64)
     assert [(w.known, w.goal, w.stage) for w in works] == [(0, 140, 0), (100, 140, 1), (100, 140, 1)]
     assert works[1].source is works[2].source is works[0]
 
 
 def test_a_prompt_that_begins_another_is_copied_from_it():
-    slots = [occupied([1] * 20 + [9]), occupied([1] * 90)]
-    works = plan(slots, slots, None, share_from=64)
+    rows = [occupied([1] * 20 + [9]), occupied([1] * 90)]
+    works = plan(rows, rows, None, share_from=64)
     assert [(len(w.tokens), w.known, w.goal, w.stage) for w in works] == [(89, 0, 89, 0), (20, 20, 20, 1)]
 
 
 def test_a_short_beginning_is_shared_only_when_asked_for():
-    slots = [occupied([*[1] * 30, *[i] * 40]) for i in (2, 3)]
-    assert [w.known for w in plan(slots, slots, None, share_from=64)] == [0, 0]
-    assert [w.known for w in plan(slots, slots, None, share_from=1)] == [0, 30]
+    rows = [occupied([*[1] * 30, *[i] * 40]) for i in (2, 3)]
+    assert [w.known for w in plan(rows, rows, None, share_from=64)] == [0, 0]
+    assert [w.known for w in plan(rows, rows, None, share_from=1)] == [0, 30]
 
 
-def test_the_longer_of_row_and_shelf_is_the_source():
+def test_the_longer_of_row_and_prefix_cache_is_the_source():
     tree = PrefixTree(100)
     tree.add([1] * 120)
     row, new = held([1] * 80), occupied([1] * 200)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.sampler import Choose, Force, Request, Sampler, Think, store
+from thinkprm_jax.sampler import Choose, Force, Request, Sampler, Think, cache_store
 
 MAX_LENGTH = 250
 
@@ -94,8 +94,8 @@ def beam_search(run, problems=4, beams=3, rounds=3):
     return found
 
 
-def test_a_search_on_a_shelf_processes_no_token_of_a_beginning_twice(make, fresh):
-    sampler = make(shelf=2000, share_from=1)
+def test_a_search_in_a_prefix_cache_processes_no_token_of_a_beginning_twice(make, fresh):
+    sampler = make(prefix_cache=2000, share_from=1)
     assert_same(beam_search(lambda requests: results(sampler, requests)), beam_search(fresh))
     stats = sampler.stats
     assert stats.reprefilled_tokens == stats.evicted_tokens == 0
@@ -105,25 +105,25 @@ def test_a_search_on_a_shelf_processes_no_token_of_a_beginning_twice(make, fresh
     assert stats.processed_tokens == stats.busy_slot_steps + stats.prefilled_tokens
 
 
-def test_without_a_shelf_the_same_search_loses_rows_and_says_so(make):
+def test_without_a_prefix_cache_the_same_search_loses_rows_and_says_so(make):
     sampler = make(share_from=1)
     beam_search(lambda requests: results(sampler, requests), problems=2)
     assert sampler.stats.reprefilled_tokens > 0
-    assert sampler.stats.parked_tokens == 0
+    assert sampler.stats.saved_tokens == 0
 
 
 def test_a_prompt_alone_is_kept_without_what_was_written_behind_it(make):
-    sampler = make(slots=1, shelf=1600)
+    sampler = make(slots=1, prefix_cache=1600)
     prompt, other = tokens_of(1, 100), tokens_of(2, 100)
     results(sampler, [Request(prompt, think(30), keep="prompt"), Request(other, think())])
-    assert sampler.stats.parked_tokens == 100
+    assert sampler.stats.saved_tokens == 100
     results(sampler, [Request([*prompt, *tokens_of(3, 40)], think())])
     assert sampler.stats.shared_tokens == 100
     assert sampler.stats.reprefilled_tokens == 0
 
 
-def test_new_weights_find_nothing_on_the_shelf(make, tiny_model):
-    sampler = make(slots=1, shelf=1600)
+def test_new_weights_find_nothing_in_the_prefix_cache(make, tiny_model):
+    sampler = make(slots=1, prefix_cache=1600)
     prompt = tokens_of(1, 100)
     results(sampler, [Request(prompt, think(), keep="prompt")])
     sampler.use(tiny_model)
@@ -153,12 +153,12 @@ def random_requests(dice, contexts, vocab):
     return requests
 
 
-@pytest.mark.parametrize(("shelf", "share_from"), [(0, 1), (160, 1), (640, 16)])
+@pytest.mark.parametrize(("prefix_cache", "share_from"), [(0, 1), (160, 1), (640, 16)])
 def test_any_sequence_of_prompts_gives_the_samples_of_fresh_samplers(
-    make, fresh, mini_tokenizer, shelf, share_from
+    make, fresh, mini_tokenizer, prefix_cache, share_from
 ):
-    sampler = make(shelf=shelf, share_from=share_from)
-    dice = random.Random(shelf)
+    sampler = make(prefix_cache=prefix_cache, share_from=share_from)
+    dice = random.Random(prefix_cache)
     contexts, wanted = [], 0
     for _ in range(10):
         requests = random_requests(dice, contexts, mini_tokenizer.vocab_size)
@@ -169,7 +169,7 @@ def test_any_sequence_of_prompts_gives_the_samples_of_fresh_samplers(
     stats = sampler.stats
     assert stats.shared_tokens + stats.prefilled_tokens + stats.reprefilled_tokens == wanted
     assert stats.shared_tokens > wanted // 4
-    assert (stats.evicted_tokens > 0) == (shelf == 160)
+    assert (stats.evicted_tokens > 0) == (prefix_cache == 160)
     assert stats.fed_samples + stats.forced_tokens + stats.refed_tokens <= stats.busy_slot_steps
 
 
@@ -177,13 +177,13 @@ def test_a_long_prompt_is_prefilled_in_pieces(make, fresh, monkeypatch):
     prompt = tokens_of(1, 230)
     requests = [Request(prompt, think(), 1.0, seed=1), Request([*prompt[:200], 5, 6], think(), 1.0, seed=1)]
     whole = fresh(requests)
-    monkeypatch.setattr(store, "PIECE_TOKENS", 64)
+    monkeypatch.setattr(cache_store, "PIECE_TOKENS", 64)
     sampler = make()
     widths = []
     for name in ("prefill", "extend"):
-        function = getattr(sampler._steps, name)
+        function = getattr(sampler._device, name)
         monkeypatch.setattr(
-            sampler._steps, name, lambda *args, call=function: (widths.append(args[1].shape[1]), call(*args))[1]
+            sampler._device, name, lambda *args, call=function: (widths.append(args[1].shape[1]), call(*args))[1]
         )
     assert_same(results(sampler, requests), whole)
     assert len(widths) == 4
@@ -191,9 +191,9 @@ def test_a_long_prompt_is_prefilled_in_pieces(make, fresh, monkeypatch):
     assert sampler.stats.prefilled_tokens == 229 + 1  # the second prompt has one token of its own before its last
 
 
-@pytest.mark.parametrize("name", ["take", "extend", "park", "restore"])
+@pytest.mark.parametrize("name", ["take", "extend", "save", "load"])
 def test_an_interrupt_while_moving_beginnings_leaves_the_sampler_usable(make, fresh, monkeypatch, name):
-    sampler = make(slots=1, shelf=1600)
+    sampler = make(slots=1, prefix_cache=1600)
     first, second = tokens_of(1, 100), tokens_of(2, 100)
     requests = [Request(first, think(), keep="prompt"), Request(second, think(), keep="prompt")]
     requests.append(Request([*first, *tokens_of(3, 30)], think()))
@@ -203,9 +203,9 @@ def test_an_interrupt_while_moving_beginnings_leaves_the_sampler_usable(make, fr
         function(*args)  # what is donated is gone, the result never arrives
         raise KeyboardInterrupt
 
-    function = getattr(sampler._steps, name)
+    function = getattr(sampler._device, name)
     with monkeypatch.context() as patch:
-        patch.setattr(sampler._steps, name, interrupted)
+        patch.setattr(sampler._device, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             results(sampler, requests)
     assert_same(results(sampler, requests), expected)
@@ -247,21 +247,21 @@ def test_what_is_sampled_behind_a_stop_text_is_counted_apart(make, mini_tokenize
     assert stats.first_time_tokens == stopped.tokens + stats.forced_tokens + stats.prefilled_tokens
 
 
-def test_settings_of_the_shelf_that_cannot_work_are_refused(make):
-    for settings in ({"shelf": -1}, {"share_from": 0}):
-        with pytest.raises(UserError, match="shelf="):
+def test_settings_of_the_prefix_cache_that_cannot_work_are_refused(make):
+    for settings in ({"prefix_cache": -1}, {"share_from": 0}):
+        with pytest.raises(UserError, match="prefix_cache="):
             make(**settings)
     found = dict(make().run([Request([1], think(), keep="all")]))  # type: ignore[arg-type]
     assert "keep is 'all'" in str(found[0].error)
 
 
 def test_the_plan_of_memory_is_what_is_allocated(make):
-    sampler = make(shelf=330)
+    sampler = make(prefix_cache=330)
     results(sampler, [Request(tokens_of(1, MAX_LENGTH - 9), think(), keep="context")])
-    store = sampler._lanes[0].store
-    arrays = [*store.cache.keys, *store.cache.values, *store._shelf.keys, *store._shelf.values]
+    store = sampler._workers[0].store
+    arrays = [*store.cache.keys, *store.cache.values, *store._prefixes.keys, *store._prefixes.values]
     assert sum(x.nbytes for x in arrays) <= sampler.planned_bytes
-    assert store._shelf.keys[0].shape[0] == 21  # blocks of 16
+    assert store._prefixes.keys[0].shape[0] == 21  # blocks of 16
     assert sampler.position_bytes == sum(x.nbytes // x.shape[0] // x.shape[2] for x in arrays[:4])
 
 

@@ -16,7 +16,7 @@ SEPARATOR = "e"  # a text that the random model writes often
 
 @pytest.fixture(scope="module")
 def sampler(tiny_model, mini_tokenizer) -> Sampler:
-    return Sampler(tiny_model, mini_tokenizer, slots=4, max_length=256, chunk=8, shelf=2048, share_from=1)
+    return Sampler(tiny_model, mini_tokenizer, slots=4, max_length=256, chunk=8, prefix_cache=2048, share_from=1)
 
 
 def make(sampler: Sampler, temperature: float = 1.0, **settings) -> Generator:

@@ -81,15 +81,15 @@ def test_given_slots_that_do_not_fit_are_refused(config: ModelConfig) -> None:
 
 
 def test_prefixes_get_what_is_left(config: ModelConfig) -> None:
-    need = dataclasses.replace(NEED, shelf=10**6)
+    need = dataclasses.replace(NEED, prefix_cache=10**6)
     found = plan(big(config), None, need, 40 * GB)
-    assert 250_000 <= found.shelf <= 10**6
+    assert 250_000 <= found.prefix_cache <= 10**6
     assert found.needed <= 40 * GB
-    assert plan(big(config), None, need, 400 * GB).shelf == 10**6
+    assert plan(big(config), None, need, 400 * GB).prefix_cache == 10**6
 
 
 def test_the_line_names_all_parts(config: ModelConfig) -> None:
-    text = plan(big(config), big(config, "verifier"), dataclasses.replace(NEED, shelf=1000), 80 * GB).text
+    text = plan(big(config), big(config, "verifier"), dataclasses.replace(NEED, prefix_cache=1000), 80 * GB).text
     assert text.count("\n") == 0
     for part in ("generator", "verifier", "cache", "prefixes", "work", "of 80 GB"):
         assert part in text

@@ -42,8 +42,8 @@ def test_a_wave_again_compiles_nothing_and_no_prefix_is_processed_twice(recipe, 
     sampler = engine.generator.sampler
     compiled = []
     for _ in range(2):
-        sampler._lanes[0].store.reset()  # as if it had never seen the problems
-        engine.verifier.sampler._lanes[0].store.reset()
+        sampler._workers[0].store.reset()  # as if it had never seen the problems
+        engine.verifier.sampler._workers[0].store.reset()
         run(recipe, engine, range(4))
         compiled.append((sampler.compilations, engine.verifier.sampler.compilations))
         assert sampler.stats.reprefilled_tokens == 0

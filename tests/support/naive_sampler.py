@@ -16,6 +16,7 @@ from flax import nnx
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Request, Result, Rewind, Think, Thought
+from thinkprm_jax.sampler.scheduler import Limits, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 _BUCKET = 64  # right padding is invisible under a causal mask, and keeps the number of compiled shapes small
@@ -72,7 +73,7 @@ class NaiveRun:
         self.sampled = 0
 
     def result(self) -> Result:
-        self.request.validate(self.sampler.max_length)
+        check_request(self.request, Limits(self.sampler.max_length, self.sampler.tokenizer.vocab_size))
         script = self.request.script()
         outcome: Any = None
         error: RequestError | None = None

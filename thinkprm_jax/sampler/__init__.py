@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.sampler.handle import CancelledError, Handle, StepLoop, finished, gather
 from thinkprm_jax.sampler.request import (
     Choose,
     Completion,
@@ -13,21 +14,22 @@ from thinkprm_jax.sampler.request import (
     Request,
     Result,
     Rewind,
+    SamplerStats,
     Think,
     Thought,
 )
 
 if TYPE_CHECKING:
-    from thinkprm_jax.sampler.engine import Sampler, cpu_lanes
-    from thinkprm_jax.sampler.stats import SamplerStats
+    from thinkprm_jax.sampler.engine import Sampler
+    from thinkprm_jax.sampler.scheduler import RequestHandle
 
 __all__ = [
-    "Choose", "Completion", "Force", "Mark", "Request", "Result", "Rewind", "Sampler", "SamplerStats", "Think",
-    "Thought", "cpu_lanes",
+    "CancelledError", "Choose", "Completion", "Force", "Handle", "Mark", "Request", "RequestHandle", "Result",
+    "Rewind", "Sampler", "SamplerStats", "StepLoop", "Think", "Thought", "finished", "gather",
 ]  # fmt: skip
 
 # Name -> module, loaded at first use: who writes a script needs no JAX.
-_LATER = {"Sampler": "engine", "cpu_lanes": "engine", "SamplerStats": "stats"}
+_LATER = {"Sampler": "engine", "RequestHandle": "scheduler"}
 
 
 def __getattr__(name: str) -> Any:

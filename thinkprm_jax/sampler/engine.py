@@ -1,27 +1,28 @@
-"""Continuous batching: requests in, results out as they finish, one decode loop for every user.
+"""Continuous batching: requests in, results out as they finish, one engine for every user.
 
-slots     a fixed number B; the decode shape never changes with the load
-lanes     the slots are one decode loop, or several with a thread each (for a small model on several processors)
-admission free slots take waiting requests; of their prompts only what no row and no shelf holds is processed, once
-          for all that begin with it
-chunk     C decode steps on the device, then the host reads what each slot sampled, looks for stop texts,
-          runs the scripts of the slots that stopped, and refills the free ones
-cache     allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
-shelf     beginnings of contexts that later prompts will go on from, when their rows have been taken by others
+slots      a fixed number B; the decode shape never changes with the load
+queue      requests wait for a free slot; of their prompts only what no row and no prefix cache holds is processed,
+           once for all that begin with it
+step       C decode steps on the device, then the host reads what each slot sampled, looks for stop texts, runs the
+           scripts of the slots that stopped, and refills the free ones
+workers    the slots are one decode loop, or several with a thread each (a small model on several processors)
+cache      allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
 
-Rows are contiguous, because a decode step reads them at every token; the shelf is blocks of 16 positions, because
-it is read and written once a request, and because a search keeps many contexts that differ in their last tokens
-only. A tree on the host (:mod:`thinkprm_jax.sampler.prefixes`) says which blocks make up a context: what several
-have in common stands there once. Copying between rows and blocks is moving memory; attention over blocks in place
-would cost a gather, or a kernel of its own, at every token. When the shelf is full, what was unused for longest
-goes; it is processed again if a prompt begins with it after all, and counted.
+Threads and coroutines may submit at any time. Whoever waits for a result steps (:mod:`.handle`), so nothing runs
+while nobody waits, and one caller alone always sees the same batches. A request depends on its own prompt, script,
+seed and settings: who is served beside it changes the rounding of products at most.
 """
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,22 +34,30 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
-from thinkprm_jax.sampler.lane import Lane, Numbered
-from thinkprm_jax.sampler.lanes import run_lanes
-from thinkprm_jax.sampler.request import Completion, Request, Result, Think, Thought
-from thinkprm_jax.sampler.slot import Limits
-from thinkprm_jax.sampler.stats import SamplerStats
-from thinkprm_jax.sampler.steps import DeviceSteps, device_steps
-from thinkprm_jax.sampler.store import Store
+from thinkprm_jax.sampler.cache_store import CacheStore
+from thinkprm_jax.sampler.device import ChunkOutput, device_functions
+from thinkprm_jax.sampler.handle import StepLoop, refuse_tracing
+from thinkprm_jax.sampler.request import Completion, Phase, Request, Result, SamplerStats, Think, Thought
+from thinkprm_jax.sampler.scheduler import Limits, RequestHandle, Worker, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
-# Measured on two processors: with 5 MB of weights two lanes give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
+# Measured on two processors: with 5 MB of weights two workers give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
 # 1.3 times, with 200 MB 0.8 to 0.9 times.
-LANE_WEIGHT_BYTES = 16 * 2**20
+WORKER_WEIGHT_BYTES = 16 * 2**20
 
 
 class Sampler:
-    """Runs scripts of phases on a decoder with a key-value cache.
+    """Runs requests, scripts of phases, on a decoder with a key-value cache::
+
+        sampler = Sampler(model, tokenizer, slots=16, max_length=2048)
+        handle = sampler.submit(sampler.request("Compute 12 + 7.", max_new_tokens=64))
+        for piece in handle.text():  # as it is decoded
+            print(piece, end="")
+        print(handle.result().value.finish_reason)
+
+    On a CPU with several processors a small model is decoded by several workers, each with a thread, a part of the
+    slots and a cache of its own: one processor computes the small products of a small model, so one loop would
+    leave the others idle. What two workers have in common is processed in both.
 
     Args:
       model: the decoder; its parameters are used where they are, never copied.
@@ -58,17 +67,17 @@ class Sampler:
       chunk: decode steps between two looks of the host.
       mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor.
       cache_dtype: default the model's compute dtype.
-      shelf: positions (tokens) of the shelf, in whole blocks of 16, for requests with ``keep``; 0: none. A search
-        wants the contexts of two rounds on it: a prompt once for all its beams, and for each beam the tokens that
-        it alone has and half a block.
+      prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16, for requests with ``keep``; 0:
+        none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and for each beam
+        the tokens that it alone has and half a block.
       share_from: tokens; a beginning in common with another prompt that is shorter than this is processed again,
         because copying it and going on from there costs more than it saves. One that is the whole prompt is always
         shared. 1: no token of any common beginning is processed twice.
-      lanes: into so many decode loops the slots are split, each with its own thread, cache and part of the shelf.
-        One processor computes the small products of a small model, so a CPU with several is busy only with several
-        lanes (:func:`cpu_lanes`). What two lanes have in common is processed in both. Not for several devices.
     Raises:
       UserError: a setting that cannot work.
+
+    Attributes:
+      loop: the steps, for whoever combines handles (:func:`.gather`).
     """
 
     def __init__(
@@ -81,100 +90,123 @@ class Sampler:
         chunk: int = 32,
         mesh: Mesh | None = None,
         cache_dtype: str | None = None,
-        shelf: int = 0,
+        prefix_cache: int = 0,
         share_from: int = 64,
-        lanes: int = 1,
     ) -> None:
-        if slots < 1 or chunk < 1 or max_length < 2:
-            raise UserError(
-                f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
-            )
-        if shelf < 0 or share_from < 1:
-            raise UserError(f"sampler: shelf={shelf} must be 0 or more, share_from={share_from} at least 1")
-        if max_length > model.config.max_position_embeddings:
-            raise UserError(
-                f"sampler: max_length {max_length} is above the model's "
-                f"{model.config.max_position_embeddings} positions"
-            )
-        rows = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-        if lanes < 1 or slots % lanes or (lanes > 1 and mesh is not None and mesh.size > 1):
-            raise UserError(
-                f"sampler: lanes={lanes} must be at least 1, divide slots={slots}, and be 1 on several devices"
-            )
-        if slots % rows:
-            raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {rows}")
+        _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
+        self.loop = StepLoop(self._step, self._has_room)
         self._config = model.config
         self._graph, self._parameters = nnx.split(model)
-        self._steps: DeviceSteps = device_steps(self._graph, mesh, chunk)
+        self._loaded = True
+        self._device = device_functions(self._graph, mesh, chunk)
         self._limits = Limits(max_length, model.config.vocab_size)
+        self._queue: collections.deque[RequestHandle] = collections.deque()
+        self._queued = 0  # of the queue, those that are not cancelled
+        # What is kept by one worker would be processed again by another.
+        alone = prefix_cache > 0 or (mesh is not None and mesh.size > 1)
+        count = 1 if alone else worker_count(model.config, model.dtype, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
-        shelf = -(-shelf // lanes)
-        self._lanes = [self._lane(slots // lanes, shelf, share_from, dtype, rows) for _ in range(lanes)]
-        self._running = False
+        self._workers = [
+            self._worker(slots // count, prefix_cache, share_from, dtype, _rows(mesh)) for _ in range(count)
+        ]
+        self._pool = None if count == 1 else concurrent.futures.ThreadPoolExecutor(count, "sampler worker")
+        self._under_way: dict[concurrent.futures.Future[ChunkOutput], Worker] = {}
 
-    def _lane(self, slots: int, shelf: int, share_from: int, dtype: jnp.dtype, parts: int) -> Lane:
+    def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
         stats = SamplerStats()
-        store = Store(
-            self._steps,
+        store = CacheStore(
+            self._device,
             self._config,
             stats,
             slots=slots,
             max_length=self.max_length,
             chunk=self.chunk,
             dtype=dtype,
-            shelf=shelf,
+            prefix_cache=prefix_cache,
             share_from=share_from,
             parts=parts,
         )
-        return Lane(self._steps, store, stats, self.tokenizer, self._limits, self.chunk)
+        return Worker(self._device, store, stats, self.tokenizer, self._limits, self.chunk)
 
-    @property
-    def lanes(self) -> int:
-        return len(self._lanes)
+    # What runs
 
-    @property
-    def stats(self) -> SamplerStats:
-        """What all lanes have done so far; a copy where there are several."""
-        first, *others = (lane.stats for lane in self._lanes)
-        return first.plus(others) if others else first
+    def submit(self, request: Request) -> RequestHandle:
+        """Puts a request into the queue. From any thread; nothing runs before somebody waits.
 
-    def use(self, model: Decoder) -> None:
-        """Goes on with other weights of the same architecture, dtypes and shardings: nothing is compiled again.
-
-        What the slots and the shelf still hold of earlier prompts is forgotten.
+        Returns: its handle. A request that can never run has its result, with ``error``, at once.
+        Raises:
+          UserError: inside jax.jit, where nothing can be computed.
         """
-        if self._running:
-            raise RuntimeError("this sampler is running")
-        graph, parameters = nnx.split(model)
-        if graph != self._graph:
-            raise ValueError(
-                "a model of another architecture, or one that computes otherwise, needs its own sampler"
-            )
-        self.release()
-        self._parameters = parameters
+        refuse_tracing()
+        if not self._loaded:
+            raise RuntimeError("this sampler has no weights: it was released, and use() gives it others")
+        try:
+            handle = RequestHandle(self.loop, request, self.tokenizer, self._forget)
+        except jax.errors.ConcretizationTypeError:
+            raise UserError(
+                "a prompt holds traced values: the sampler wants ids, not what jax.jit traces"
+            ) from None
+        try:
+            check_request(request, self._limits)
+        except RequestError as error:
+            handle.settle(Result(error=error))
+            return handle
+        with self.loop.changed:
+            self._queue.append(handle)
+            handle.queued = True
+            self._queued += 1
+            self.loop.wake()
+        return handle
 
-    def release(self) -> None:
-        """Lets go of weights, cache and shelf, so that their memory is free; :meth:`use` brings weights back."""
-        self._parameters = None
-        for lane in self._lanes:
-            lane.store.reset()
+    def step(self) -> bool:
+        """One chunk of all slots, by this thread; for callers that wait for no particular handle. False: there was
+        nothing to do."""
+        return self.loop.step()
 
-    @property
-    def position_bytes(self) -> int:
-        """Device memory of one token in the cache or on the shelf."""
-        return self._lanes[0].store.position_bytes
+    def cancel(self, handle: RequestHandle) -> bool:
+        """Gives a request up: in the queue it never runs, in a slot it frees it at the next step. False: it is
+        done already."""
+        return handle.cancel()
 
-    @property
-    def planned_bytes(self) -> int:
-        """Device memory of the cache at its longest and of the shelf, over all devices."""
-        return sum(lane.store.planned_bytes for lane in self._lanes)
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
+        """Runs requests; yields (index, result) as they finish.
 
-    @property
-    def compilations(self) -> int:
-        """Programs compiled so far for this architecture, mesh and chunk (by all samplers that share them)."""
-        return self._steps.compilations()
+        Requests are taken from the iterable as slots become free. Of a sequence, four a slot are in sight at a
+        time, and those with a larger ``size_hint`` start first.
+
+        A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
+        exception of a script or KeyboardInterrupt cancels what is not finished. Several may run at once: they
+        share the slots.
+        """
+        numbered = _numbered(requests)
+        by_size = isinstance(requests, Sequence)
+        return self.loop.serve(_by_size(numbered, 4 * self.slots) if by_size else numbered, self.submit)
+
+    def request(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+    ) -> Request:
+        """A request for one completion of a prompt: its result's value is a :class:`.Completion`. Arguments as of
+        :meth:`generate`."""
+        ends = self.end_ids
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+
+        def script() -> Generator[Phase, Any, Completion]:
+            thought: Thought = yield Think(max_new_tokens, ends, stops)
+            reason = "stop" if thought.finish.startswith("stop") else "length"
+            return Completion(thought.text, thought.ids, thought.logprobs, reason)
+
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return Request(ids, script, temperature, top_p, top_k, seed)
 
     def generate(
         self,
@@ -199,22 +231,29 @@ class Sampler:
         """
         if isinstance(prompts, str):
             raise UserError("prompts is one text: give a list")
-        ends = self.end_ids
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        encoded = [self.tokenizer.encode(p) if isinstance(p, str) else list(p) for p in prompts]
-
-        def script():
-            thought: Thought = yield Think(max_new_tokens, ends, stops)
-            reason = "stop" if thought.finish.startswith("stop") else "length"
-            return Completion(thought.text, thought.ids, thought.logprobs, reason)
-
-        requests = [Request(ids, script, temperature, top_p, top_k, seed + i) for ids in encoded for i in range(n)]
-        completions: list[Completion | None] = [None] * len(requests)
+        requests = [
+            dataclasses.replace(first, seed=seed + i)
+            for prompt in prompts
+            for first in [
+                self.request(
+                    prompt,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    top_k=top_k,
+                    stop=stop,
+                )
+            ]
+            for i in range(n)
+        ]
+        completions: dict[int, Completion] = {}
         for index, result in self.run(requests):
             if result.error is not None:
                 raise RequestError(f"prompt {index // n}: {result.error}")
             completions[index] = result.value
-        return [completions[i * n : (i + 1) * n] for i in range(len(prompts))]  # type: ignore[misc]
+        return [[completions[i * n + j] for j in range(n)] for i in range(len(prompts))]
+
+    # What it is and has
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -223,40 +262,160 @@ class Sampler:
         ids = eos if isinstance(eos, tuple) else (eos,)
         return tuple(dict.fromkeys(i for i in (*ids, self.tokenizer.eos_id) if i is not None))
 
-    def run(self, requests: Iterable[Request | None]) -> Iterator[tuple[int, Result]]:
-        """Runs requests; yields (index, result) as they finish.
+    @property
+    def stats(self) -> SamplerStats:
+        """What all workers have done so far; a copy where there are several."""
+        first, *others = (worker.stats for worker in self._workers)
+        return first.plus(others) if others else first
 
-        Requests are taken from the iterable as slots become free. Of a sequence, four a slot are in sight at a
-        time, and those with a larger ``size_hint`` start first. An iterator may give None for "nothing now": the
-        slots go on, and it is asked again after the next chunk, or soon where no slot is busy. Indices count
-        requests only.
+    @property
+    def position_bytes(self) -> int:
+        """Device memory of one token in the cache or the prefix cache."""
+        return self._workers[0].store.position_bytes
 
-        A request that cannot run gives a result with ``error``; the others go on. Leaving the iterator early, an
-        exception of a script or KeyboardInterrupt frees all slots and leaves the sampler usable.
+    @property
+    def planned_bytes(self) -> int:
+        """Device memory of the cache at its longest and of the prefix cache, over all devices."""
+        return sum(worker.store.planned_bytes for worker in self._workers)
+
+    @property
+    def compilations(self) -> int:
+        """Programs compiled so far for this architecture, mesh and chunk (by all samplers that share them)."""
+        return self._device.compilations()
+
+    def use(self, model: Decoder) -> None:
+        """Goes on with other weights of the same architecture, dtypes and shardings: nothing is compiled again.
+
+        What the slots and the prefix cache still hold of earlier prompts is forgotten.
         """
-        if self._running:
-            raise RuntimeError("this sampler is already running; make another for nested use")
-        self._running = True
-        waiting: Numbered = _numbered(requests)
-        if isinstance(requests, Sequence):
-            waiting = _by_size(enumerate(requests), 4 * self.slots)
+        graph, parameters = nnx.split(model)
+        if graph != self._graph:
+            raise ValueError(
+                "a model of another architecture, or one that computes otherwise, needs its own sampler"
+            )
+        self.release()
+        self._parameters, self._loaded = parameters, True
+
+    def release(self) -> None:
+        """Lets go of weights, cache and prefix cache, so that their memory is free; :meth:`use` brings weights
+        back. RuntimeError while requests run or wait."""
+        with self.loop.alone():
+            self._collect(concurrent.futures.ALL_COMPLETED)
+            for worker in self._workers:
+                worker.drop_cancelled()
+            if self._queued or any(worker.jobs for worker in self._workers):
+                raise RuntimeError("this sampler is running")
+            self._parameters, self._loaded = nnx.State({}), False
+            for worker in self._workers:
+                worker.store.reset()
+
+    # Steps
+
+    def _has_room(self) -> bool:
+        return sum(worker.free for worker in self._workers) > self._queued
+
+    def _forget(self, handle: RequestHandle) -> None:
+        """Of a cancelled one; with ``loop.changed`` held."""
+        if handle.queued:
+            handle.queued = False
+            self._queued -= 1
+
+    def _take(self) -> RequestHandle | None:
+        """The next of the queue."""
+        with self.loop.changed:
+            while self._queue:
+                handle = self._queue.popleft()
+                if handle.queued:
+                    handle.queued = False
+                    self._queued -= 1
+                    return handle
+        return None
+
+    def _step(self) -> bool:
+        """A chunk of every worker that has jobs; returns once the first of them is through."""
+        idle = [worker for worker in self._workers if worker not in self._under_way.values()]
+        for place, worker in enumerate(idle):
+            with self._recovering(worker):
+                worker.drop_cancelled()
+                worker.admit(self._take, -(-self._queued // (len(idle) - place)))
+            if not worker.jobs:
+                continue
+            if self._pool is not None:
+                self._under_way[self._pool.submit(worker.chunk, self._parameters)] = worker
+                continue
+            with self._recovering(worker):
+                worker.absorb(worker.chunk(self._parameters))
+            return True
+        return self._collect(concurrent.futures.FIRST_COMPLETED)
+
+    def _collect(self, when: str) -> bool:
+        """Takes in the chunks that are through. False: none was under way."""
+        if not self._under_way:
+            return False
+        done, _ = concurrent.futures.wait(self._under_way, return_when=when)
+        for future in done:
+            worker = self._under_way.pop(future)
+            with self._recovering(worker):
+                worker.absorb(future.result())
+        return True
+
+    @contextlib.contextmanager
+    def _recovering(self, worker: Worker) -> Iterator[None]:
+        """What goes wrong on the device is told to all that ran there. Where the thread is interrupted instead,
+        they go back to the head of the queue: what they had is lost, and comes again as it was."""
         try:
-            if len(self._lanes) == 1:
-                yield from self._lanes[0].run(self._parameters, waiting)
-            else:
-                yield from run_lanes(self._lanes, self._parameters, waiting)
-        finally:
-            self._running = False
+            yield
+        except BaseException as error:
+            handles = worker.stop()
+            if isinstance(error, Exception):
+                for handle in handles:
+                    handle.fail(error)
+                return
+            with self.loop.changed:
+                for handle in reversed(handles):
+                    handle.queued = True
+                    self._queue.appendleft(handle)
+                self._queued += len(handles)
+            raise
 
 
-def _numbered(requests: Iterable[Request | None]) -> Numbered:
-    """Requests with their numbers; None, which is none, as it comes."""
+def _rows(mesh: Mesh | None) -> int:
+    """By what the slots are split."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _check_settings(
+    slots: int,
+    max_length: int,
+    chunk: int,
+    prefix_cache: int,
+    share_from: int,
+    config: ModelConfig,
+    mesh: Mesh | None,
+) -> None:
+    if slots < 1 or chunk < 1 or max_length < 2:
+        raise UserError(
+            f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
+        )
+    if prefix_cache < 0 or share_from < 1:
+        raise UserError(
+            f"sampler: prefix_cache={prefix_cache} must be 0 or more, share_from={share_from} at least 1"
+        )
+    if max_length > config.max_position_embeddings:
+        raise UserError(
+            f"sampler: max_length {max_length} is above the model's {config.max_position_embeddings} positions"
+        )
+    if slots % _rows(mesh):
+        raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {_rows(mesh)}")
+
+
+def _numbered(requests):
     count = itertools.count()
     for request in requests:
         yield None if request is None else (next(count), request)
 
 
-def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Numbered:
+def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tuple[int, Request]]:
     """Takes ``ahead`` requests at a time and gives the larger ones first.
 
     A long request that starts last keeps one slot busy while all the others stand empty. Within a window nothing
@@ -266,13 +425,14 @@ def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Numbered:
         yield from sorted(window, key=lambda item: -item[1].size_hint)
 
 
-def cpu_lanes(config: ModelConfig, dtype: DTypeLike, slots: int) -> int:
-    """Lanes that keep the processors of this machine busy: one each, of at least four slots.
+def worker_count(config: ModelConfig, dtype: DTypeLike, slots: int) -> int:
+    """Workers that keep the processors of this machine busy: one each, of at least four slots.
 
     1 where the model does not run on them, where there are several devices, and where the weights are larger than
-    a processor's cache: then every lane would read them anew, and their products are large enough to be split.
+    a processor's cache: then every worker would read them anew, and their products are large enough to be split.
     """
-    if jax.device_count() > 1 or jax.default_backend() != "cpu" or weight_bytes(config, dtype) > LANE_WEIGHT_BYTES:
+    on_processors = jax.device_count() == 1 and jax.default_backend() == "cpu"
+    if not on_processors or weight_bytes(config, dtype) > WORKER_WEIGHT_BYTES:
         return 1
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return next(lanes for lanes in range(min(processors, max(slots // 4, 1)), 0, -1) if slots % lanes == 0)
+    return next(count for count in range(min(processors, max(slots // 4, 1)), 0, -1) if slots % count == 0)

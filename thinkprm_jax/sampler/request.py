@@ -16,8 +16,8 @@ beside the other slots' tokens; nothing is prefilled again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,10 +51,7 @@ class Think:
 class Force:
     """Append these ids to the context. Outcome: None. RequestError inside the script if they do not fit."""
 
-    ids: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ids", tuple(self.ids))
+    ids: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,9 +113,9 @@ class Request:
     A token depends on the prompt, the script, ``seed`` and its position, and on nothing else.
 
     ``keep`` says what a later prompt will begin with: "prompt" this request's prompt, "context" its whole context
-    as it ends. That is put on the sampler's shelf, if it has one; what stands in a slot's row is shared without,
-    but only for as long as no other request takes that row. A prompt shares what it has in common with such a
-    context token by token, so go on from ``[*prompt, *result.ids]``, not from text that is encoded again.
+    as it ends. That is put into the sampler's prefix cache, if it has one; what stands in a slot's row is shared
+    without, but only for as long as no other request takes that row. A prompt shares what it has in common with
+    such a context token by token, so go on from ``[*prompt, *result.ids]``, not from text that is encoded again.
     """
 
     prompt: Sequence[int]
@@ -129,23 +126,6 @@ class Request:
     seed: int = 0  # any integer; its low 64 bits count
     size_hint: int = 0  # expected tokens, roughly; of a sequence of requests, larger ones start first
     keep: Keep = ""
-
-    def validate(self, max_length: int, vocab_size: int | None = None) -> None:
-        """RequestError where this request can never run under ``max_length`` on a model of that vocabulary."""
-        if len(self.prompt) == 0:
-            raise RequestError("the prompt is empty")
-        if len(self.prompt) >= max_length:
-            raise RequestError(f"the prompt has {len(self.prompt)} tokens, max_length is {max_length}")
-        if vocab_size is not None and not (min(self.prompt) >= 0 and max(self.prompt) < vocab_size):
-            raise RequestError(f"the prompt has ids outside the model's vocabulary of {vocab_size}")
-        if not self.temperature >= 0:
-            raise RequestError(f"temperature is {self.temperature}, it must be 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise RequestError(f"top_p is {self.top_p}, it must lie in (0, 1]")
-        if self.top_k < 0:
-            raise RequestError(f"top_k is {self.top_k}, it must be 0 (off) or more")
-        if self.keep not in get_args(Keep):
-            raise RequestError(f'keep is {self.keep!r}, it must be "", "prompt" or "context"')
 
 
 def done_request(value: Any = None, error: RequestError | None = None) -> Request:
@@ -186,3 +166,51 @@ class Completion:
     ids: list[int]
     logprobs: np.ndarray
     finish_reason: str
+
+
+@dataclasses.dataclass
+class SamplerStats:
+    """Counters since the sampler was made.
+
+    A token "was processed before" where it stood at the same place behind the same tokens, in a prompt or in a
+    context that finished. The sampler remembers the last half a million of such tokens; what it has forgotten
+    counts as new.
+    """
+
+    decode_steps: int = 0
+    slot_steps: int = 0  # decode steps x slots
+    busy_slot_steps: int = 0  # of those, the ones that fed a token
+    sampled_tokens: int = 0
+    discarded_tokens: int = 0  # of those, the ones behind a stop text that was seen only after the chunk
+    fed_samples: int = 0  # of the sampled, those that went through the layers: not the last of a phase that stops
+    forced_tokens: int = 0  # a prompt's last token, which the decode loop takes, and what scripts force
+    refed_tokens: int = 0  # the same, but processed before: once for each further fork of a prompt, and a rewind
+    prefilled_tokens: int = 0  # of prompts without their last token, for the first time
+    reprefilled_tokens: int = 0  # the same, but processed before: lost, or too short to be worth a copy
+    shared_tokens: int = 0  # of prompts, kept in the row or copied from another row or the prefix cache
+    saved_tokens: int = 0  # that got a place in the prefix cache
+    evicted_tokens: int = 0  # that lost it to others
+    finished: int = 0
+
+    def plus(self, others: Iterable[SamplerStats]) -> SamplerStats:
+        every = (self, *others)
+        return SamplerStats(
+            **{field.name: sum(getattr(one, field.name) for one in every) for field in dataclasses.fields(self)}
+        )
+
+    @property
+    def occupancy(self) -> float:
+        """Share of slot steps that fed a token."""
+        return self.busy_slot_steps / max(self.slot_steps, 1)
+
+    @property
+    def processed_tokens(self) -> int:
+        """Tokens that went through the layers."""
+        given = self.prefilled_tokens + self.reprefilled_tokens + self.forced_tokens + self.refed_tokens
+        return self.fed_samples + given
+
+    @property
+    def first_time_tokens(self) -> int:
+        """Tokens generated, forced or prefilled for the first time: the work there was to do. What was sampled and
+        thrown away is none."""
+        return self.sampled_tokens - self.discarded_tokens + self.forced_tokens + self.prefilled_tokens

@@ -14,8 +14,7 @@ from jax.sharding import Mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
-from thinkprm_jax.sampler.prefixes import BLOCK
-from thinkprm_jax.sampler.store import PREFILL_TOKENS
+from thinkprm_jax.sampler.cache_store import BLOCK, PREFILL_TOKENS
 
 # Of generator and verifier, tried in this order where the recipe leaves the choice. Beyond them a device gains
 # little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step
@@ -53,7 +52,7 @@ class PlannedModel:
             return 0
         return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh)
 
-    def shelf(self, positions: int) -> int:
+    def prefixes(self, positions: int) -> int:
         numbers = 2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * positions
         return numbers * jnp.dtype(self.dtype).itemsize // self._split
 
@@ -64,12 +63,12 @@ class PlannedModel:
         attention = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
         width = 4 * config.hidden_size + (2 * attention + 3 * config.intermediate_size) // split
         activations = PREFILL_TOKENS * width * jnp.dtype(self.dtype).itemsize
-        made = 2 * self.shelf(PREFILL_TOKENS) * rows(self.mesh) if self.max_length else 0
+        made = 2 * self.prefixes(PREFILL_TOKENS) * rows(self.mesh) if self.max_length else 0
         return activations + made + 4 * 4 * slots * config.vocab_size // split
 
     @property
     def _split(self) -> int:
-        """Parts of the shelf: blocks over data and fsdp, heads over tensor where they can be."""
+        """Parts of the prefix cache: blocks over data and fsdp, heads over tensor where they can be."""
         if self.mesh is None:
             return 1
         tensor = self.mesh.shape["tensor"]
@@ -83,14 +82,14 @@ class MemoryNeed:
     Attributes:
       slots, prm_slots: as the recipe says; None: as many as fit, at most what can have work.
       solutions, chains: that can run side by side.
-      shelf: positions that would hold all prefixes which a next round may begin with.
+      prefix_cache: positions that would hold all prefixes which a next round may begin with.
     """
 
     slots: int | None
     prm_slots: int | None
     solutions: int
     chains: int
-    shelf: int = 0
+    prefix_cache: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ class SearchMemoryPlan:
 
     slots: int
     prm_slots: int
-    shelf: int
+    prefix_cache: int
     needed: int
     available: int | None
     text: str
@@ -112,9 +111,9 @@ def plan(
     available: int | None,
     mesh: Mesh | None = None,
 ) -> SearchMemoryPlan:
-    """How many slots each model gets, and how many positions the generator's shelf.
+    """How many slots each model gets, and how many positions the generator's prefix cache.
 
-    A smaller number of slots is taken where it leaves room for a quarter of the shelf that is wanted.
+    A smaller number of slots is taken where it leaves room for a quarter of the prefix cache that is wanted.
 
     Raises:
       UserError: it cannot fit, or a number of slots does not suit the mesh.
@@ -125,12 +124,12 @@ def plan(
             raise UserError(f"{name} must be a multiple of the mesh's data x fsdp = {step}, not {number}")
     levels = SLOTS.get(jax.devices()[0].platform, SLOTS[""])
     tried: list[SearchMemoryPlan] = []
-    for share in (4, 0):  # a quarter of the shelf, then whatever is left
+    for share in (4, 0):  # a quarter of the prefix cache, then whatever is left
         for level in levels:
             most, prm_most = (max(number // step, 1) * step for number in level)
             slots = need.slots or min(most, -(-need.solutions // step) * step)
             prm_slots = need.prm_slots or min(prm_most, -(-need.chains // step) * step)
-            found = _plan(generator, verifier, slots, prm_slots, need.shelf, share, available)
+            found = _plan(generator, verifier, slots, prm_slots, need.prefix_cache, share, available)
             tried.append(found)
             if available is None or found.needed <= available:
                 return found
@@ -145,11 +144,11 @@ def _plan(
     verifier: PlannedModel | None,
     slots: int,
     prm_slots: int,
-    shelf: int,
+    prefix_cache: int,
     share: int,
     available: int | None,
 ) -> SearchMemoryPlan:
-    """share: at least one in ``share`` of the shelf's positions is counted; 0: it may be missing."""
+    """share: at least one in ``share`` of the prefix cache's positions is counted; 0: it may be missing."""
     parts, needed, work = [], 0, 0
     for model, number in ((generator, slots), (verifier, prm_slots)):
         if model is None:
@@ -161,16 +160,18 @@ def _plan(
         parts.append(f"{model.name} {_gb(model.weights)}{held}")
     work += int(_SPARE * available) if available is not None else 0
     needed += work
-    if generator is not None and shelf:
-        position = generator.shelf(BLOCK * 64)
-        room = shelf if available is None else max(available - needed, 0) // position * BLOCK * 64
-        shelf = min(shelf, max(room, shelf // share if share else 0))
-        needed += generator.shelf(shelf)
-        parts.append(f"prefixes {_gb(generator.shelf(shelf))} ({shelf:,} tokens)")
+    if generator is not None and prefix_cache:
+        position = generator.prefixes(BLOCK * 64)
+        room = prefix_cache if available is None else max(available - needed, 0) // position * BLOCK * 64
+        prefix_cache = min(prefix_cache, max(room, prefix_cache // share if share else 0))
+        needed += generator.prefixes(prefix_cache)
+        parts.append(f"prefixes {_gb(generator.prefixes(prefix_cache))} ({prefix_cache:,} tokens)")
     parts.append(f"work {_gb(work)}")
     bound = "" if available is None else f" of {_gb(available)}"
     text = f"memory of a device: {', '.join(parts)}: {_gb(needed)}{bound} GB"
-    return SearchMemoryPlan(slots, prm_slots, shelf if generator is not None else 0, needed, available, text)
+    return SearchMemoryPlan(
+        slots, prm_slots, prefix_cache if generator is not None else 0, needed, available, text
+    )
 
 
 def _gb(size: int) -> str:

@@ -11,7 +11,7 @@ from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
-from thinkprm_jax.sampler import Sampler, cpu_lanes
+from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.search.generator import Generator, Prompts
 from thinkprm_jax.search.judging import ModelEngine
 from thinkprm_jax.search.memory import MemoryNeed, PlannedModel, SearchMemoryPlan, device_bytes, plan
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
 VERIFICATION_LENGTH = 8192  # the paper's, where the verifier has so many positions
-STEP_TOKENS = 256  # of a step, for the plan of the shelf
+STEP_TOKENS = 256  # of a step, for the plan of the prefix cache
 
 
 def resolve(recipe: SearchRecipe) -> SearchRecipe:
@@ -61,10 +61,8 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             slots=planned.slots,
             max_length=length,
             mesh=mesh,
-            shelf=planned.shelf,
-            share_from=1 if planned.shelf else 64,
-            # What is kept in one lane would be processed again in another.
-            lanes=1 if planned.shelf else cpu_lanes(model.config, model.dtype, planned.slots),
+            prefix_cache=planned.prefix_cache,
+            share_from=1 if planned.prefix_cache else 64,
         )
         generator = Generator.of(recipe, sampler, prompts)
     verifier = None
@@ -114,13 +112,13 @@ def plan_memory(
             chains, cached = verifier.n, verifier.max_length
         judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh)
     solutions = problems * recipe.settings.n
-    shelf = problems * _shelf(recipe, length)
-    need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, shelf)
+    prefixes = problems * _prefixes(recipe, length)
+    need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, prefixes)
     memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
     return plan(generator, judging, need, memory, mesh)
 
 
-def _shelf(recipe: SearchRecipe, length: int) -> int:
+def _prefixes(recipe: SearchRecipe, length: int) -> int:
     """Positions for all of a problem that a next round may begin with: the prompt, the paths of the beams that go
     on, and the last step of every candidate."""
     if recipe.approach not in ("beam_search", "dvts") or not length:

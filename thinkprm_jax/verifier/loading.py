@@ -25,7 +25,7 @@ def load_sampler(
     Raises:
       UserError: the model cannot be loaded, or is one that writes no chains.
     """
-    from thinkprm_jax.sampler import Sampler, cpu_lanes
+    from thinkprm_jax.sampler import Sampler
     from thinkprm_jax.verifier.registry import require_generative
 
     if model is None:
@@ -33,8 +33,7 @@ def load_sampler(
         require_generative(files)
     model, tokenizer = load_objects(settings, model, tokenizer, mesh)
     slots = settings.slots
-    lanes = cpu_lanes(model.config, model.dtype, slots)
-    return Sampler(model, tokenizer, slots=slots, max_length=settings.max_length, mesh=mesh, lanes=lanes)
+    return Sampler(model, tokenizer, slots=slots, max_length=settings.max_length, mesh=mesh)
 
 
 def load_objects(

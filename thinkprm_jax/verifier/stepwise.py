@@ -8,6 +8,7 @@ and where its two classes are read: from two rows of the vocabulary's head, or f
 from __future__ import annotations
 
 import abc
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -21,7 +22,6 @@ import numpy as np
 
 from thinkprm_jax.data.discriminative import StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.sampler.buckets import length_buckets, round_up
 from thinkprm_jax.verifier.base import Item, Verdict, Verifier, check_item
 from thinkprm_jax.verifier.loading import load_objects
 from thinkprm_jax.verifier.settings import PlacementSettings, check_names, setting
@@ -107,6 +107,8 @@ class StepwisePRM(Verifier):
                 f"max_length is {self.max_length}, it must be from 1 to the model's "
                 f"{model.config.max_position_embeddings} positions"
             )
+        from thinkprm_jax.sampler.cache_store import length_buckets  # JAX
+
         self._encoder = self.make_encoder()
         self._pass = _ForwardPass(model, self._encoder.choices, mesh)
         self._lengths = length_buckets(min(_SHORTEST, self.max_length), self.max_length)
@@ -159,7 +161,7 @@ class StepwisePRM(Verifier):
             except RequestError as error:
                 yield index, Verdict(error=error)
                 continue
-            length = round_up(len(row.text.ids), self._lengths)
+            length = self._length_of(row)
             waiting[length].append(row)
             if len(waiting[length]) == self._rows[length]:
                 yield from self._judge(waiting[length], length)
@@ -167,7 +169,7 @@ class StepwisePRM(Verifier):
         # What is left fills few batches, each as long as its longest row: a text may stand in a longer row.
         rest = [row for length in reversed(self._lengths) for row in waiting[length]]
         while rest:
-            length = round_up(len(rest[0].text.ids), self._lengths)
+            length = self._length_of(rest[0])
             taken, rest = rest[: self._rows[length]], rest[self._rows[length] :]
             yield from self._judge(taken, length)
 
@@ -176,6 +178,9 @@ class StepwisePRM(Verifier):
         if len(text.ids) > self.max_length:
             raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
         return _Row(index, text)
+
+    def _length_of(self, row: _Row) -> int:
+        return self._lengths[bisect.bisect_left(self._lengths, len(row.text.ids))]
 
     def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, Verdict]]:
         """One forward pass. Its shape: a bucket each for length, rows and steps a row."""

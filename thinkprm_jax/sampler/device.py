@@ -5,15 +5,15 @@
     extend    tokens behind such beginnings -> keys and values           one per (rows, length, beginning)
     insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)
     copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
-    park      cache rows -> blocks of the shelf                          one per cache length
-    restore   blocks of the shelf -> cache rows                          one per cache length
+    save      cache rows -> blocks of the prefix cache                   one per cache length
+    load      blocks of the prefix cache -> cache rows                   one per cache length
     decode    up to `chunk` tokens for every slot                        one per cache length
 
 Only prefill, extend and decode run the model and take long to compile; the others move memory. That is why extend
 gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
 
-The cache and the shelf are donated everywhere, so there is one of each. The controls are small host arrays sent
-whole with every chunk: the host owns the state of a slot, the device only its keys and values.
+The rows and the prefix cache are donated everywhere, so there is one of each. The controls are small host arrays
+sent whole with every chunk: the host owns the state of a slot, the device only its keys and values.
 """
 
 from __future__ import annotations
@@ -24,15 +24,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.distributed.mesh import partition_spec
 from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits, settle
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.sampler.prefixes import BLOCK
-from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED
+from thinkprm_jax.sampler.request import MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
 
 
@@ -61,24 +59,6 @@ class Controls:
     keys: Any  # uint32 [B, 2]
     leave_below: Any  # int32 []: leave the chunk when fewer slots than this are active
 
-    @classmethod
-    def zeros(cls, slots: int, chunk: int) -> Controls:
-        """Host arrays for slots that are all free."""
-        return cls(
-            pending=np.zeros((slots, chunk), np.int32),
-            pending_count=np.ones(slots, np.int32),
-            positions=np.zeros(slots, np.int32),
-            active=np.zeros(slots, bool),
-            budgets=np.zeros(slots, np.int32),
-            stop_ids=np.full((slots, MAX_STOP_IDS), -1, np.int32),
-            watch=np.zeros((slots, MAX_WATCHED), np.int32),
-            temperature=np.zeros(slots, np.float32),
-            top_k=np.zeros(slots, np.int32),
-            top_p=np.ones(slots, np.float32),
-            keys=np.zeros((slots, 2), np.uint32),
-            leave_below=np.zeros((), np.int32),
-        )
-
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -98,7 +78,7 @@ class ChunkOutput:
     steps: Any  # int32 []: decode steps taken
 
 
-class DeviceSteps:
+class DeviceFunctions:
     """The jitted functions for one architecture and mesh; shared by every sampler that uses the same."""
 
     def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> None:
@@ -110,18 +90,20 @@ class DeviceSteps:
         self.extend = jax.jit(self._extend)
         self.insert = jax.jit(self._insert, donate_argnums=0)
         self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
-        self.park = jax.jit(self._park, donate_argnums=0)
-        self.restore = jax.jit(self._restore, donate_argnums=0)
+        self.save = jax.jit(self._save, donate_argnums=0)
+        self.load = jax.jit(self._load, donate_argnums=0)
         self.decode = jax.jit(self._decode, donate_argnums=1)
 
     def compilations(self) -> int:
         """How many programs have been compiled so far; takes, inserts and copies count for all models of the
         process."""
-        moving = (self.take, self.insert, self.copy_rows, self.park, self.restore)
-        return sum(function._cache_size() for function in (self.prefill, self.extend, self.decode, *moving))
+        moving = (self.take, self.insert, self.copy_rows, self.save, self.load)
+        every = (self.prefill, self.extend, self.decode, *moving)
+        return sum(function._cache_size() for function in every)  # type: ignore[attr-defined]  # JAX's types lack it
 
     def cache_sharding(self, batch: int, kv_heads: int) -> NamedSharding | None:
-        """Slots (or blocks of the shelf) over data and fsdp, KV heads over tensor (copied where too few)."""
+        """Slots (or blocks of the prefix cache) over data and fsdp, KV heads over tensor (copied where too
+        few)."""
         if self._mesh is None:
             return None
         counts = {"batch": batch, "kv_heads": kv_heads}
@@ -205,42 +187,43 @@ class DeviceSteps:
 
         return map_bits(all_rows, cache)
 
-    def _park(
-        self, shelf: KVCache, cache: KVCache, rows: jax.Array, blocks: jax.Array, count: jax.Array
+    def _save(
+        self, prefixes: KVCache, cache: KVCache, rows: jax.Array, blocks: jax.Array, count: jax.Array
     ) -> KVCache:
-        """Writes block j of cache row rows[i] to shelf block blocks[i, j], for i < count; not where that is none.
+        """Writes block j of cache row rows[i] to block blocks[i, j] of the prefix cache, for i < count; not where
+        that is none.
 
         Args:
-          shelf: P blocks, [P, K, BLOCK, h] a layer. blocks: int [B, S / BLOCK], P: none.
+          prefixes: P blocks, [P, K, block, h] a layer. blocks: int [B, S / block], P: none.
         """
         length = cache.length
 
-        def all_rows(shelf: jax.Array, cache: jax.Array) -> jax.Array:
-            _, heads, _, width = shelf.shape
+        def all_rows(prefixes: jax.Array, cache: jax.Array) -> jax.Array:
+            _, heads, block, width = prefixes.shape
 
-            def write(i: jax.Array, shelf: jax.Array) -> jax.Array:
+            def write(i: jax.Array, prefixes: jax.Array) -> jax.Array:
                 row = jax.lax.dynamic_index_in_dim(cache, rows[i], keepdims=False)[:, :length]
-                row = row.reshape(heads, length // BLOCK, BLOCK, width).swapaxes(0, 1)
-                return shelf.at[blocks[i]].set(row, mode="drop")
+                row = row.reshape(heads, length // block, block, width).swapaxes(0, 1)
+                return prefixes.at[blocks[i]].set(row, mode="drop")
 
-            return jax.lax.fori_loop(0, count, write, shelf)
+            return jax.lax.fori_loop(0, count, write, prefixes)
 
-        return self._keep_sharding(map_bits(all_rows, shelf, cache))
+        return self._keep_sharding(map_bits(all_rows, prefixes, cache))
 
-    def _restore(
-        self, cache: KVCache, shelf: KVCache, blocks: jax.Array, targets: jax.Array, count: jax.Array
+    def _load(
+        self, cache: KVCache, prefixes: KVCache, blocks: jax.Array, targets: jax.Array, count: jax.Array
     ) -> KVCache:
-        """Fills cache row targets[i] with shelf blocks blocks[i], int [B, S / BLOCK], for i < count."""
+        """Fills cache row targets[i] with the prefix cache's blocks[i], int [B, S / block], for i < count."""
         length = cache.length
 
-        def all_rows(old: jax.Array, shelf: jax.Array) -> jax.Array:
+        def all_rows(old: jax.Array, prefixes: jax.Array) -> jax.Array:
             def write(i: jax.Array, old: jax.Array) -> jax.Array:
-                row = shelf[blocks[i]].swapaxes(0, 1).reshape(1, old.shape[1], length, old.shape[3])
+                row = prefixes[blocks[i]].swapaxes(0, 1).reshape(1, old.shape[1], length, old.shape[3])
                 return jax.lax.dynamic_update_slice(old, row, (targets[i], 0, 0, 0))
 
             return jax.lax.fori_loop(0, count, write, old)
 
-        return self._keep_sharding(map_bits(all_rows, cache, shelf))
+        return self._keep_sharding(map_bits(all_rows, cache, prefixes))
 
     def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
         """Up to C steps for all slots; a slot feeds its pending tokens, then samples until it must stop."""
@@ -315,6 +298,6 @@ def _put(array: jax.Array, rows: jax.Array, columns: jax.Array, new: jax.Array, 
 
 
 @functools.lru_cache(maxsize=32)
-def device_steps(graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> DeviceSteps:
+def device_functions(graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> DeviceFunctions:
     """The functions for this architecture, made once: two samplers of one model share every compilation."""
-    return DeviceSteps(graphdef, mesh, chunk)
+    return DeviceFunctions(graphdef, mesh, chunk)

@@ -1,0 +1,620 @@
+"""The keys and values that exist: the slots' rows, the prefix cache, and how they get there.
+
+    sizes         few, so that few programs are compiled (length_buckets, coarse_buckets)
+    PrefixTree    on the host: which tokens stand in which block of the prefix cache, each common beginning once
+    plan          of the prompts of one admission: what is copied, from where, and what is processed
+    CacheStore    the arrays, and the calls that bring a plan about
+
+Rows are contiguous, because a decode step reads them at every token; the prefix cache is blocks of 16 positions,
+because it is read and written once a request, and because a search keeps many contexts that differ in their last
+tokens only. Copying between rows and blocks is moving memory; attention over blocks in place would cost a gather,
+or a kernel of its own, at every token. When the prefix cache is full, what was unused for longest is evicted; if a
+prompt begins with it after all, it is processed again, and counted.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from thinkprm_jax.model.cache import KVCache
+from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.sampler.device import DeviceFunctions
+from thinkprm_jax.sampler.request import SamplerStats
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 16  # positions of a block of the prefix cache
+# Prefill works on at most this many tokens at once: enough to fill a device, and it bounds the activations.
+PREFILL_TOKENS = 8192
+# A longer prompt is prefilled in pieces of this many tokens, each on top of the ones before.
+PIECE_TOKENS = 4096
+# A rest of a prompt this short goes through the decode loop beside the other slots' tokens: the steps are taken
+# anyway, and a prefill is a call of its own.
+SHORT_REST = 16
+# Blocks of BLOCK tokens that the statistics remember: half a million tokens, some 20 MB of the host.
+REMEMBERED_BLOCKS = 2**15
+
+
+def length_buckets(smallest: int, largest: int) -> tuple[int, ...]:
+    """smallest, 1.5 x, 2 x, 3 x, 4 x, ... up to ``largest``, which is always the last."""
+    sizes: list[int] = []
+    size = smallest
+    while size < largest:
+        sizes.append(size)
+        if size * 3 // 2 < largest and size * 3 % 2 == 0:
+            sizes.append(size * 3 // 2)
+        size *= 2
+    return (*sizes, largest)
+
+
+def coarse_buckets(smallest: int, largest: int, factor: int) -> tuple[int, ...]:
+    """smallest, factor x, factor^2 x, ... up to ``largest``, which is always the last."""
+    sizes: list[int] = []
+    size = smallest
+    while size < largest:
+        sizes.append(size)
+        size *= factor
+    return (*sizes, largest)
+
+
+def multiple(value: int, unit: int) -> int:
+    """``value`` rounded up to a multiple of ``unit``."""
+    return -(-value // unit) * unit
+
+
+def round_up(value: int, buckets: tuple[int, ...]) -> int:
+    """The smallest bucket that holds ``value``; ValueError if none does."""
+    for size in buckets:
+        if size >= value:
+            return size
+    raise ValueError(f"{value} is above the largest bucket {buckets[-1]}")
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens ``a`` and ``b`` (of one type of sequence) have in common from their beginning on."""
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    low, high = 0, limit  # equal up to low, not up to high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Node:
+    """Up to BLOCK tokens behind those of the parent; only full ones have children."""
+
+    tokens: list[int]
+    block: int
+    parent: _Node | None
+    children: dict[int, list[_Node]] = dataclasses.field(default_factory=dict)  # by their first token
+
+
+class PrefixTree:
+    """Token sequences in blocks of BLOCK tokens, each common beginning once, in a fixed number of blocks.
+
+    A sequence shares whole blocks with others. Where it leaves them inside a block it has that block for itself,
+    and still all of the tokens before that point can be found: :meth:`match` is exact to the token.
+
+    When the blocks run out, the one unused for longest goes. A path is always touched from its end to its root, so
+    a block is never older than what follows it, and the oldest of all is always the end of a sequence.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.added = 0  # tokens that got a place, over time
+        self.evicted = 0  # tokens that lost it to others
+        self._root = _Node([], -1, None)
+        self._order: collections.OrderedDict[_Node, None] = collections.OrderedDict()  # oldest first
+        self._fresh = 0  # blocks from this one on were never used
+
+    def __len__(self) -> int:
+        """Blocks in use."""
+        return len(self._order)
+
+    def match(self, tokens: list[int]) -> tuple[int, list[int]]:
+        """The longest stored beginning of ``tokens``: its length, and the blocks it stands in, in order."""
+        path, length = self._walk(tokens)
+        self._touch(path)
+        return length, [node.block for node in path]
+
+    def add(self, tokens: list[int]) -> list[tuple[int, int]]:
+        """Stores ``tokens``; where the tree is too small for all of them, a beginning.
+
+        Returns: (block, i) for every block that must now be written with the positions from i x BLOCK on.
+        """
+        path, _ = self._walk(tokens)
+        if path and path[-1].tokens != tokens[(len(path) - 1) * BLOCK :][:BLOCK]:
+            path.pop()  # left inside this block
+        self._touch(path)
+        writes: list[tuple[int, int]] = []
+        kept = set(path)
+        for i in range(len(path), -(-len(tokens) // BLOCK)):
+            node = path[-1] if path else self._root
+            child = self._place(node, tokens[i * BLOCK : (i + 1) * BLOCK], kept)
+            if child is None:
+                break
+            if child[1]:
+                writes.append((child[0].block, i))
+            path.append(child[0])
+            kept.add(child[0])
+        self._touch(path)
+        return writes
+
+    def _walk(self, tokens: list[int]) -> tuple[list[_Node], int]:
+        node, path, length = self._root, [], 0
+        while length < len(tokens):
+            wanted = tokens[length : length + BLOCK]
+            best, most = None, 0
+            for child in node.children.get(wanted[0], ()):
+                common = common_length(child.tokens, wanted)
+                if common > most:
+                    best, most = child, common
+                    if most == len(wanted):
+                        break
+            if best is None:
+                break
+            path.append(best)
+            length += most
+            if most < BLOCK:
+                break
+            node = best
+        return path, length
+
+    def _place(self, parent: _Node, tokens: list[int], kept: set[_Node]) -> tuple[_Node, bool] | None:
+        """The child of ``parent`` that holds ``tokens``, and whether its block must be written; None: no room."""
+        siblings = parent.children.setdefault(tokens[0], [])
+        for child in siblings:
+            if child.tokens[: len(tokens)] == tokens:
+                return child, False
+        for child in siblings:
+            if child.tokens == tokens[: len(child.tokens)]:  # a shorter end: it grows
+                self.added += len(tokens) - len(child.tokens)
+                child.tokens = tokens
+                return child, True
+        block = self._take_block(kept)
+        # Room may have been made by taking a sibling, and the list with it.
+        if block is None:
+            if not siblings:
+                parent.children.pop(tokens[0], None)
+            return None
+        child = _Node(tokens, block, parent)
+        parent.children.setdefault(tokens[0], []).append(child)
+        self.added += len(tokens)
+        return child, True
+
+    def _take_block(self, kept: set[_Node]) -> int | None:
+        if self._fresh < self.blocks:
+            self._fresh += 1
+            return self._fresh - 1
+        oldest = next(iter(self._order), None)
+        if oldest is None or oldest in kept:
+            return None
+        del self._order[oldest]
+        self.evicted += len(oldest.tokens)
+        assert oldest.parent is not None
+        siblings = oldest.parent.children[oldest.tokens[0]]
+        siblings.remove(oldest)
+        if not siblings:
+            del oldest.parent.children[oldest.tokens[0]]
+        return oldest.block
+
+    def _touch(self, path: list[_Node]) -> None:
+        for node in reversed(path):
+            self._order[node] = None
+            self._order.move_to_end(node)
+
+
+@dataclasses.dataclass(eq=False)
+class Row:
+    """One row of the cache: what it holds, and what is to be in it.
+
+    Attributes:
+      number: which row.
+      busy: it has an occupant.
+      context: all token ids of the occupant, prompt first; kept after it leaves, for as long as its keys and
+        values stand in the cache, so that a prompt with the same beginning can be copied from here.
+      fed: how many of them are in the cache. The rest are fed by the next chunks.
+      wanted: how many of them, the prompt's but for its last, are prefilled where nothing better is possible.
+      processed: how many of them have gone through the layers at this place, in this row or elsewhere.
+      to_save: of a row whose occupant has left, how many tokens of the context go to the prefix cache.
+    """
+
+    number: int = 0
+    busy: bool = False
+    context: list[int] = dataclasses.field(default_factory=list)
+    fed: int = 0
+    wanted: int = 0
+    processed: int = 0
+    to_save: int = 0
+
+    def common(self, tokens: list[int]) -> int:
+        """How many tokens, from the first on, the row has in common with ``tokens``."""
+        return min(common_length(self.context, tokens), self.fed)
+
+    def occupy(self, prompt: list[int], kept: int) -> None:
+        """Takes the row for a prompt of which it holds the first ``kept`` tokens. The prompt's last token is
+        always fed by a decode step, because its logits are needed."""
+        self.busy, self.context, self.fed = True, prompt, kept
+        self.wanted = len(prompt) - 1
+        self.processed = self.to_save = 0
+
+    def cut(self, length: int) -> None:
+        """Cuts the context back; what the cache holds beyond is never read."""
+        del self.context[length:]
+        self.fed, self.wanted = min(self.fed, length), min(self.wanted, length - 1)
+        self.processed, self.to_save = min(self.processed, length), min(self.to_save, length)
+
+    def release(self) -> None:
+        """Frees the row; its keys and values stay valid for ``context[:fed]``."""
+        self.busy = False
+        del self.context[self.fed :]
+
+
+@dataclasses.dataclass(eq=False)
+class PrefillWork:
+    """A beginning that one or more rows are to hold.
+
+    Attributes:
+      tokens: the beginning, N tokens.
+      known: how many of them stand in ``source`` already and are copied to the rows that lack them.
+      source: a row that has them, blocks of the prefix cache, or an earlier work of the same admission.
+      goal: how many are to be in the rows in the end: N, or ``known`` where the rest is left to the decode loop.
+      stage: works of stage 0 stand on what is there already, those of stage s + 1 on works of stage s.
+      done: how many are in all of the rows.
+    """
+
+    tokens: list[int]
+    rows: list[Row]
+    known: int = 0
+    source: Row | list[int] | PrefillWork | None = None
+    goal: int = 0
+    stage: int = 0
+    done: int = 0
+
+    @property
+    def lacking(self) -> list[Row]:
+        """Rows that lack some of the known tokens."""
+        return [row for row in self.rows if row.fed < self.known]
+
+
+def worth_sharing(known: int, wanted: int, share_from: int) -> bool:
+    """Whether ``known`` common tokens of ``wanted`` are taken over: all of them always, a part if it is long."""
+    return known == wanted or known >= share_from
+
+
+def plan(
+    admitted: Sequence[Row], rows: Sequence[Row], prefixes: PrefixTree | None, share_from: int
+) -> list[PrefillWork]:
+    """The works for newly occupied rows, each behind the works it stands on.
+
+    Works are sorted by their tokens, the last first: of all works before it a work has most in common with the one
+    just before, and a beginning of another work comes behind that one, of which it is a copy. So no beginning is
+    processed twice, whatever the order of the requests.
+    """
+    by_tokens: dict[tuple[int, ...], PrefillWork] = {}
+    for row in admitted:
+        tokens = row.context[: row.wanted]
+        by_tokens.setdefault(tuple(tokens), PrefillWork(tokens, [])).rows.append(row)
+    works = [by_tokens[tokens] for tokens in sorted(by_tokens, reverse=True)]
+    needed: dict[PrefillWork, int] = {}  # how much of a work others copy
+    for i, work in enumerate(works):
+        _find_source(work, rows, prefixes, share_from)
+        base = _base(work, works[:i], share_from)
+        if base is not None:
+            work.known, work.source, work.stage = base[1], base[0], base[0].stage + 1
+            needed[base[0]] = max(needed.get(base[0], 0), work.known)
+    for work in works:
+        rest = len(work.tokens) - work.known
+        left_to_decode = (
+            0 < work.known >= needed.get(work, 0) and rest <= SHORT_REST and (rest == 0 or len(work.rows) == 1)
+        )
+        work.goal = work.known if left_to_decode else len(work.tokens)
+    return sorted(works, key=lambda work: work.stage)
+
+
+def _find_source(work: PrefillWork, rows: Sequence[Row], prefixes: PrefixTree | None, share_from: int) -> None:
+    """The row or the blocks with most of the work's tokens, where that is worth it."""
+    row = max(rows, key=lambda row: row.common(work.tokens))
+    known = row.common(work.tokens)
+    source: Row | list[int] = row
+    if prefixes is not None and known < len(work.tokens):
+        saved, blocks = prefixes.match(work.tokens)
+        if saved > known:
+            known, source = saved, blocks
+    if known and worth_sharing(known, len(work.tokens), share_from):
+        work.known, work.source = known, source
+
+
+def _base(work: PrefillWork, before: Sequence[PrefillWork], share_from: int) -> tuple[PrefillWork, int] | None:
+    """The work to copy from once it is done, of the earliest stage, and how many tokens; None: not worth it."""
+    if not before:
+        return None
+    common = common_length(before[-1].tokens, work.tokens)
+    gain = common - work.known
+    if gain <= 0 or not worth_sharing(gain, len(work.tokens) - work.known, share_from):
+        return None
+    candidates = [other for other in before if common_length(other.tokens, work.tokens) >= common]
+    return min(candidates, key=lambda other: other.stage), common
+
+
+class CacheStore:
+    """The device memory of a sampler.
+
+    Args:
+      device: the functions of this architecture, mesh and chunk.
+      stats: what is counted here.
+      slots: rows. max_length, chunk: as of the sampler. dtype: of keys and values.
+      prefix_cache: its positions, rounded up to whole blocks (and to what a mesh can split).
+      share_from: see :class:`thinkprm_jax.sampler.engine.Sampler`.
+      parts: devices that the rows are split over.
+
+    Attributes:
+      rows: what each row of the cache holds.
+      cache: the arrays; None before the first request and while a call has taken them.
+    """
+
+    def __init__(
+        self,
+        device: DeviceFunctions,
+        config: ModelConfig,
+        stats: SamplerStats,
+        *,
+        slots: int,
+        max_length: int,
+        chunk: int,
+        dtype: DTypeLike,
+        prefix_cache: int,
+        share_from: int,
+        parts: int,
+    ) -> None:
+        self._device, self._config, self._stats = device, config, stats
+        self._chunk, self._dtype, self._share_from = chunk, jnp.dtype(dtype), share_from
+        self._slots = slots
+        # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
+        self._cache_lengths = length_buckets(128, multiple(max_length + chunk + 128, BLOCK))
+        piece = min(max_length, PIECE_TOKENS)
+        self._prompt_lengths = length_buckets(min(32, piece), piece)
+        # Products with weights dominate an extension, so padding of the beginning it attends to costs little, and
+        # every pair of lengths is a program. Blocks of queries want multiples of 128.
+        self._rest_lengths = coarse_buckets(32, multiple(piece, 128), 2)
+        self._known_lengths = coarse_buckets(128, self._cache_lengths[-1], 4)
+        self._blocks = multiple(-(-prefix_cache // BLOCK), parts)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything and frees its memory."""
+        self.rows = [Row(number) for number in range(self._slots)]
+        self.cache: KVCache | None = None
+        self._length = 0  # of the cache
+        self._remembered = PrefixTree(REMEMBERED_BLOCKS)
+        self._clear_prefixes()
+
+    def _clear_prefixes(self) -> None:
+        self._prefixes: KVCache | None = None
+        self._tree = PrefixTree(self._blocks) if self._blocks else None
+
+    def recover(self) -> None:
+        """After a call that was interrupted: frees all rows, and forgets what it had taken and never put back."""
+        for row in self.rows:
+            row.release()
+        if self.cache is None:
+            self.rows = [Row(number) for number in range(self._slots)]
+        if self._prefixes is None:
+            self._clear_prefixes()
+
+    @property
+    def position_bytes(self) -> int:
+        """Of the keys and values of one token, all layers."""
+        config = self._config
+        return 2 * config.num_layers * config.num_kv_heads * config.head_dim * self._dtype.itemsize
+
+    @property
+    def planned_bytes(self) -> int:
+        """Of the rows at their longest and the prefix cache."""
+        row = self._cache_lengths[-1] + self._chunk
+        return (self._slots * row + self._blocks * BLOCK) * self.position_bytes
+
+    def take_cache(self) -> KVCache:
+        """The cache, for a call it is donated to; there is none until the result of the call is put back."""
+        cache, self.cache = self.cache, None
+        assert cache is not None
+        return cache
+
+    def reserve(self, positions: int, shrink: bool = False) -> None:
+        """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
+        length = round_up(positions, self._cache_lengths)
+        if self.cache is None:
+            self.cache = self._zeros(self._slots, length, self._chunk)
+        elif length > self._length or (shrink and length < self._length):
+            logger.debug("cache: %d -> %d positions", self._length, length)
+            self.cache = self.take_cache().resized(length)
+            for row in self.rows:
+                if row.fed > length:  # a free row: its tail is gone
+                    row.cut(length)
+        else:
+            return
+        self._length = length
+
+    def _zeros(self, rows: int, length: int, steps: int) -> KVCache:
+        sharding = self._device.cache_sharding(rows, self._config.num_kv_heads)
+        return KVCache.zeros(self._config, rows, length, steps, self._dtype, sharding)
+
+    def choose(self, free: Sequence[Row], prompt: list[int]) -> tuple[Row, int]:
+        """The row for a prompt, and how many of its tokens stay in that row: the one that has most of them, else
+        the one that holds least."""
+        wanted = prompt[:-1]
+
+        def kept(row: Row) -> int:
+            common = row.common(wanted)
+            return common if worth_sharing(common, len(wanted), self._share_from) else 0
+
+        kept_tokens, _, number = max((kept(row), -row.fed, -i) for i, row in enumerate(free))
+        return free[-number], kept_tokens
+
+    def fill(self, parameters: nnx.State, admitted: Sequence[Row]) -> None:
+        """Brings the prompts of newly occupied rows into them: copied from where they are or prefilled."""
+        works = plan(admitted, self.rows, self._tree, self._share_from)
+        for work in works:
+            self._count(work)
+        self.reserve(max(max(row.fed for row in self.rows), *(work.goal for work in works), 1))
+        for stage in range(works[-1].stage + 1):
+            mine = [work for work in works if work.stage == stage]
+            self._copy(mine)
+            self._prefill([work for work in mine if work.done == 0 < work.goal], parameters)
+            while left := [work for work in mine if work.done < work.goal]:
+                self._extend(left, parameters)
+
+    def _count(self, work: PrefillWork) -> None:
+        before, _ = self._remembered.match(work.tokens)
+        again = max(min(before, work.goal) - work.known, 0)
+        self._stats.reprefilled_tokens += again
+        self._stats.prefilled_tokens += work.goal - work.known - again
+        self._stats.shared_tokens += work.goal * (len(work.rows) - 1) + work.known
+        for row in work.rows:
+            prompt = row.context[: row.wanted + 1]
+            row.processed, _ = self._remembered.match(prompt)
+            self._remembered.add(prompt)
+
+    def _copy(self, works: Sequence[PrefillWork]) -> None:
+        """The known tokens of works into the rows that lack them. A row that is read may be written as well, but
+        only with what it has already: all copies of a beginning are equal."""
+        pairs: list[tuple[int, Row, int]] = []
+        loaded: list[tuple[list[int], Row]] = []
+        for work in works:
+            source = work.source.rows[0] if isinstance(work.source, PrefillWork) else work.source
+            if isinstance(source, list):
+                loaded.extend((source, row) for row in work.lacking)
+            elif source is not None:
+                pairs.extend((source.number, row, 0) for row in work.lacking)
+        if pairs:
+            sources, targets, _, count = self._pairs(pairs)
+            self.cache = self._device.copy_rows(self.take_cache(), sources, targets, count)
+        if loaded:
+            self._load(loaded)
+        for work in works:
+            work.done = work.known
+            for row in work.rows:
+                row.fed = work.known
+
+    def _load(self, loaded: Sequence[tuple[list[int], Row]]) -> None:
+        """Blocks of the prefix cache into rows."""
+        table = np.zeros((self._slots, self._length // BLOCK), np.int32)
+        for i, (blocks, _) in enumerate(loaded):
+            table[i, : len(blocks)] = blocks
+        _, targets, _, count = self._pairs([(0, row, 0) for _, row in loaded])
+        self.cache = self._device.load(self.take_cache(), self._prefixes, table, targets, count)
+
+    def _prefill(self, works: Sequence[PrefillWork], parameters: nnx.State) -> None:
+        """The first pieces of works of which nothing is known."""
+        works = sorted(works, key=_piece)
+        while works:
+            length = round_up(_piece(works[-1]), self._prompt_lengths)
+            rows = _rows_of_call(len(works), length)
+            group, works = works[-rows:], works[:-rows]
+            tokens = _tokens(group, rows, length)
+            self.reserve(length)
+            self._insert(self._device.prefill(parameters, tokens), group)
+
+    def _extend(self, works: Sequence[PrefillWork], parameters: nnx.State) -> None:
+        """The next pieces of works of which a beginning is in the rows."""
+        works = sorted(works, key=lambda work: (round_up(_piece(work), self._rest_lengths), work.done))
+        while works:
+            length = round_up(_piece(works[-1]), self._rest_lengths)
+            known = round_up(works[-1].done, self._known_lengths)
+            rows = _rows_of_call(len(works), length + known // 4)
+            group, works = works[-rows:], works[:-rows]
+            known = round_up(max(work.done for work in group), self._known_lengths)
+            tokens = _tokens(group, rows, length)
+            sources, places = np.zeros((2, rows), np.int32)
+            for i, work in enumerate(group):
+                sources[i], places[i] = work.rows[0].number, work.done
+            self.reserve(max(length, max(work.done + _piece(work) for work in group)))
+            prefix = self._device.take(self.cache, sources, known)
+            self._insert(self._device.extend(parameters, tokens, places, prefix), group)
+
+    def _insert(self, pieces: KVCache, group: Sequence[PrefillWork]) -> None:
+        """Row i of ``pieces`` is the next piece of group[i]."""
+        pairs = [(i, row, work.done) for i, work in enumerate(group) for row in work.rows]
+        self.cache = self._device.insert(self.take_cache(), pieces, *self._pairs(pairs))
+        for work in group:
+            work.done += _piece(work)
+            for row in work.rows:
+                row.fed = work.done
+
+    def _pairs(
+        self, pairs: Sequence[tuple[int, Row, int]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(source rows, numbers of the target rows, places, how many of them count), padded to B."""
+        sources, targets, places = np.zeros((3, self._slots), np.int32)
+        for i, (source, row, place) in enumerate(pairs):
+            sources[i], targets[i], places[i] = source, row.number, place
+        return sources, targets, places, np.asarray(len(pairs), np.int32)
+
+    def retire(self, row: Row, keep: int) -> None:
+        """Frees a row whose occupant is done; the first ``keep`` tokens of its context shall be in the prefix
+        cache before the row is taken by another."""
+        self._remembered.add(row.context[: row.fed])
+        row.to_save = min(keep, row.fed)
+        row.release()
+
+    def save(self) -> None:
+        """Puts into the prefix cache what finished requests asked for."""
+        waiting = [row for row in self.rows if row.to_save]
+        if not waiting or self._tree is None or self.cache is None:
+            return
+        if self._prefixes is None:
+            self._prefixes = self._zeros(self._blocks, BLOCK, 0)
+        tree, stats = self._tree, self._stats
+        table = np.full((self._slots, self._length // BLOCK), self._blocks, np.int32)
+        written: list[int] = []
+        prefixes, self._prefixes = self._prefixes, None
+        added, evicted = tree.added, tree.evicted
+        for row in waiting:
+            blocks = tree.add(row.context[: row.to_save])
+            for block, i in blocks:
+                table[len(written), i] = block
+            if blocks:
+                written.append(row.number)
+            row.to_save = 0
+        if written:
+            rows = np.zeros(self._slots, np.int32)
+            rows[: len(written)] = written
+            prefixes = self._device.save(prefixes, self.cache, rows, table, np.asarray(len(written), np.int32))
+        self._prefixes = prefixes
+        stats.saved_tokens += tree.added - added
+        stats.evicted_tokens += tree.evicted - evicted
+
+
+def _piece(work: PrefillWork) -> int:
+    """Tokens of the next call."""
+    return min(work.goal - work.done, PIECE_TOKENS)
+
+
+def _rows_of_call(wanted: int, length: int) -> int:
+    """Rows of a prefill: 1, 4, 16, ... such that more than half are wanted, within PREFILL_TOKENS."""
+    rows = 1
+    while rows * 2 < wanted and rows * 4 * length <= PREFILL_TOKENS:
+        rows *= 4
+    return rows
+
+
+def _tokens(group: Sequence[PrefillWork], rows: int, length: int) -> np.ndarray:
+    """int32 [rows, length]: the next pieces, padded on the right and below."""
+    tokens = np.zeros((rows, length), np.int32)
+    for i, work in enumerate(group):
+        tokens[i, : _piece(work)] = work.tokens[work.done : work.done + _piece(work)]
+    return tokens
