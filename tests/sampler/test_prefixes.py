@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from thinkprm_jax.sampler.cache_store import BLOCK, SHORT_REST, PrefixTree, Row, common_length, plan
+from thinkprm_jax.sampler.cache_store import BLOCK, SHORT_REST, CacheRow, PrefixTree, common_length, plan
 
 
 def brute_common(a, b):
@@ -92,14 +92,14 @@ def test_the_one_unused_for_longest_goes_and_a_beginning_stays_while_something_s
     assert tree.evicted == 1
 
 
-def occupied(prompt: list[int], kept: int = 0) -> Row:
-    row = Row()
+def occupied(prompt: list[int], kept: int = 0) -> CacheRow:
+    row = CacheRow()
     row.occupy(prompt, kept)
     return row
 
 
-def held(tokens: list[int]) -> Row:
-    return Row(context=tokens, fed=len(tokens))
+def held(tokens: list[int]) -> CacheRow:
+    return CacheRow(context=tokens, fed=len(tokens))
 
 
 def test_a_beginning_that_new_prompts_share_is_processed_for_one_of_them():

@@ -219,7 +219,7 @@ class PrefixTree:
 
 
 @dataclasses.dataclass(eq=False)
-class Row:
+class CacheRow:
     """One row of the cache: what it holds, and what is to be in it.
 
     Attributes:
@@ -278,15 +278,15 @@ class PrefillWork:
     """
 
     tokens: list[int]
-    rows: list[Row]
+    rows: list[CacheRow]
     known: int = 0
-    source: Row | list[int] | PrefillWork | None = None
+    source: CacheRow | list[int] | PrefillWork | None = None
     goal: int = 0
     stage: int = 0
     done: int = 0
 
     @property
-    def lacking(self) -> list[Row]:
+    def lacking(self) -> list[CacheRow]:
         """Rows that lack some of the known tokens."""
         return [row for row in self.rows if row.fed < self.known]
 
@@ -297,7 +297,7 @@ def worth_sharing(known: int, wanted: int, share_from: int) -> bool:
 
 
 def plan(
-    admitted: Sequence[Row], rows: Sequence[Row], prefixes: PrefixTree | None, share_from: int
+    admitted: Sequence[CacheRow], rows: Sequence[CacheRow], prefixes: PrefixTree | None, share_from: int
 ) -> list[PrefillWork]:
     """The works for newly occupied rows, each behind the works it stands on.
 
@@ -326,11 +326,13 @@ def plan(
     return sorted(works, key=lambda work: work.stage)
 
 
-def _find_source(work: PrefillWork, rows: Sequence[Row], prefixes: PrefixTree | None, share_from: int) -> None:
+def _find_source(
+    work: PrefillWork, rows: Sequence[CacheRow], prefixes: PrefixTree | None, share_from: int
+) -> None:
     """The row or the blocks with most of the work's tokens, where that is worth it."""
     row = max(rows, key=lambda row: row.common(work.tokens))
     known = row.common(work.tokens)
-    source: Row | list[int] = row
+    source: CacheRow | list[int] = row
     if prefixes is not None and known < len(work.tokens):
         saved, blocks = prefixes.match(work.tokens)
         if saved > known:
@@ -397,7 +399,7 @@ class CacheStore:
 
     def reset(self) -> None:
         """Forgets everything and frees its memory."""
-        self.rows = [Row(number) for number in range(self._slots)]
+        self.rows = [CacheRow(number) for number in range(self._slots)]
         self.cache: KVCache | None = None
         self._length = 0  # of the cache
         self._remembered = PrefixTree(REMEMBERED_BLOCKS)
@@ -412,7 +414,7 @@ class CacheStore:
         for row in self.rows:
             row.release()
         if self.cache is None:
-            self.rows = [Row(number) for number in range(self._slots)]
+            self.rows = [CacheRow(number) for number in range(self._slots)]
         if self._prefixes is None:
             self._clear_prefixes()
 
@@ -453,19 +455,19 @@ class CacheStore:
         sharding = self._device.cache_sharding(rows, self._config.num_kv_heads)
         return KVCache.zeros(self._config, rows, length, steps, self._dtype, sharding)
 
-    def choose(self, free: Sequence[Row], prompt: list[int]) -> tuple[Row, int]:
+    def choose(self, free: Sequence[CacheRow], prompt: list[int]) -> tuple[CacheRow, int]:
         """The row for a prompt, and how many of its tokens stay in that row: the one that has most of them, else
         the one that holds least."""
         wanted = prompt[:-1]
 
-        def kept(row: Row) -> int:
+        def kept(row: CacheRow) -> int:
             common = row.common(wanted)
             return common if worth_sharing(common, len(wanted), self._share_from) else 0
 
         kept_tokens, _, number = max((kept(row), -row.fed, -i) for i, row in enumerate(free))
         return free[-number], kept_tokens
 
-    def fill(self, parameters: nnx.State, admitted: Sequence[Row]) -> None:
+    def fill(self, parameters: nnx.State, admitted: Sequence[CacheRow]) -> None:
         """Brings the prompts of newly occupied rows into them: copied from where they are or prefilled."""
         works = plan(admitted, self.rows, self._tree, self._share_from)
         for work in works:
@@ -492,8 +494,8 @@ class CacheStore:
     def _copy(self, works: Sequence[PrefillWork]) -> None:
         """The known tokens of works into the rows that lack them. A row that is read may be written as well, but
         only with what it has already: all copies of a beginning are equal."""
-        pairs: list[tuple[int, Row, int]] = []
-        loaded: list[tuple[list[int], Row]] = []
+        pairs: list[tuple[int, CacheRow, int]] = []
+        loaded: list[tuple[list[int], CacheRow]] = []
         for work in works:
             source = work.source.rows[0] if isinstance(work.source, PrefillWork) else work.source
             if isinstance(source, list):
@@ -510,7 +512,7 @@ class CacheStore:
             for row in work.rows:
                 row.fed = work.known
 
-    def _load(self, loaded: Sequence[tuple[list[int], Row]]) -> None:
+    def _load(self, loaded: Sequence[tuple[list[int], CacheRow]]) -> None:
         """Blocks of the prefix cache into rows."""
         table = np.zeros((self._slots, self._length // BLOCK), np.int32)
         for i, (blocks, _) in enumerate(loaded):
@@ -556,7 +558,7 @@ class CacheStore:
                 row.fed = work.done
 
     def _pairs(
-        self, pairs: Sequence[tuple[int, Row, int]]
+        self, pairs: Sequence[tuple[int, CacheRow, int]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(source rows, numbers of the target rows, places, how many of them count), padded to B."""
         sources, targets, places = np.zeros((3, self._slots), np.int32)
@@ -564,7 +566,7 @@ class CacheStore:
             sources[i], targets[i], places[i] = source, row.number, place
         return sources, targets, places, np.asarray(len(pairs), np.int32)
 
-    def retire(self, row: Row, keep: int) -> None:
+    def retire(self, row: CacheRow, keep: int) -> None:
         """Frees a row whose occupant is done; the first ``keep`` tokens of its context shall be in the prefix
         cache before the row is taken by another."""
         self._remembered.add(row.context[: row.fed])

@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.sampler.cache_store import CacheStore, Row
+from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore
 from thinkprm_jax.sampler.device import ChunkOutput, Controls, DeviceFunctions
 from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.sampler.request import (
@@ -162,7 +162,7 @@ class Job:
     def __init__(
         self,
         handle: RequestHandle,
-        row: Row,
+        row: CacheRow,
         script: Generator[Phase, Any, Any],
         tokenizer: Tokenizer,
         limits: Limits,
@@ -385,7 +385,7 @@ class Worker:
     ) -> None:
         self.store, self.stats = store, stats
         self.jobs: dict[int, Job] = {}
-        self._admitted: list[Row] = []
+        self._admitted: list[CacheRow] = []
         self._device, self._tokenizer, self._limits, self._steps = device, tokenizer, limits, chunk
 
     @property
