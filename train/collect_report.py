@@ -33,7 +33,7 @@ def draw_lengths(kept: Sequence[Candidate]) -> bytes:
     canvas = FigureCanvasAgg(figure)
     panels = {
         "tokens of a chain": [candidate.tokens for candidate in kept],
-        "steps of a prefix": [len(candidate.row["prefix_steps"]) for candidate in kept],
+        "steps of a prefix": [len(candidate.row.prefix_steps) for candidate in kept],
     }
     correct = [candidate.correct for candidate in kept]
     for axes, (title, sizes) in zip(figure.subplots(1, 2), panels.items(), strict=True):

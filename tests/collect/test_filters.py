@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -82,7 +83,7 @@ def test_the_outcome_filter(tokenizer, labels, text, reason):
 def test_no_filter_looks_at_the_format_alone(tokenizer):
     kept, reasons = run(tokenizer, generated([1, 0], chain(1, 1), chain(0), chain(1)), labels="none")
     assert reasons == [KEPT, KEPT, "steps without a verdict"]
-    assert {tuple(item.row["gt_step_labels"]) for item in kept} == {("+", "+"), ("-",)}  # what the chains say
+    assert {tuple(item.row.gt_step_labels) for item in kept} == {("+", "+"), ("-",)}  # what the chains say
 
 
 def test_length_is_that_of_the_cut_chain(tokenizer):
@@ -138,7 +139,8 @@ def test_rows_have_the_columns_of_the_published_set(tokenizer):
     (kept,), _ = run(tokenizer, Generated(prefix, (text,), (7,), ("stop",)))
     steps = ["Step 1: one", "Step 2: two\n\n# Answer\n\n2"]
     body = text.removesuffix("\n\nBye.")
-    assert kept.row == {
+    row = json.loads(json.dumps(kept.row.to_dict()))
+    assert row == {
         "problem": "p",
         "prefix": "\n".join(steps),
         "cot": f"<think>\n{body}\n</think>\nIs the solution correct? No",
@@ -146,7 +148,7 @@ def test_rows_have_the_columns_of_the_published_set(tokenizer):
         "gt_step_labels": ["+", "-"],
         "prefix_label": False,
     }
-    read = parse_chain(kept.row, "row")
+    read = parse_chain(row, "row")
     assert (read.labels, read.correct, read.chain) == ([1, 0], False, training_chain(body))
 
 
@@ -184,7 +186,7 @@ def test_what_is_left_out_is_drawn_by_the_seed_and_not_by_the_order(tokenizer):
     items = many(9, 3)
 
     def problems(order, seed):
-        return [item.row["problem"] for item in run(tokenizer, *order, balance=True, seed=seed)[0]]
+        return [item.row.problem for item in run(tokenizer, *order, balance=True, seed=seed)[0]]
 
     assert problems(items, 0) == problems(items[::-1], 0)
     assert len({tuple(problems(items, seed)) for seed in range(6)}) > 1

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from thinkprm_jax.train.collect_report import draw_lengths, selection_table, statistics_table
 
-from thinkprm_jax.collect.filters import KEPT, Candidate, Decision, chain_row
+from thinkprm_jax.collect.filters import KEPT, Candidate, chain_row
 from thinkprm_jax.collect.recipe import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
 from thinkprm_jax.collect.report import (
     CHAINS,
@@ -24,15 +24,16 @@ from thinkprm_jax.collect.report import (
 from thinkprm_jax.collect.store import GenerationStore
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records import DecisionRow
 
 
 def candidate(problem: str, labels: list[int], steps: int, tokens: int) -> Candidate:
     row = chain_row(Prefix(problem, ["s"] * steps, [1] * steps, "here"), "chain", labels)
-    return Candidate(0, row["prefix_label"], tokens, row)
+    return Candidate(0, row.prefix_label, tokens, row)
 
 
 KEPT_CHAINS = [candidate("a", [1, 1], 2, 10), candidate("a", [1, 0], 3, 20), candidate("b", [0], 1, 60)]
-DECISIONS_MADE = [Decision("here", 0, 0, KEPT)] * 3 + [Decision("here", 1, 0, "no verdict")]
+DECISIONS_MADE = [DecisionRow("here", 0, 0, KEPT)] * 3 + [DecisionRow("here", 1, 0, "no verdict")]
 GENERATED = {"chains": 4, "tokens": 100, "finish: stop": 4}
 
 
@@ -51,7 +52,9 @@ def test_files_and_tables(tmp_path):
     report = make_report(SourceCounts(5, 4), GENERATED, KEPT_CHAINS, DECISIONS_MADE)
     save_collection(tmp_path, report, KEPT_CHAINS, DECISIONS_MADE, draw_lengths(KEPT_CHAINS))
     lines = (tmp_path / CHAINS).read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [item.row for item in KEPT_CHAINS]
+    assert [json.loads(line) for line in lines] == [
+        json.loads(json.dumps(item.row.to_dict())) for item in KEPT_CHAINS
+    ]
     assert len((tmp_path / DECISIONS).read_text().splitlines()) == 4
     saved = json.loads((tmp_path / REPORT).read_text())
     assert saved["dropped"] == {"no verdict": 1}

@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
 from thinkprm_jax.collect.recipe import Filters, Generated
 from thinkprm_jax.data.prm800k import Prefix
@@ -31,6 +30,7 @@ from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, THINK_OPEN, YES
 from thinkprm_jax.protocol.reading import find_verdicts, read_chain
 from thinkprm_jax.protocol.steps import strip_step_label
+from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 REASONS = (
@@ -52,22 +52,12 @@ _CLOSERS = re.compile(r"[ ]?(?:\\\)|\\\]|\$\$?)?(?:\*\*)?\.?")  # of what the la
 
 @dataclass(frozen=True)
 class Candidate:
-    """A chain that passed the filters on itself. row: in the columns of launch/thinkprm-1K-verification-cots."""
+    """A chain that passed the filters on itself. place: its index in Collection.decisions."""
 
-    place: int  # its index in Collection.decisions
+    place: int
     correct: bool
     tokens: int
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Why a generation was left out, or KEPT."""
-
-    source: str
-    prefix: int
-    chain: int
-    reason: str
+    row: CollectedChainRow
 
 
 def cut_chain(text: str) -> str | None:
@@ -91,19 +81,19 @@ def cut_chain(text: str) -> str | None:
     return chain.replace(THINK_OPEN, "").strip()
 
 
-def chain_row(prefix: Prefix, chain: str, labels: Sequence[int]) -> dict[str, Any]:
+def chain_row(prefix: Prefix, chain: str, labels: Sequence[int]) -> CollectedChainRow:
     """The row of a kept chain. labels: what the chain says, through its first incorrect step."""
     correct = 0 not in labels
     steps = [f"Step {number}: {strip_step_label(step)}" for number, step in enumerate(prefix.steps, start=1)]
     ending = f"\n{THINK_CLOSE}{DECISION}{YES if correct else NO}"
-    return {
-        "problem": prefix.problem,
-        "prefix": "\n".join(steps),
-        "cot": f"{THINK_OPEN}\n{chain}{ending}",
-        "prefix_steps": steps,
-        "gt_step_labels": ["+" if label else "-" for label in labels],
-        "prefix_label": correct,
-    }
+    return CollectedChainRow(
+        problem=prefix.problem,
+        prefix="\n".join(steps),
+        cot=f"{THINK_OPEN}\n{chain}{ending}",
+        prefix_steps=tuple(steps),
+        gt_step_labels=tuple("+" if label else "-" for label in labels),
+        prefix_label=correct,
+    )
 
 
 class Collection:
@@ -115,7 +105,7 @@ class Collection:
 
     def __init__(self, filters: Filters, tokenizer: Tokenizer, seed: int) -> None:
         self._filters, self._tokenizer, self._seed = filters, tokenizer, seed
-        self._decisions: list[Decision] = []
+        self._decisions: list[DecisionRow] = []
         self._candidates: list[Candidate] = []
         self._passed: Counter[bool] = Counter()
         self.generated = Counter[str]()  # "chains", "tokens" where known, and "finish: stop" and so on
@@ -131,16 +121,16 @@ class Collection:
             self.generated[f"finish: {finish}"] += 1
             reason, candidate = self._examine(generated.prefix, text, finish)
             if candidate is not None:
-                if candidate.row["cot"] in seen:
+                if candidate.row.cot in seen:
                     reason, candidate = "duplicates", None
                 elif self._filters.per_prefix is not None and passed >= self._filters.per_prefix:
                     reason, candidate = "beyond per_prefix", None
             if candidate is not None:
-                seen.add(candidate.row["cot"])
+                seen.add(candidate.row.cot)
                 passed += 1
                 self._passed[candidate.correct] += 1
                 self._candidates.append(candidate)
-            self._decisions.append(Decision(generated.prefix.source, number, chain, reason))
+            self._decisions.append(DecisionRow(generated.prefix.source, number, chain, reason))
 
     @property
     def selectable(self) -> int:
@@ -158,7 +148,7 @@ class Collection:
             return self.selectable >= target
         return self._passed[True] >= target // 2 and self._passed[False] >= target - target // 2
 
-    def select(self) -> tuple[list[Candidate], list[Decision]]:
+    def select(self) -> tuple[list[Candidate], list[DecisionRow]]:
         """(kept chains in an order drawn by the seed, a decision for every generation in the order they came)."""
         keep, limit = self._quotas()
         decisions = list(self._decisions)
@@ -190,7 +180,7 @@ class Collection:
 
     def _rank(self, candidate: Candidate) -> bytes:
         """A pseudo-random order that depends on the texts alone."""
-        data = f"{self._seed}\0{candidate.row['problem']}\0{candidate.row['prefix']}\0{candidate.row['cot']}"
+        data = f"{self._seed}\0{candidate.row.problem}\0{candidate.row.prefix}\0{candidate.row.cot}"
         return blake2b(data.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def _examine(self, prefix: Prefix, text: str, finish: str) -> tuple[str, Candidate | None]:
@@ -220,4 +210,4 @@ class Collection:
             return "too long", None
         labels = [int(index < first) for index in range(judged)]
         row = chain_row(prefix, chain, labels)
-        return KEPT, Candidate(len(self._decisions), row["prefix_label"], tokens, row)
+        return KEPT, Candidate(len(self._decisions), row.prefix_label, tokens, row)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.collect.filters import REASONS, Candidate, Decision
+from thinkprm_jax.collect.filters import REASONS, Candidate
 from thinkprm_jax.collect.recipe import FREE_FIELDS, CollectRecipe, SourceCounts
+from thinkprm_jax.records.collection import DecisionRow
 from thinkprm_jax.records.files import atomic_write, write_json
 from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.run_folder import claim_folder
@@ -45,20 +45,20 @@ def open_collection(recipe: CollectRecipe) -> Path:
 def statistics(kept: Sequence[Candidate]) -> dict[str, Any]:
     """The figures of the paper's table; spreads are None where nothing is kept."""
     rows = [candidate.row for candidate in kept]
-    labels = Counter(label for row in rows for label in row["gt_step_labels"])
+    labels = Counter(label for row in rows for label in row.gt_step_labels)
     correct = sum(candidate.correct for candidate in kept)
     return {
         "chains": len(kept),
         "prefixes": {"correct": correct, "incorrect": len(kept) - correct},
         "step_labels": {"correct": labels["+"], "incorrect": labels["-"]},
-        "problems": len({row["problem"] for row in rows}),
-        "steps": _spread([len(row["prefix_steps"]) for row in rows]),
+        "problems": len({row.problem for row in rows}),
+        "steps": _spread([len(row.prefix_steps) for row in rows]),
         "tokens": _spread([candidate.tokens for candidate in kept]),
     }
 
 
 def make_report(
-    source: SourceCounts, generated: Mapping[str, int], kept: Sequence[Candidate], decisions: Sequence[Decision]
+    source: SourceCounts, generated: Mapping[str, int], kept: Sequence[Candidate], decisions: Sequence[DecisionRow]
 ) -> dict[str, Any]:
     """All counts of a run. The same generations and filters give the same report: no times in it."""
     reasons = Counter(decision.reason for decision in decisions)
@@ -79,7 +79,7 @@ def save_collection(
     folder: Path,
     report: Mapping[str, Any],
     kept: Sequence[Candidate],
-    decisions: Iterable[Decision],
+    decisions: Iterable[DecisionRow],
     picture: bytes,
 ) -> None:
     """Chains, decisions, report and the PNG ``picture``; each file is whole or not there at all.
@@ -87,10 +87,10 @@ def save_collection(
     Raises:
       UserError: the folder cannot be written.
     """
-    atomic_write(folder / DECISIONS, b"".join(write_line(dataclasses.asdict(decision)) for decision in decisions))
+    atomic_write(folder / DECISIONS, b"".join(write_line(decision.to_dict()) for decision in decisions))
     atomic_write(folder / PICTURE, picture)
     write_json(folder / REPORT, report)
-    atomic_write(folder / CHAINS, b"".join(write_line(candidate.row) for candidate in kept))
+    atomic_write(folder / CHAINS, b"".join(write_line(candidate.row.to_dict()) for candidate in kept))
 
 
 def _spread(values: Sequence[int]) -> dict[str, float | int | None]:

@@ -24,8 +24,8 @@ from thinkprm_jax.evaluation.sweep import SweepGain, SweepSetting, compare_setti
 from thinkprm_jax.miniature.cases import by_steps
 from thinkprm_jax.miniature.stages import MiniatureStage, SweepStage
 from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, shell
-from thinkprm_jax.records.jsonl import iterate_rows
-from thinkprm_jax.records.search_folder import COMPLETIONS
+from thinkprm_jax.records.evaluation import EvaluationRow
+from thinkprm_jax.records.search_folder import read_search_folder
 
 BEST_OF_N = "best-of-N"
 MEASURES = (FIRST_ERROR, WHOLE_SOLUTION, AUROC)
@@ -133,14 +133,14 @@ def cut_share(details: Path, setting: SweepSetting) -> Estimate:
     """Of the rows of a sweep's file, those in which a chain of this setting ended because it did not fit."""
     chains = setting.value if setting.line == "n" else 1
     cut = [
-        any(chain["finish_reason"] == "context" for chain in row["verdict"].get("chains", [])[:chains])
-        for _, row in iterate_rows(details)
+        any(chain.finish_reason == "context" for chain in row.verdict.chains[:chains])
+        for row in EvaluationRow.read(details)
     ]
     return share_estimate(sum(cut), len(cut))
 
 
 def _calibration(plan: MiniaturePlan, verifier: str, run: SelectionRun) -> dict[str, Calibration]:
-    rows = list(iterate_rows(plan.best_of_n(verifier) / COMPLETIONS))
+    rows = read_search_folder(plan.best_of_n(verifier)).rows
     truths = {"answer": run.problems, "steps": by_steps(run.problems, rows, plan.seed, SPLIT)}
     return {truth: _calibration_of(problems) for truth, problems in truths.items()}
 

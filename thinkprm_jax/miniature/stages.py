@@ -20,8 +20,8 @@ from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 from thinkprm_jax.miniature.cases import choose_cases
 from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, MiniatureSize, shell
 from thinkprm_jax.records.files import atomic_write
-from thinkprm_jax.records.jsonl import iterate_rows, write_line
-from thinkprm_jax.records.search_folder import COMPLETIONS
+from thinkprm_jax.records.jsonl import write_line
+from thinkprm_jax.records.search_folder import COMPLETIONS, read_search_folder
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.running import run_search
 from thinkprm_jax.verifier.registry import verifier_settings
@@ -243,7 +243,7 @@ def write_cases(completions: Path, cases: Path, seed: int) -> None:
     Raises:
       UserError: the solver wrote no solution at all, or the file cannot be written.
     """
-    rows = choose_cases(iterate_rows(completions), seed, SPLIT)
+    rows = choose_cases(read_search_folder(completions).rows, seed, SPLIT)
     if not rows:
         raise UserError(f"{completions}: holds no solution with a step, so there is nothing to judge")
-    atomic_write(cases, b"".join(map(write_line, rows)))
+    atomic_write(cases, b"".join(write_line(row.to_dict()) for row in rows))

@@ -15,7 +15,7 @@ thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
 from __future__ import annotations
 
 from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow, GenerationRow
-from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
+from thinkprm_jax.records.evaluation import EvaluationRow, LabelledSolutionRow, Outcome
 from thinkprm_jax.records.reading import read, read_verdicts
 from thinkprm_jax.records.schema import Record, Row
 from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
@@ -28,6 +28,7 @@ __all__ = [
     "DecisionRow",
     "EvaluationRow",
     "GenerationRow",
+    "LabelledSolutionRow",
     "Outcome",
     "Record",
     "Row",

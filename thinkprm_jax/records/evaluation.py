@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from thinkprm_jax.records.schema import LEFT_OUT, Count, Probability, Record, Row, StepIndex, field_error
+from thinkprm_jax.records.inputs import problem_of
+from thinkprm_jax.records.schema import (
+    FORMAT_KEY,
+    LEFT_OUT,
+    Count,
+    Probability,
+    Record,
+    Row,
+    StepIndex,
+    check_format,
+    field_error,
+)
 from thinkprm_jax.records.verdicts import VerdictRecord
 
 
@@ -46,6 +57,41 @@ class Outcome(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelledSolutionRow(Row):
+    """A solution and the truth about it, for `thinkprm evaluate solutions`: in the form of ProcessBench. Details
+    of an evaluation are such rows, too.
+
+    Attributes:
+      id: how the data call it.
+      problem: its field may be called `question`.
+      steps: at least one.
+      label: index from 0 of the first incorrect step, -1 for none.
+      groups: name of a breakdown -> the group that the solution is in.
+    """
+
+    FORMAT = "labelled_solution"
+
+    id: str | None = field(default=None, metadata=LEFT_OUT)
+    problem: str
+    steps: tuple[str, ...]
+    label: StepIndex
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], place: str = "row", name: str = "") -> Self:
+        check_format(content, (cls.FORMAT, EvaluationRow.FORMAT), cls.VERSION, place)
+        known = {key: value for key, value in content.items() if key not in (FORMAT_KEY, "question")}
+        if known.get("groups", {}) is None:
+            del known["groups"]
+        return super().from_dict({**known, "problem": problem_of(content, place)}, place, name)
+
+    def check(self, place: str, prefix: str) -> None:
+        if not self.steps:
+            raise field_error(place, "steps", "is empty")
+        check_step(self.label, len(self.steps), place, "label")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRow(Row):
     """A line of the details: what is judged, as in ProcessBench, and behind it the verdict and what it comes to.
 
@@ -71,9 +117,12 @@ class EvaluationRow(Row):
     verifier: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, place: str, prefix: str) -> None:
-        steps = len(self.steps)
-        for name, value in (("label", self.label), ("outcome.predicted", self.outcome.predicted)):
-            if value is not None and value >= steps:
-                what = f"must be a step from 0 to {steps - 1}, or -1; it is {value}"
-                raise field_error(place, name, what)
-        self.verdict.check_steps(steps, place, "verdict.")
+        check_step(self.label, len(self.steps), place, "label")
+        check_step(self.outcome.predicted, len(self.steps), place, "outcome.predicted")
+        self.verdict.check_steps(len(self.steps), place, "verdict.")
+
+
+def check_step(index: int | None, steps: int, place: str, name: str) -> None:
+    """Raises `UserError` where it is the index of no step."""
+    if index is not None and index >= steps:
+        raise field_error(place, name, f"must be a step from 0 to {steps - 1}, or -1; it is {index}")

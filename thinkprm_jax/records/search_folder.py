@@ -55,14 +55,14 @@ class SearchFolder:
     growing: tuple[Path, ...] = ()
 
 
-def read_search(path: str | Path) -> SearchFolder:
+def read_search_folder(path: str | Path) -> SearchFolder:
     """The folder of `thinkprm search`, or a file of completions, search-and-learn's too.
 
     A search that still runs is read as far as it is.
 
     Example:
 
-        for row in read_search("runs/best_of_n").rows:
+        for row in read_search_folder("runs/best_of_n").rows:
             print(row.completion.problem, row.completion.correct, row.verdicts)
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.records.schema import Probability, decode, field_error
 from thinkprm_jax.records.search import CompletionRow
-from thinkprm_jax.records.search_folder import ACCURACY, VERDICTS, SearchedProblemRow, read_search
+from thinkprm_jax.records.search_folder import ACCURACY, VERDICTS, SearchedProblemRow, read_search_folder
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.report.run import ReportPick, ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, read_groups, settings_table, verdict_fields
@@ -22,7 +22,7 @@ def load_search(path: Path) -> ReportRun:
     Raises:
       UserError: no search has written here, or what is wrong: file, line, field.
     """
-    folder = read_search(path)
+    folder = read_search_folder(path)
     notes = [UNFINISHED.format(name=file.name) for file in folder.growing]
     if folder.verdict_lines is None:
         notes.append(f"there is no {VERDICTS}: no steps and no chains of the verifier can be shown")

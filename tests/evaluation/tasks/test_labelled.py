@@ -33,7 +33,7 @@ def test_rows_become_cases_and_details_are_such_rows(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"label": 2}, "s.jsonl:1: the field `label` is 2; it must be a step's index, 0 to 1, or -1"),
+        ({"label": 2}, "s.jsonl:1: the field `label` must be a step from 0 to 1, or -1; it is 2"),
         ({"groups": {"kind": 3}}, "s.jsonl:1: the field `groups.kind` must be a text, it is a number"),
         ({"steps": []}, "s.jsonl:1: the field `steps` is empty"),
         ({"id": 3}, "s.jsonl:1: the field `id` must be a text"),

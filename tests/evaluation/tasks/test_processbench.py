@@ -79,9 +79,9 @@ def test_the_hub_is_asked_for_each_subset(monkeypatch):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"label": 3}, "rows.jsonl:2: the field `label` is 3; it must be a step's index, 0 to 2, or -1"),
-        ({"label": True}, "the field `label` is True"),
-        ({"label": None}, "the field `label` is None"),
+        ({"label": 3}, "rows.jsonl:2: the field `label` must be a step from 0 to 2, or -1; it is 3"),
+        ({"label": True}, "the field `label` must be the index of a step, or -1, it is true or false"),
+        ({"label": None}, "the field `label` must be the index of a step, or -1, it is null"),
         ({"steps": []}, "rows.jsonl:2: the field `steps` is empty"),
         ({"steps": ["a", 1]}, "the field `steps[1]` must be a text, it is a number"),
         ({"problem": 1}, "the field `problem` must be a text"),

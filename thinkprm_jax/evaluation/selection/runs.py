@@ -13,7 +13,7 @@ from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_ans
 from thinkprm_jax.grading.extract import Kind as AnswerKind
 from thinkprm_jax.records.jsonl import get_field
 from thinkprm_jax.records.search import CompletionRow
-from thinkprm_jax.records.search_folder import VERDICTS, SearchedProblemRow, read_search
+from thinkprm_jax.records.search_folder import VERDICTS, SearchedProblemRow, read_search_folder
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.search.voting import Strategy, aggregate
 
@@ -72,7 +72,7 @@ def read_run(
     Raises:
       UserError: there are no completions, or a row is not as described (names file, line and field).
     """
-    folder = read_search(path)
+    folder = read_search_folder(path)
     if folder.growing or (folder.verdict_lines is not None and folder.verdict_lines < len(folder.rows)):
         file = folder.growing[0] if folder.growing else folder.path / VERDICTS
         raise UserError(f"{file}: is not complete; is the search still running?")

@@ -26,9 +26,9 @@ from thinkprm_jax.evaluation.summary import (
     whole_solution_f1,
     whole_solution_shares,
 )
-from thinkprm_jax.evaluation.tasks.labelled import read_label
 from thinkprm_jax.records.datasets import iterate_source
-from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
+from thinkprm_jax.records.evaluation import LabelledSolutionRow
+from thinkprm_jax.records.jsonl import get_field, type_name
 
 HUB = "Qwen/ProcessBench"
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
@@ -153,15 +153,13 @@ def parse_row(row: Any, place: str, name: str = "") -> ProcessBenchRow:
             f"{place}: the field `id` is {id!r}; it must begin with its subset ({', '.join(SUBSETS)}), or the "
             "file must be called like it"
         )
-    steps = get_texts(row, "steps", place)
-    if not steps:
-        raise UserError(f"{place}: the field `steps` is empty")
+    labelled = LabelledSolutionRow.from_dict(row, place)
     return ProcessBenchRow(
         id,
         subset,
-        get_field(row, "problem", str, place),
-        tuple(steps),
-        read_label(row, len(steps), place),
+        labelled.problem,
+        labelled.steps,
+        labelled.label,
         get_field(row, "generator", str, place) if "generator" in row else None,
         get_field(row, "final_answer_correct", bool, place) if "final_answer_correct" in row else None,
     )
