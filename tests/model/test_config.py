@@ -100,9 +100,11 @@ def test_the_window_of_a_mistral_bounds_its_positions(window: int | None, positi
     assert ModelConfig.from_hf(config.to_hf()) == config
 
 
-def test_a_process_reward_model_has_a_head_of_two_classes() -> None:
-    config = ModelConfig.from_hf({**R1_DISTILL, "architectures": ["Qwen2ForProcessRewardModel"]})
-    assert config.score_labels == 2
+@pytest.mark.parametrize(("architecture", "labels"), [("Qwen2ForProcessRewardModel", 2), ("Qwen2ForPrmModel", 1)])
+def test_a_process_reward_model_has_a_head_of_scores(architecture: str, labels: int) -> None:
+    config = ModelConfig.from_hf({**R1_DISTILL, "architectures": [architecture]})
+    assert config.score_labels == labels
+    assert config.to_hf()["architectures"] == [architecture]
     assert ModelConfig.from_hf(config.to_hf()) == config
 
 

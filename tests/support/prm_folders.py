@@ -118,3 +118,23 @@ def qwen_prm(
     config = {**whole.config.to_dict(), "architectures": ["Qwen2ForProcessRewardModel"]}
     (folder / "config.json").write_text(json.dumps(config, default=str))
     return whole.model, head, tokenizer
+
+
+def skywork_prm(
+    folder: Path,
+) -> tuple[transformers.PreTrainedModel, torch.nn.Module, transformers.PreTrainedTokenizerFast]:
+    """(model without a head, the value head, tokenizer). The embedding's lm_head lies in the file, as released."""
+    backend = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    whole = oracle.random_model("qwen2", 4, 2, tied=False, vocabulary=backend.get_vocab_size())
+    generator = torch.Generator().manual_seed(1)
+    head = torch.nn.Linear(whole.config.hidden_size, 1)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    tokenizer = save_tokenizer(backend, folder, QWEN_TEMPLATE, bos_token="<|endoftext|>", eos_token="<|im_end|>")
+    values = {f"v_head.summary.{name}": value for name, value in head.state_dict().items()}
+    weights = {**whole.state_dict(), **values}
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
+    config = {**whole.config.to_dict(), "architectures": ["Qwen2ForPrmModel"]}
+    (folder / "config.json").write_text(json.dumps(config, default=str))
+    return whole.model, head, tokenizer

@@ -11,7 +11,15 @@ from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
-from thinkprm_jax.verifier.published import MarkEncoder, MathShepherdPRM, QwenPRM, RLHFlowPRM, TurnEncoder
+from thinkprm_jax.verifier.published import (
+    LineEncoder,
+    MarkEncoder,
+    MathShepherdPRM,
+    QwenPRM,
+    RLHFlowPRM,
+    SkyworkPRM,
+    TurnEncoder,
+)
 
 QUESTIONS = ["What is 2 + 2 * 3?", "Half of 8?", "Janet has 16 eggs - how many are left?"]
 STEPS = [
@@ -95,13 +103,41 @@ def test_qwen_prm(tmp_path):
 
 
 @torch.inference_mode()
+def test_skywork_prm(tmp_path):
+    model, head, tokenizer = prm_folders.skywork_prm(tmp_path)
+    newline = tokenizer.encode("\n")[-1]
+    steps = [*STEPS[:1], ["\nHalf of 8 is 4."], ["16 - 3 = 13\nare left.", "So 13."]]
+    expected = []
+    for question, solution in zip(QUESTIONS, steps, strict=True):
+        # prepare_input of their code: each line by itself, then the newline's token, where it is scored.
+        ids, places = tokenizer.encode(tokenizer.bos_token + question + "\n"), []
+        for step in solution:
+            for line in step.split("\n"):
+                ids += [*(tokenizer.encode(line) if line else []), newline]
+            places.append(len(ids) - 1)
+        values = head(model(torch.tensor([ids])).last_hidden_state).squeeze(-1)
+        expected.append(values.sigmoid()[0, places].tolist())
+    prm = SkyworkPRM(tmp_path, max_length=512)
+    results = prm.predict_correctness_batch(QUESTIONS, steps)
+    for result, scores in zip(results, expected, strict=True):
+        assert result["step_scores"] == [pytest.approx(scores, abs=TOLERANCE)]
+    spread = [score for scores in expected for score in scores]
+    assert max(spread) - min(spread) > 0.1
+    whole = "2 * 3 = 6.\n2 + 6 = 8.\n\nSo the answer is 8 + 0 - 0.\n"
+    [[scores]] = prm.score(QUESTIONS[:1], [[whole]])
+    assert scores == pytest.approx(expected[0], abs=TOLERANCE)
+
+
+@torch.inference_mode()
 def test_bfloat16_keeps_the_scores(tmp_path):
     prm_folders.qwen_prm(tmp_path)
     full = QwenPRM(tmp_path, max_length=1024, dtype="float32").predict_correctness_batch(QUESTIONS, STEPS)
     check(QwenPRM(tmp_path, max_length=1024, dtype="bfloat16"), [row["step_scores"][0] for row in full], abs=0.05)
 
 
-@pytest.mark.parametrize(("make", "encoder"), [("qwen_prm", MarkEncoder), ("rlhflow", TurnEncoder)])
+@pytest.mark.parametrize(
+    ("make", "encoder"), [("qwen_prm", MarkEncoder), ("rlhflow", TurnEncoder), ("skywork_prm", LineEncoder)]
+)
 def test_control_strings_in_a_step_are_text(tmp_path, make, encoder):
     getattr(prm_folders, make)(tmp_path)
     tokenizer = Tokenizer.load(tmp_path)
@@ -127,7 +163,7 @@ def test_a_model_with_the_other_head_is_refused(tmp_path):
     prm_folders.qwen_prm(tmp_path)
     headed, tokenizer = load_model(tmp_path)
     headless, _ = load_model("mini")
-    with pytest.raises(UserError, match="reads a two-class head, and the model has a head over the vocabulary"):
+    with pytest.raises(UserError, match="reads a head of scores, and the model has a head over the vocabulary"):
         QwenPRM(model=headless, tokenizer=tokenizer, max_length=64)
     with pytest.raises(UserError, match="reads a head over the vocabulary, and the model has a head of scores"):
         DiscriminativePRM(model=headed, tokenizer=tokenizer, max_length=64)

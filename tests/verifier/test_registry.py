@@ -29,6 +29,7 @@ NAMES = {
     "math_shepherd": "math-shepherd-mistral-7b-prm",
     "rlhflow": "Llama3.1-8B-PRM-Mistral-Data",
     "qwen_prm": "local-copy",
+    "skywork_prm": "another-copy",
 }
 
 
@@ -81,7 +82,7 @@ def test_every_kind_is_loaded_and_gives_what_all_offer(folders, kind):
     assert list(verdict.as_dict()["step_scores"][0]) in (verdict.step_scores, [])
 
 
-@pytest.mark.parametrize("kind", ["thinkprm", "disc_prm", "math_shepherd", "rlhflow", "qwen_prm"])
+@pytest.mark.parametrize("kind", ["thinkprm", "disc_prm", "math_shepherd", "rlhflow", "qwen_prm", "skywork_prm"])
 def test_a_folder_says_its_kind(folders, kind):
     assert verifier_settings(folders[kind]).kind == kind
     if kind != "thinkprm":
@@ -96,6 +97,8 @@ def test_a_folder_says_its_kind(folders, kind):
         ("RLHFlow/Llama3.1-8B-PRM-Mistral-Data", "rlhflow"),
         ("Qwen/Qwen2.5-Math-PRM-7B", "qwen_prm"),
         ("Qwen/Qwen2.5-Math-7B-PRM800K", "qwen_prm"),
+        ("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B", "skywork_prm"),
+        ("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B", "skywork_prm"),
         ("mkhalifa/r1-1.5b-discriminative-prm800k", "disc_prm"),
         ("mkhalifa/r1-1.5b-thinkprm", "thinkprm"),
         ("launch/ThinkPRM-14B", "thinkprm"),

@@ -36,6 +36,8 @@ _NAMES: tuple[tuple[str, str, bool], ...] = (
     ("score.inner.bias", "score.0.bias", False),
     ("score.outer.kernel", "score.2.weight", True),
     ("score.outer.bias", "score.2.bias", False),
+    ("score.summary.kernel", "v_head.summary.weight", True),
+    ("score.summary.bias", "v_head.summary.bias", False),
 )
 _BY_PATH = {path: (name, transposed) for path, name, transposed in _NAMES}
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")

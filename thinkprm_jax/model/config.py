@@ -1,7 +1,7 @@
 """The architecture of a decoder, read from a Hugging Face ``config.json``.
 
-Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with two-class head: Qwen2.5-Math-PRM), Llama (Llama 2,
-3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes the arithmetic is read from the file
+Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with a head of scores: Qwen2.5-Math-PRM, Skywork), Llama
+(Llama 2, 3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes the arithmetic is read from the file
 and nothing is guessed from a model's name; a setting that we do not implement is refused by name, because a model
 that runs with the wrong arithmetic is worse than none.
 """
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 FAMILIES = ("qwen2", "llama", "mistral")
 # architectures of config.json -> classes of the head that stands in place of the vocabulary's. Qwen's own code
-# gives its process reward models two, whatever config.json says.
-SCORE_HEADS = {"Qwen2ForProcessRewardModel": 2}
+# gives its process reward models two, whatever config.json says; Skywork's have a value, the log odds.
+SCORE_HEADS = {"Qwen2ForProcessRewardModel": 2, "Qwen2ForPrmModel": 1}
 
 # Keys that change the arithmetic of related models, with the value that means "not in use".
 _MUST_BE = {

@@ -146,6 +146,31 @@ class ScoreHead(nnx.Module):
         """[..., D] after the final norm -> float32 logits [..., labels]."""
         return self.outer(jax.nn.relu(self.inner(x)))
 
+    def log_odds(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(features [..., D], weights float32 [D], offset float32): features . weights + offset is log P(class 1)
+        less log P(class 0). In bfloat16 two logits are often equal: the difference is of float32 weights."""
+        assert self.outer.bias is not None
+        negative, positive = self.outer.kernel[...].astype(jnp.float32).T
+        without, bias = self.outer.bias[...].astype(jnp.float32)
+        return jax.nn.relu(self.inner(x)), positive - negative, bias - without
+
+
+class ValueHead(nnx.Module):
+    """The head of a reward model: one Linear, whose value is the log odds of a token."""
+
+    def __init__(self, build: _Build) -> None:
+        self.summary = build.linear(build.config.hidden_size, 1, True)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] after the final norm -> float32 value [..., 1]."""
+        return self.summary(x)
+
+    def log_odds(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """As of :class:`ScoreHead`."""
+        assert self.summary.bias is not None
+        weights, bias = self.summary.kernel[...].astype(jnp.float32), self.summary.bias[...].astype(jnp.float32)
+        return x, weights[:, 0], bias[0]
+
 
 class Layer(nnx.Module):
     """One pre-norm block."""
@@ -221,7 +246,9 @@ class Decoder(nnx.Module):
         scores = config.score_labels
         headless = config.tie_embeddings or scores is not None
         self.head = None if headless else build.linear(config.hidden_size, config.vocab_size, False)
-        self.score = None if scores is None else ScoreHead(build, scores)
+        self.score: ScoreHead | ValueHead | None = None
+        if scores is not None:
+            self.score = ValueHead(build) if scores == 1 else ScoreHead(build, scores)
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
@@ -367,7 +394,7 @@ def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[st
         "norm.scale": (None,),
     }
     if config.score_labels is not None:
-        for layer in ("score.inner", "score.outer"):
+        for layer in ("score.summary",) if config.score_labels == 1 else ("score.inner", "score.outer"):
             axes[f"{layer}.kernel"], axes[f"{layer}.bias"] = ("embed", None), (None,)
     elif not config.tie_embeddings:
         axes["head.kernel"] = ("embed", "vocab")

@@ -3,6 +3,7 @@
     MathShepherdPRM   peiyi9979/math-shepherd-mistral-7b-prm            `+` against `-` at a tag behind each step
     RLHFlowPRM        RLHFlow/Llama3.1-8B-PRM-{Mistral,Deepseek}-Data   a chat: a step, `+`, a step, `+`, ...
     QwenPRM           Qwen/Qwen2.5-Math-PRM-7B, -72B, -7B-PRM800K       a two-class head at `<extra_0>`
+    SkyworkPRM        Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B, -7B    a value at the newline behind each step
 
 Each is a layout of the text and a place to read; :mod:`.stepwise` does the rest. The released codes search their
 texts for the ids of the marks, so a step that happens to hold one shifts all scores behind it; here the places are
@@ -139,6 +140,36 @@ class MarkEncoder:
         return [{"role": "system", "content": QWEN_SYSTEM}, {"role": "user", "content": problem}]
 
 
+class LineEncoder:
+    """Skywork's layout: begin-of-sentence, the problem and a newline; then each line of the answer, encoded by
+    itself, and the newline's token, where the line is scored (``prepare_input`` of
+    SkyworkAI/skywork-o1-prm-inference). A step of several lines is scored at its last newline.
+
+    Raises:
+      UserError: the tokenizer has no begin-of-sentence token.
+    """
+
+    choices = None  # the head has a value
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        if tokenizer.bos_id is None:
+            raise UserError("the layout begins with a begin-of-sentence token, this tokenizer has none")
+        self._tokenizer, self._bos = tokenizer, tokenizer.bos_id
+        self._newline = tokenizer.encode_plain("\n")[-1]
+
+    def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
+        ids = [self._bos, *self._tokenizer.encode_plain(problem + "\n")]
+        places = []
+        for step in steps:
+            for line in step.split("\n"):
+                ids += [*(self._tokenizer.encode_plain(line) if line else ()), self._newline]
+            places.append(len(ids) - 1)
+        return StepwiseText(ids, places)
+
+    def show(self, text: StepwiseText) -> str:
+        return self._tokenizer.decode(text.ids)
+
+
 class ParagraphPRM(StepwisePRM):
     """A verifier whose own code cuts a solution at blank lines."""
 
@@ -188,3 +219,29 @@ class QwenPRM(ParagraphPRM):
 
     def make_encoder(self) -> MarkEncoder:
         return MarkEncoder(self.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SkyworkPRMSettings(StepwiseSettings):
+    """Of Skywork's process reward models."""
+
+    kind: ClassVar[str] = "skywork_prm"
+
+
+class SkyworkPRM(StepwisePRM):
+    """Skywork-o1-Open-PRM-Qwen-2.5: the sigmoid of a value at the newline behind each line.
+
+    See :class:`.StepwisePRM` for the arguments. The steps of a whole solution are its lines that are not blank.
+    Example::
+
+        prm = SkyworkPRM("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B")
+        prm.score(["2 + 2?"], [["2 + 2 = 4."]])
+    """
+
+    Settings = SkyworkPRMSettings
+
+    def make_encoder(self) -> LineEncoder:
+        return LineEncoder(self.tokenizer)
+
+    def split(self, solution: str) -> list[str]:
+        return [line for line in solution.split("\n") if line.strip()]

@@ -6,6 +6,7 @@
     math_shepherd   peiyi9979/math-shepherd-mistral-7b-prm
     rlhflow         RLHFlow/Llama3.1-8B-PRM-{Mistral,Deepseek}-Data
     qwen_prm        Qwen/Qwen2.5-Math-PRM-7B and its sisters
+    skywork_prm     Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B
     majority        no verifier: answers are counted
 
 A new kind is a file with its settings and its class, and one line here (or a call of :func:`register`)::
@@ -99,6 +100,13 @@ for _registration in (
         f"{_HERE}.published:QwenPRM",
         r"qwen2\.5-math-(prm-\d+b|7b-prm800k)",
         ("Qwen2ForProcessRewardModel",),
+        exclusive=True,
+    ),
+    Registration(
+        "skywork_prm",
+        f"{_HERE}.published:SkyworkPRM",
+        r"skywork-o1-open-prm",
+        ("Qwen2ForPrmModel",),
         exclusive=True,
     ),
     Registration("majority", ""),

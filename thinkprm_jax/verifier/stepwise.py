@@ -217,7 +217,7 @@ class _ForwardPass:
 
         if (choices is None) == (model.score is None):
             raise UserError(
-                "this kind of verifier reads a two-class head, and the model has a head over the vocabulary"
+                "this kind of verifier reads a head of scores, and the model has a head over the vocabulary"
                 if choices is None
                 else "this kind of verifier reads a head over the vocabulary, and the model has a head of scores"
             )
@@ -253,15 +253,13 @@ def _compiled(graph: nnx.GraphDef) -> Any:
         model = nnx.merge(graph, parameters)
         marked = jnp.take_along_axis(model.hidden(tokens), places[..., None], axis=1)  # [B, S, D]
         offset: jax.Array | float = 0.0
-        # In bfloat16 two logits are often equal: their difference is taken of float32 weights, before the product.
         if model.score is None:
+            # In bfloat16 two logits are often equal: their difference is of float32 weights, before the product.
             positive, negative = _head_rows(model, choices)
+            weights = positive - negative
         else:
-            outer = model.score.outer
-            marked = jax.nn.relu(model.score.inner(marked))
-            positive, negative = jnp.take(outer.kernel[...], choices, axis=1).astype(jnp.float32).T
-            offset = jnp.subtract(*jnp.take(outer.bias[...], choices).astype(jnp.float32))
-        odds = jnp.einsum("bsd,d->bs", marked, positive - negative, precision=jax.lax.Precision.HIGHEST)
+            marked, weights, offset = model.score.log_odds(marked)
+        odds = jnp.einsum("bsd,d->bs", marked, weights, precision=jax.lax.Precision.HIGHEST)
         return odds + offset
 
     return jax.jit(log_odds)
