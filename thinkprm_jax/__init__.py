@@ -1,4 +1,12 @@
-"""ThinkPRM in JAX: process reward models that think."""
+"""ThinkPRM in JAX: process reward models that think.
+
+Every public name is here and is loaded when it is first used; the modules below are private::
+
+    from thinkprm_jax import ThinkPRM
+
+    prm = ThinkPRM("mini")
+    prm.predict_correctness_batch(["2 + 3 + 4?"], [["2 + 3 = 5.", "5 + 4 = 9."]])
+"""
 
 from __future__ import annotations
 
@@ -6,25 +14,97 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkprm_jax.checkpoint.huggingface import load_model
-    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.checkpoint.huggingface import load_model, save_model
+    from thinkprm_jax.distributed.mesh import make_mesh
+    from thinkprm_jax.errors import RequestError, UserError
+    from thinkprm_jax.grading.compare import answers_equal
+    from thinkprm_jax.grading.extract import extract_answer
+    from thinkprm_jax.protocol.steps import split_solution
+    from thinkprm_jax.recipe import load_recipe
+    from thinkprm_jax.records import read_verdicts
+    from thinkprm_jax.sampler import Choose, Completion, Force, Mark, Request, Rewind, Sampler, Think
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+    from thinkprm_jax.verifier.base import Verdict, Verifier
+    from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+    from thinkprm_jax.verifier.judge import LLMJudge
+    from thinkprm_jax.verifier.published import MathShepherdPRM, QwenPRM, RLHFlowPRM, SkyworkPRM
+    from thinkprm_jax.verifier.registry import load_verifier, verifier_settings
     from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 __version__ = "0.1.0"
-__all__ = ["Sampler", "ThinkPRM", "__version__", "load_model"]
+__all__ = [
+    "Choose",
+    "Completion",
+    "DiscriminativePRM",
+    "Force",
+    "LLMJudge",
+    "Mark",
+    "MathShepherdPRM",
+    "QwenPRM",
+    "RLHFlowPRM",
+    "Request",
+    "RequestError",
+    "Rewind",
+    "Sampler",
+    "SkyworkPRM",
+    "Think",
+    "ThinkPRM",
+    "Tokenizer",
+    "UserError",
+    "Verdict",
+    "Verifier",
+    "__version__",
+    "answers_equal",
+    "extract_answer",
+    "load_model",
+    "load_recipe",
+    "load_verifier",
+    "make_mesh",
+    "read_verdicts",
+    "save_model",
+    "split_solution",
+    "verifier_settings",
+]
 
 # Name -> module. Loaded at first use: JAX alone takes a second to import, and `--help` needs none of it.
 _EXPORTS = {
-    "Sampler": "thinkprm_jax.sampler",
-    "ThinkPRM": "thinkprm_jax.verifier.thinkprm",
-    "load_model": "thinkprm_jax.checkpoint.huggingface",
+    "Choose": "sampler",
+    "Completion": "sampler",
+    "DiscriminativePRM": "verifier.discriminative",
+    "Force": "sampler",
+    "LLMJudge": "verifier.judge",
+    "Mark": "sampler",
+    "MathShepherdPRM": "verifier.published",
+    "QwenPRM": "verifier.published",
+    "RLHFlowPRM": "verifier.published",
+    "Request": "sampler",
+    "RequestError": "errors",
+    "Rewind": "sampler",
+    "Sampler": "sampler",
+    "SkyworkPRM": "verifier.published",
+    "Think": "sampler",
+    "ThinkPRM": "verifier.thinkprm",
+    "Tokenizer": "tokenizer.tokenizer",
+    "UserError": "errors",
+    "Verdict": "verifier.base",
+    "Verifier": "verifier.base",
+    "answers_equal": "grading.compare",
+    "extract_answer": "grading.extract",
+    "load_model": "checkpoint.huggingface",
+    "load_recipe": "recipe",
+    "load_verifier": "verifier.registry",
+    "make_mesh": "distributed.mesh",
+    "read_verdicts": "records",
+    "save_model": "checkpoint.huggingface",
+    "split_solution": "protocol.steps",
+    "verifier_settings": "verifier.registry",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     globals()[name] = value
     return value
 

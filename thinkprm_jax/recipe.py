@@ -45,7 +45,21 @@ def load_recipe(
 
     A field may be given twice with one and the same value.
 
+    Example:
+
+        from dataclasses import dataclass
+        from pathlib import Path
+
+        @dataclass(frozen=True)
+        class Recipe:
+            n: int = 4
+            model: str = "mini"
+
+        Path("recipe.yaml").write_text("n: 8")
+        load_recipe(Recipe, "recipe.yaml", ["model=mini-weak"])  # Recipe(n=8, model="mini-weak")
+
     Args:
+      cls: a frozen dataclass. path: of a YAML file. overrides: `field=value`, the last one wins.
       unused: fields that recipes of another program hold and that mean nothing here, with the reason. They are
         dropped, and ``say`` gets one line on each.
     Raises:

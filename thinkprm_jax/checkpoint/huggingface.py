@@ -65,6 +65,13 @@ def load_model(
 ) -> tuple[Decoder, Tokenizer]:
     """A decoder and its tokenizer.
 
+    Example:
+
+        import jax.numpy as jnp
+
+        model, tokenizer = load_model("mini", dtype="float32")
+        logits = model(jnp.asarray([tokenizer.encode("2 + 2")]))  # int [B, T] -> float32 [B, T, V]
+
     Args:
       path_or_id: ``"mini"`` (the bundled verifier), a local folder, or a Hugging Face id; of a model, or of a
         LoRA adapter, which is then added to the base that it names. Or what ``find_model`` found of it.
@@ -194,7 +201,13 @@ def save_model(
 
     With several processes all of them call this and the first one writes.
 
+    Example:
+
+        model, tokenizer = load_model("mini")
+        save_model(model, tokenizer, "copy", dtype="bfloat16")
+
     Args:
+      model, tokenizer: what is written. folder: a new or an empty one.
       max_shard_bytes: above it the weights are split over several files with an index.
       dtype: what the weights are stored in; None: as they are.
     """

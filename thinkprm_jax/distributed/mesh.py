@@ -162,7 +162,14 @@ def _may_be_tpu_slice() -> bool:
 def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of data x fsdp x tensor devices; at most one of the sizes may be -1: whatever is left.
 
+    Example:
+
+        mesh = make_mesh(data=-1)  # all devices
+        prm = ThinkPRM("mini", mesh=mesh, slots=8 * mesh.size)
+
     Args:
+      data: copies of the model, each with its part of a batch. fsdp: devices that share one copy's parameters and
+        its part of the batch. tensor: devices that share the heads and the feed-forward width.
       devices: these, in this order; None: all devices of all processes, neighbours of the interconnect in order of
         tensor, fsdp, data (the traffic falls in that order).
     Raises:

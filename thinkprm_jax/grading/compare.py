@@ -117,6 +117,10 @@ def answers_equal(
 ) -> bool:
     """Whether `prediction` is the answer `gold`. None and "" equal nothing.
 
+    Example:
+
+        answers_equal("1/2", "\\\\frac{1}{2}")  # True
+
     kind: math; choice (both name the same letter); exact (the same characters but for white space around them).
     timeout: seconds, for the algebra of a comparison; what is not settled then is not equal.
     form: bare, answers as `extract_answer` gives them or a data set holds them; text, in which the answers must

@@ -74,6 +74,10 @@ def find_answer(text: str, kind: Kind = "math") -> Found | None:
 def extract_answer(text: str, kind: Kind = "math") -> str | None:
     """The answer of `find_answer` in its normalised form (kind exact: as it stands; choice: the letter), or None.
 
+    Example:
+
+        extract_answer("So the answer is $\\\\boxed{94}$.")  # "94"
+
     This is what stands inside the box of a recorded prediction (`pred_naive@4` and its like).
     """
     found = find_answer(text, kind)

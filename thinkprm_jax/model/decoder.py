@@ -246,9 +246,7 @@ class Decoder(nnx.Module):
         scores = config.score_labels
         headless = config.tie_embeddings or scores is not None
         self.head = None if headless else build.linear(config.hidden_size, config.vocab_size, False)
-        self.score: ScoreHead | ValueHead | None = None
-        if scores is not None:
-            self.score = ValueHead(build) if scores == 1 else ScoreHead(build, scores)
+        self.score = None if scores is None else ValueHead(build) if scores == 1 else ScoreHead(build, scores)
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None

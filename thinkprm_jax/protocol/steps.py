@@ -26,6 +26,13 @@ def split_solution(text: str) -> list[str]:
 
     In this order: lines that begin with `Step 1`, `Step 2`, ...; a list numbered 1, 2, ...;
     paragraphs; else the whole text is one step. Text before the first label belongs to step 1.
+
+    Example:
+
+        split_solution("## Step 1: half of 8 is 4.\\n\\n## Step 2: so 4.")  # ["half of 8 is 4.", "so 4."]
+
+    Args:
+      text: a whole solution.
     """
     text = text.replace("\r\n", "\n").strip()
     labels = _in_order(_STEP_LINE, text, gaps=True)

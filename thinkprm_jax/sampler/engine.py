@@ -59,6 +59,13 @@ class Sampler:
     slots and a cache of its own: one processor computes the small products of a small model, so one loop would
     leave the others idle. What two workers have in common is processed in both.
 
+    Example:
+
+        model, tokenizer = load_model("mini")
+        sampler = Sampler(model, tokenizer, slots=4, max_length=128)
+        for completions in sampler.generate(["2 + 2", "3 + 3"], max_new_tokens=8, temperature=0.8, n=2):
+            print([completion.text for completion in completions])
+
     Args:
       model: the decoder; its parameters are used where they are, never copied.
       tokenizer: for stop texts and :meth:`generate`.

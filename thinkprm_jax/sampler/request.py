@@ -31,6 +31,10 @@ MAX_STOP_IDS = 8
 class Think:
     """Generate until a stop id, a stop text or the budget. Outcome: :class:`Thought`.
 
+    Example:
+
+        Think(max_tokens=64, stop_texts=("\\n\\n",))
+
     What stopped the generation is taken back: it stands neither in the context nor in the outcome. Of several stop
     texts the one that is complete first counts. A stop text that begins inside a token breaks that token; the part
     before it is put back as plain text, which may be more tokens than one.
@@ -49,7 +53,13 @@ class Think:
 
 @dataclasses.dataclass(frozen=True)
 class Force:
-    """Append these ids to the context. Outcome: None. RequestError inside the script if they do not fit."""
+    """Append these ids to the context. Outcome: None. RequestError inside the script if they do not fit.
+
+    Example:
+
+        _, tokenizer = load_model("mini")
+        Force(tuple(tokenizer.encode_plain(" Yes", inner=True)))
+    """
 
     ids: Sequence[int]
 
@@ -59,6 +69,11 @@ class Choose:
     """Ask for the log-probabilities of these ids at the next position; appends nothing.
 
     Outcome: float32 [len(ids)], log-softmax over the whole vocabulary of the float32 logits.
+
+    Example:
+
+        _, tokenizer = load_model("mini")
+        Choose((tokenizer.token_id(" Yes"), tokenizer.token_id(" No")))
     """
 
     ids: tuple[int, ...]
@@ -66,12 +81,26 @@ class Choose:
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """Outcome: int, the length of the context in tokens, to rewind to."""
+    """Outcome: int, the length of the context in tokens, to rewind to.
+
+    Example:
+
+        def twice():
+            start = yield Mark()
+            first = yield Think(max_tokens=8)
+            yield Rewind(start)
+            return first, (yield Think(max_tokens=8))
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Rewind:
-    """Cut the context back to its first ``mark`` >= 1 tokens. Outcome: None. Costs nothing on the device."""
+    """Cut the context back to its first ``mark`` >= 1 tokens. Outcome: None. Costs nothing on the device.
+
+    Example:
+
+        Rewind(12)  # what stands at :class:`Mark`
+    """
 
     mark: int
 
@@ -109,6 +138,18 @@ Script = Callable[[], Generator[Phase, Any, Any]]
 @dataclasses.dataclass
 class Request:
     """One prompt and its script; the sampling settings hold for all its Think phases.
+
+    Example:
+
+        model, tokenizer = load_model("mini")
+        yes, no = tokenizer.token_id(" Yes"), tokenizer.token_id(" No")
+
+        def script():
+            return (yield Choose((yes, no)))
+
+        request = Request(tokenizer.encode("Is the solution correct?"), script)
+        [(index, result)] = Sampler(model, tokenizer, slots=1, max_length=64).run([request])
+        print(result.value)  # float32 [2], log-probabilities
 
     A token depends on the prompt, the script, ``seed`` and its position, and on nothing else.
 
@@ -160,7 +201,14 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One sample of :meth:`Sampler.generate`. ``finish_reason``: "stop" (end id or stop text) or "length"."""
+    """One sample of :meth:`Sampler.generate`. ``finish_reason``: "stop" (end id or stop text) or "length".
+
+    Example:
+
+        model, tokenizer = load_model("mini")
+        [[completion]] = Sampler(model, tokenizer, slots=1, max_length=64).generate(["2 + 2"], max_new_tokens=8)
+        print(completion.text, completion.ids, completion.logprobs.mean(), completion.finish_reason)
+    """
 
     text: str
     ids: list[int]

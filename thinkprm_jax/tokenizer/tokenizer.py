@@ -29,7 +29,14 @@ _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 class Tokenizer:
     """Text to ids and back. ids are plain Python ints; nothing here adds a token that the text does
-    not spell."""
+    not spell.
+
+    Example:
+
+        _, tokenizer = load_model("mini")
+        ids = tokenizer.encode_plain("2 + 2 <think>")  # untrusted text: no control token in it
+        tokenizer.decode(ids)
+    """
 
     def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], template: str | None) -> None:
         """`backend`: the whole tokenizer. `config`: tokenizer_config.json. `template`: jinja2

@@ -133,11 +133,14 @@ Combine = Callable[[Sequence[ChainVerdict]], Findings]
 class Verdict:
     """The verdict on one solution, of every kind of verifier; or ``error``, the reason why there is none.
 
-    The properties raise ``error`` where there is one. Example::
+    The properties raise ``error`` where there is one.
 
-        [(index, verdict)] = prm.verify([(problem, steps)])
+    Example:
+
+        prm = ThinkPRM("mini")
+        [(index, verdict)] = prm.verify([("2 + 3 + 4?", ["2 + 3 = 5.", "5 + 4 = 10."])])
         if verdict.error is None:
-            print(verdict.prefix_score, verdict.first_error)
+            print(verdict.prefix_score, verdict.first_error, verdict.step_scores)
 
     Attributes:
       prompt: what the verifier was given, as text.
@@ -267,6 +270,14 @@ class Verdict:
 
 class Verifier(abc.ABC):
     """Judges solutions. A kind of verifier is a class below this one.
+
+    Example:
+
+        def best(verifier: Verifier, problem: str, solutions: list[list[str]]) -> list[str]:
+            verdicts = dict(verifier.verify((problem, steps) for steps in solutions))
+            return max(solutions, key=lambda steps: verdicts[solutions.index(steps)].prefix_score)
+
+        best(load_verifier("mini"), "2 + 3?", [["2 + 3 = 5."], ["2 + 3 = 6."]])
 
     Attributes:
       Settings: the class of its settings.

@@ -34,7 +34,7 @@ class DiscriminativeSettings(StepwiseSettings):
 class DiscriminativePRM(StepwisePRM):
     """A verifier that scores every step without writing a chain.
 
-    Example::
+    Example:
 
         prm = DiscriminativePRM("runs/disc_prm/export")
         prm.score(["2 + 2?"], [["2 + 2 = 4."]])

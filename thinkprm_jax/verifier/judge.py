@@ -94,7 +94,7 @@ def combine_outputs(chains: Sequence[ChainVerdict]) -> Findings:
 class LLMJudge(ChainVerifier):
     """A model that was trained for no such thing, as a verifier.
 
-    Example::
+    Example:
 
         judge = LLMJudge("Qwen/Qwen2.5-7B-Instruct", judge_prompt="index", n=4)
         judge.predict_correctness_batch(["2 + 2?"], [["2 + 2 = 5."]])

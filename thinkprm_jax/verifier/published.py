@@ -46,7 +46,9 @@ class MathShepherdPRM(StepwisePRM):
     """Math-Shepherd (arXiv 2312.08935): Mistral-7B. Its sliding window of 4,096 tokens bounds ``max_length``.
 
     See :class:`.StepwisePRM` for the arguments. The steps of a whole solution are those of ``Step i:`` labels
-    where it has some, since the text has them. Example::
+    where it has some, since the text has them.
+
+    Example:
 
         prm = MathShepherdPRM("peiyi9979/math-shepherd-mistral-7b-prm")
         prm.score(["2 + 2?"], [["2 + 2 = 4."]])
@@ -187,7 +189,9 @@ class RLHFlowSettings(StepwiseSettings):
 class RLHFlowPRM(ParagraphPRM):
     """RLHFlow's Llama-3.1-8B PRMs: P(`+`) against P(`-`) as the assistant's answer to each step.
 
-    See :class:`.StepwisePRM` for the arguments. Example::
+    See :class:`.StepwisePRM` for the arguments.
+
+    Example:
 
         prm = RLHFlowPRM("RLHFlow/Llama3.1-8B-PRM-Deepseek-Data")
         prm.score(["2 + 2?"], [["2 + 2 = 4."]])
@@ -209,7 +213,9 @@ class QwenPRMSettings(StepwiseSettings):
 class QwenPRM(ParagraphPRM):
     """Qwen2.5-Math-PRM: the softmax of the head's two classes at ``<extra_0>``, class 1.
 
-    See :class:`.StepwisePRM` for the arguments. Example::
+    See :class:`.StepwisePRM` for the arguments.
+
+    Example:
 
         prm = QwenPRM("Qwen/Qwen2.5-Math-PRM-7B")
         prm.score(["2 + 2?"], [["2 + 2 = 4."]])
@@ -232,7 +238,7 @@ class SkyworkPRM(StepwisePRM):
     """Skywork-o1-Open-PRM-Qwen-2.5: the sigmoid of a value at the newline behind each line.
 
     See :class:`.StepwisePRM` for the arguments. The steps of a whole solution are its lines that are not blank.
-    Example::
+    Example:
 
         prm = SkyworkPRM("Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B")
         prm.score(["2 + 2?"], [["2 + 2 = 4."]])

@@ -158,6 +158,11 @@ def verifier_settings(
 ) -> VerifierSettings:
     """The settings of a verifier, checked as far as that goes without loading it: kind, values, config.json.
 
+    Example:
+
+        settings = verifier_settings("mini", n=4)
+        settings.temperature, settings.stamp  # 0.6, and all that a verdict depends on
+
     Args:
       model: ``mini``, a folder or a Hugging Face id.
       kind: one of :func:`kinds`, ``none``, the original's ``discriminative``, or None: as the model says.
@@ -194,7 +199,7 @@ def load_verifier(
 ) -> Verifier:
     """A verifier of any kind, loaded.
 
-    Example::
+    Example:
 
         prm = load_verifier("mini", n=4)
         [(index, verdict)] = prm.verify([("2 + 2?", ["2 + 2 = 4."])])

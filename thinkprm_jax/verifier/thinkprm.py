@@ -64,7 +64,7 @@ def combine_chains(chains: Sequence[ChainVerdict]) -> Findings:
 class ThinkPRM(ChainVerifier):
     """A generative verifier.
 
-    Example::
+    Example:
 
         prm = ThinkPRM("mini")
         [result] = prm.predict_correctness_batch(["2 + 3 + 4?"], [["2 + 3 = 5.", "5 + 4 = 9."]])
