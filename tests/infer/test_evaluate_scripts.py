@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infer.evaluate import parse
+from infer.evaluate_options import parse_options
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "configs/evaluate").glob("*.sh"))
 COMMAND = ["thinkprm", "evaluate"]
@@ -28,7 +28,7 @@ def test_commands_are_taken_and_none_writes_where_another_does(script: Path) -> 
     for line in lines:
         words = shlex.split(line)
         assert words[:2] == COMMAND, line
-        folders.append(parse(words[2:]).output_dir)
+        folders.append(parse_options(words[2:]).output_dir)
     assert None not in folders
     assert len(set(folders)) == len(folders)
 
@@ -36,7 +36,7 @@ def test_commands_are_taken_and_none_writes_where_another_does(script: Path) -> 
 def test_the_curve_of_labels_is_over_what_the_script_evaluates() -> None:
     script = next(script for script in SCRIPTS if script.name.startswith("e2"))
     commands = [
-        parse(shlex.split(line)[2:])
+        parse_options(shlex.split(line)[2:])
         for line in script.read_text().splitlines()
         if line.startswith("thinkprm evaluate")
     ]

@@ -145,13 +145,13 @@ def reliability_bins(scores: ArrayLike, labels: ArrayLike, bins: int = 10) -> li
     """
     scores, labels = _probabilities(scores), _flags(labels)
     _check_lengths(scores, labels)
-    places = _places(scores, bins)
+    indices = _bin_indices(scores, bins)
     found = []
-    for place in range(bins):
-        inside = places == place
+    for index in range(bins):
+        inside = indices == index
         share = _mean(labels[inside])
         found.append(
-            ReliabilityBin(place / bins, (place + 1) / bins, int(inside.sum()), _mean(scores[inside]), share)
+            ReliabilityBin(index / bins, (index + 1) / bins, int(inside.sum()), _mean(scores[inside]), share)
         )
     return found
 
@@ -161,9 +161,9 @@ def expected_calibration_error(scores: ArrayLike, labels: ArrayLike, bins: int =
     :func:`reliability_bins`."""
     scores, labels = _probabilities(scores), _flags(labels)
     _check_lengths(scores, labels)
-    places = _places(scores, bins)
+    indices = _bin_indices(scores, bins)
     # A bin's gap times its count is the difference of its sums.
-    gaps = np.bincount(places, scores, bins) - np.bincount(places, labels, bins)
+    gaps = np.bincount(indices, scores, bins) - np.bincount(indices, labels, bins)
     return float(np.abs(gaps).sum() / len(scores)) if len(scores) else math.nan
 
 
@@ -190,7 +190,7 @@ def _probabilities(values: ArrayLike) -> np.ndarray:
     return scores
 
 
-def _places(scores: np.ndarray, bins: int) -> np.ndarray:
+def _bin_indices(scores: np.ndarray, bins: int) -> np.ndarray:
     """int [N]: the bin that each score falls into."""
     return np.minimum((scores * bins).astype(int), bins - 1)
 

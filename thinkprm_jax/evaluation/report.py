@@ -117,10 +117,10 @@ def breakdown_table(groups: Mapping[str, Mapping[str, EvaluationSummary]]) -> Te
     """One group a row; breakdowns one below the other."""
     table = TextTable.of("solutions by", "", "n", *(name for _, name, _ in _COLUMNS.values()), left=2)
     for breakdown, summaries in groups.items():
-        for place, (group, summary) in enumerate(summaries.items()):
+        for index, (group, summary) in enumerate(summaries.items()):
             figures = [show(summary.figure(field).value, percent) for field, (*_, percent) in _COLUMNS.items()]
-            name = breakdown if place == 0 else ""
-            table.add(name, group, f"{summary.solutions:,}", *figures, ends_section=place == len(summaries) - 1)
+            name = breakdown if index == 0 else ""
+            table.add(name, group, f"{summary.solutions:,}", *figures, ends_section=index == len(summaries) - 1)
     return table
 
 

@@ -55,11 +55,11 @@ def outcome_of(case: EvaluationCase, verdict: Verdict, chains: int = 1) -> Outco
         return _no_verdict(case, len(readings) or chains, tokens, verdict.error, locates)
     by_score = _by_score(verdict, len(case.steps)) if locates else None
     readable = [reading for reading in readings if reading.readable]
-    places = [reading.first_error for reading in readable if reading.first_error is not None]
+    first_errors = [reading.first_error for reading in readable if reading.first_error is not None]
     counts = [steps_right(reading.step_labels, case.labels) for reading in readings] if locates else []
     return Outcome(
         first_error=case.first_error,
-        predicted=_vote(places, by_score) if locates else None,
+        predicted=_vote(first_errors, by_score) if locates else None,
         score=verdict.prefix_score,
         readable=len(readable),
         chains=len(readings),

@@ -81,8 +81,8 @@ def judge_all(
         verifier = loader.load(settings) if missing else None
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
-            for place, verdict, outcome in judge_cases(verifier, [cases[i] for i in missing]) if verifier else ():
-                index = missing[place]
+            for nth, verdict, outcome in judge_cases(verifier, [cases[i] for i in missing]) if verifier else ():
+                index = missing[nth]
                 found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
                 details.add(index, details_row(index, cases[index], found[index], verdict, settings.stamp))
                 tokens += outcome.tokens

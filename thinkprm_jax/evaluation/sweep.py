@@ -178,14 +178,14 @@ def sweep_json(
 def sweep_table(settings: Sequence[SweepSetting], figures: Sequence[TaskFigure]) -> TextTable:
     """A setting a row: tokens a verdict, then each figure with its 95% interval and n."""
     table = TextTable.of("setting", "temperature", "tokens a verdict", *(figure.key for figure in figures))
-    for place, setting in enumerate(settings):
+    for index, setting in enumerate(settings):
         temperature = setting.verifier.get("temperature")
         table.add(
             setting.name,
             "-" if temperature is None else f"{temperature:g}",
             show(setting.tokens.value, None),
             *(_cell(setting.figure(figure)) for figure in figures),
-            ends_section=place + 1 < len(settings) and settings[place + 1].line != setting.line,
+            ends_section=index + 1 < len(settings) and settings[index + 1].line != setting.line,
         )
     return table
 

@@ -1,6 +1,6 @@
 """Solutions that a solver wrote of the arithmetic task, with the step in which each goes wrong.
 
-The task knows what is right at every place of a solution, so the truth about solutions that nobody made up on
+The task knows what is right at every step of a solution, so the truth about solutions that nobody made up on
 purpose needs no person to read them.
 """
 

@@ -65,10 +65,10 @@ def _best_of_n_gains(findings: MiniatureFindings) -> TextTable:
     blocks = [(name, "majority", accuracy.over_majority) for name, accuracy in findings.accuracy.items()]
     blocks += [(first, f"verifier {name}", by_n) for name, by_n in findings.between.items()]
     for verifier, over, by_n in blocks:
-        for place, (n, methods) in enumerate(by_n.items()):
-            names = (verifier, over) if place == 0 else ("", "")
+        for index, (n, methods) in enumerate(by_n.items()):
+            names = (verifier, over) if index == 0 else ("", "")
             gains = [_points(methods[method]) for method in ("naive", "weighted")]
-            table.add(*names, f"{methods['naive'].n:,}", str(n), *gains, ends_section=place == len(by_n) - 1)
+            table.add(*names, f"{methods['naive'].n:,}", str(n), *gains, ends_section=index == len(by_n) - 1)
     return table
 
 
@@ -82,14 +82,14 @@ def compute_table(compute: Compute) -> TextTable:
     """A setting a row: tokens a verdict, the share that was cut, then each figure with its interval."""
     table = TextTable.of("setting", "solutions", "tokens a verdict", "cut", *COMPUTE_FIGURES.values())
     rows = zip(compute.settings, compute.summaries, compute.cut, strict=True)
-    for place, (setting, summary, cut) in enumerate(rows):
+    for index, (setting, summary, cut) in enumerate(rows):
         table.add(
             setting.name,
             f"{summary.solutions:,}",
             show(summary.tokens.value, None),
             show(cut.value, True),
             *(_figure(summary.figure(name)) for name in COMPUTE_FIGURES),
-            ends_section=place + 1 < len(compute.settings) and compute.settings[place + 1].line != setting.line,
+            ends_section=index + 1 < len(compute.settings) and compute.settings[index + 1].line != setting.line,
         )
     return table
 

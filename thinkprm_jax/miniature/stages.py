@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,13 +134,13 @@ class SweepStage:
         self.folder.mkdir(parents=True, exist_ok=True)
         loader, settings, status = VerifierLoader(), [], 0
         for run in plan_sweep(self.sweeps):
-            chosen = self._verifier(**{run.line: run.values[-1]})
+            chosen = self._verifier(run.change)
             judged = judge_all(loader, chosen, cases, self.folder / f"{run.name}.jsonl")
             status = max(status, judged.status)
             settings += [setting for setting, _ in run.settings(chosen.stamp, judged)]
         return settings, status
 
-    def _verifier(self, **varied: int) -> VerifierSettings:
+    def _verifier(self, change: Mapping[str, Any]) -> VerifierSettings:
         """The temperature is the same for both ways to spend compute, so they begin in the same point."""
         return verifier_settings(
             self.model,
@@ -150,7 +150,7 @@ class SweepStage:
             max_length=self.size.compute_length,
             max_gen_tokens=self.size.max_gen_tokens,
             slots=SLOTS,
-            **varied,
+            **change,
         )
 
 

@@ -161,11 +161,8 @@ def _bars(frame: ChartFrame, place: int, counts: Mapping[bool | None, int]) -> l
 
 def reliability_chart(solutions: Sequence[ReportSolution]) -> Chart:
     """For each tenth of the scores, how often the solutions are correct."""
-    bins = [
-        bin
-        for bin in reliability_bins([s.verdict_score for s in solutions], [bool(s.correct) for s in solutions])
-        if bin.count
-    ]
+    scores = [s.verdict_score for s in solutions if s.verdict_score is not None]
+    bins = [bin for bin in reliability_bins(scores, [bool(s.correct) for s in solutions]) if bin.count]
     frame = ChartFrame((-0.03, 1.03), (-0.05, 1.05))  # room for the dots at the corners, where most of them are
     parts = frame.axes(UNIT, PERCENT, "mean P(correct)", "correct")
     (x0, y0), (x1, y1) = frame.at(0, 0), frame.at(1, 1)

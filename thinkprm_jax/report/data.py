@@ -46,7 +46,7 @@ def encode(run: ReportRun) -> PageData:
     """The same run gives the same bytes."""
     texts = [dump(problem_json(problem)) for problem in run.problems]
     parts: list[list[str]] = []
-    places = []  # of each problem: the part it is in
+    part_numbers = []  # of each problem: the part it is in
     room = 0
     for text in texts:
         if room < len(text) or not parts:
@@ -54,15 +54,17 @@ def encode(run: ReportRun) -> PageData:
             room = PART
         parts[-1].append(text)
         room -= len(text)
-        places.append(len(parts) - 1)
+        part_numbers.append(len(parts) - 1)
     packed = sum(map(len, texts)) > PLAIN_UP_TO
     bodies = [f"[{','.join(part)}]" for part in parts]
     return PageData(
-        dump(index_json(run, places)), tuple(_pack(body) for body in bodies) if packed else tuple(bodies), packed
+        dump(index_json(run, part_numbers)),
+        tuple(_pack(body) for body in bodies) if packed else tuple(bodies),
+        packed,
     )
 
 
-def index_json(run: ReportRun, places: Sequence[int]) -> dict[str, Any]:
+def index_json(run: ReportRun, part_numbers: Sequence[int]) -> dict[str, Any]:
     """flags: those that hold of some problem; a row has one bit for each. groups: [breakdown, group, problems]."""
     flags = [(flag, [flag.holds(problem) for problem in run.problems]) for flag in FILTERS]
     flags = [(flag, held) for flag, held in flags if any(held)]
@@ -71,7 +73,9 @@ def index_json(run: ReportRun, places: Sequence[int]) -> dict[str, Any]:
     rows = []
     for index, problem in enumerate(run.problems):
         bits = sum(1 << bit for bit, (_, held) in enumerate(flags) if held[index])
-        rows.append(row_json(problem, places[index], bits, [numbers[item] for item in problem.groups.items()]))
+        rows.append(
+            row_json(problem, part_numbers[index], bits, [numbers[item] for item in problem.groups.items()])
+        )
     return {
         "kind": run.kind,
         "flags": [
@@ -82,7 +86,7 @@ def index_json(run: ReportRun, places: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def row_json(problem: ReportProblem, place: int, bits: int, groups: Sequence[int]) -> list[Any]:
+def row_json(problem: ReportProblem, part_number: int, bits: int, groups: Sequence[int]) -> list[Any]:
     """[name, excerpt, [[score, correct] a solution], part, bits, groups, best score, disagreement, gap].
 
     gap: the largest distance of a score from the truth, 1 for a sure mistake.
@@ -97,7 +101,7 @@ def row_json(problem: ReportProblem, place: int, bits: int, groups: Sequence[int
         problem.name,
         problem.text[:EXCERPT],
         [[_short(solution.score), _flag(solution.correct)] for solution in problem.solutions],
-        place,
+        part_number,
         bits,
         list(groups),
         None if best is None else _short(problem.solutions[best].score),

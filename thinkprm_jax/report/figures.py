@@ -138,6 +138,7 @@ def _counted_curves(run: ReportRun) -> dict[str, dict[int, Estimate]]:
 def verdict_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
     """Of verdicts, with or without the truth."""
     judged = [solution for solution in solutions if solution.judged]
+    scores = [solution.verdict_score for solution in judged if solution.verdict_score is not None]
     known = [solution for solution in judged if solution.correct is not None]
     located = [solution for solution in judged if solution.truth is not None]
     chains = [chain for solution in solutions for chain in solution.chains]
@@ -148,7 +149,7 @@ def verdict_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
         ReportFigure("verdicts right", share([not solution.wrong for solution in known])),
         *_located_figures(located),
         *_score_figures(known),
-        ReportFigure("judged correct (score ≥ ½)", share([solution.verdict_score >= 0.5 for solution in judged])),
+        ReportFigure("judged correct (score ≥ ½)", share([score >= 0.5 for score in scores])),
         ReportFigure("chains of a solution disagree", share([solution.disputed for solution in several])),
         ReportFigure("readable chains", share([chain.readable for chain in chains])),
     ]

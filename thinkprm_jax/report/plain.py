@@ -19,10 +19,10 @@ def plain_problem(problem: ReportProblem, number: int) -> str:
     parts = [f'<article id="p{number}"><h3>Problem {number}</h3>{_text(problem.text, "problem-text")}']
     if problem.answer is not None:
         parts.append(f"<p>Reference answer: <bdi>{_escape(problem.answer)}</bdi></p>")
-    for place, solution in enumerate(problem.solutions, start=1):
-        parts.append(f"<h4>Solution {place}</h4>" if len(problem.solutions) > 1 else "")
+    for index, solution in enumerate(problem.solutions, start=1):
+        parts.append(f"<h4>Solution {index}</h4>" if len(problem.solutions) > 1 else "")
         parts.append(plain_solution(solution))
-    taken = [(pick.name, ", ".join(str(place + 1) for place in pick.solutions)) for pick in problem.picks]
+    taken = [(pick.name, ", ".join(str(index + 1) for index in pick.solutions)) for pick in problem.picks]
     if taken:
         parts.append(f"<p>Selections: {_escape('; '.join(f'{name} took {which}' for name, which in taken))}</p>")
     return "".join([*parts, "</article>"])

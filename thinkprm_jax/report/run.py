@@ -199,14 +199,14 @@ FILTERS = (
 def chosen(problem: ReportProblem) -> int | None:
     """The solution that stands for the problem: the best-scored one, as `naive` takes it."""
     scored = [
-        (solution.score, -place) for place, solution in enumerate(problem.solutions) if solution.score is not None
+        (solution.score, -index) for index, solution in enumerate(problem.solutions) if solution.score is not None
     ]
     return -max(scored)[1] if scored else None
 
 
 def missed(problem: ReportProblem) -> bool:
     """One solution is correct, but the last selection of the search (weighted, at the largest N) is not."""
-    right = {place for place, solution in enumerate(problem.solutions) if solution.correct}
+    right = {index for index, solution in enumerate(problem.solutions) if solution.correct}
     final = max(
         (pick for pick in problem.picks if pick.method == "weighted"), key=lambda pick: pick.n, default=None
     )

@@ -12,7 +12,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.intervals import Estimate, share_estimate, show
@@ -29,7 +29,12 @@ REFERENCE = "#707070"
 _ASIDE = {"linear": 1.0, "log2": 2**0.05, "log10": 1.01}  # factor of x from one curve to the next
 _TEXT = 8.5  # points; of everything but titles
 # The same input gives the same bytes; an SVG holds its text as text, to be read aloud, searched and copied.
-_SETTINGS = {"svg.hashsalt": "thinkprm", "svg.fonttype": "none", "font.size": _TEXT, "axes.titlesize": 10}
+_SETTINGS: dict[Any, Any] = {
+    "svg.hashsalt": "thinkprm",
+    "svg.fonttype": "none",
+    "font.size": _TEXT,
+    "axes.titlesize": 10,
+}
 
 
 def draw_panel(axes: Axes, panel: Panel) -> None:
@@ -47,12 +52,12 @@ def _draw_curves(axes: Axes, panel: CurvesPanel) -> None:
     """Lines with bars for their intervals, named at their ends."""
     ends = []
     references = [curve.reference for curve in panel.curves]
-    for place, ((colour, marker), curve) in enumerate(zip(_styles(references), panel.curves, strict=True)):
+    for index, ((colour, marker), curve) in enumerate(zip(_styles(references), panel.curves, strict=True)):
         points = [(x, y) for x, y in curve.points if not math.isnan(y.value)]
         if not points:
             continue
         # Intervals at one x beside one another, not on top.
-        aside = _ASIDE[panel.x_scale] ** (place - (len(panel.curves) - 1) / 2)
+        aside = _ASIDE[panel.x_scale] ** (index - (len(panel.curves) - 1) / 2)
         xs, ys = [x * aside for x, _ in points], [y.value for _, y in points]
         axes.errorbar(
             xs,
@@ -67,11 +72,11 @@ def _draw_curves(axes: Axes, panel: CurvesPanel) -> None:
             capsize=2,
         )
         ends.append((curve.name, colour, xs[-1], ys[-1]))
-        _mark_points(axes, curve, colour, aside, up=4 if place % 2 == 0 else -10)
+        _mark_points(axes, curve, colour, aside, up=4 if index % 2 == 0 else -10)
     _scale_x(axes, panel.x_scale, sorted({x for curve in panel.curves for x, _ in curve.points}))
     _finish(axes, panel.x_label, panel.y_label, panel.title)
     if panel.percent:
-        axes.yaxis.set_major_formatter(lambda value, place: f"{100 * value:g}%")
+        axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g}%")
     _name_ends(axes, ends)
 
 
@@ -171,23 +176,23 @@ def _figure(panels: Sequence[Panel], columns: int, size: tuple[float, float]) ->
     columns = max(1, min(columns, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    places = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes, panel in zip(places, panels, strict=False):
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, panel in zip(grid, panels, strict=False):
         draw_panel(axes, panel)
-    for axes in places[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     return figure
 
 
 def _styles(references: Sequence[bool]) -> list[tuple[str, str]]:
     """(colour, marker) of each; those of references take none of the colours."""
-    styles, place = [], 0
+    styles, index = [], 0
     for is_reference in references:
         if is_reference:
             styles.append((REFERENCE, "."))
             continue
-        styles.append((COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]))
-        place += 1
+        styles.append((COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]))
+        index += 1
     return styles
 
 
@@ -215,7 +220,7 @@ def _scale_x(axes: Axes, scale: AxisScale, xs: Sequence[float]) -> None:
 
     low, high = min(xs, default=1), max(xs, default=1)
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1,) if high > 50 * low else (1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, place: f"{x:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, position: f"{x:,g}"))
     axes.minorticks_off()
     axes.set_xlim(low / 1.2, high * 1.2)
 
@@ -239,16 +244,16 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> Non
         return
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    height = axes.get_position().height * axes.figure.get_figheight() * 72  # points
+    panel_height = axes.get_window_extent().height * 72 / axes.figure.dpi  # points
     last = max(_across(axes, x) for _, _, x, _ in ends)
     ordered = sorted(ends, key=lambda end: end[3])
     outside = [end for end in ordered if _across(axes, end[2]) > last - 0.15]
-    places = spread_out([(y - low) / (high - low) for *_, y in outside], gap=1.25 * _TEXT / height)
-    for (name, colour, x, y), place in zip(outside, places, strict=True):
+    heights = spread_out([(y - low) / (high - low) for *_, y in outside], gap=1.25 * _TEXT / panel_height)
+    for (name, colour, x, y), height in zip(outside, heights, strict=True):
         axes.annotate(
             name,
             (x, y),
-            (1.03, place),
+            (1.03, height),
             xycoords="data",
             textcoords="axes fraction",
             color=colour,
@@ -256,9 +261,9 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[str, str, float, float]]) -> Non
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkB": 4},
         )
-    for place, (name, colour, x, y) in enumerate(ends):
+    for index, (name, colour, x, y) in enumerate(ends):
         if (name, colour, x, y) not in outside:
-            up = 6 if place % 2 == 0 else -14
+            up = 6 if index % 2 == 0 else -14
             axes.annotate(name, (x, y), (6, up), textcoords="offset points", color=colour, annotation_clip=False)
 
 
@@ -267,9 +272,9 @@ def _across(axes: Axes, x: float) -> float:
     return float(axes.transAxes.inverted().transform(axes.transData.transform((x, axes.get_ylim()[0])))[0])
 
 
-def spread_out(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places moved as little as a few rounds manage until neighbours are ``gap`` apart."""
-    found = list(places)
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights moved as little as a few rounds manage until neighbours are ``gap`` apart."""
+    found = list(heights)
     for _ in range(200):
         moved = False
         for i in range(1, len(found)):

@@ -35,6 +35,6 @@ def rich_table(table: TextTable, fancy: bool) -> Table:
     shown = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=fancy, padding=(0, 1 if fancy else 2, 0, 0))
     for column in table.columns:
         shown.add_column(column.heading, justify="right" if column.right else "left", no_wrap=True)
-    for place, cells in enumerate(table.rows):
-        shown.add_row(*cells, end_section=place in table.section_ends)
+    for index, cells in enumerate(table.rows):
+        shown.add_row(*cells, end_section=index in table.section_ends)
     return shown

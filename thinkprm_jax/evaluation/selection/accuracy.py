@@ -57,7 +57,7 @@ def hits_by_n(problems: Sequence[SearchedProblem], numbers: Sequence[int]) -> di
     A problem with fewer completions has what it has; one without any is wrong.
     """
     found = {n: {method: np.zeros(len(problems)) for method in METHODS} for n in numbers}
-    for place, problem in enumerate(problems):
+    for index, problem in enumerate(problems):
         count = len(problem.answers)
         if not count:
             continue
@@ -65,11 +65,11 @@ def hits_by_n(problems: Sequence[SearchedProblem], numbers: Sequence[int]) -> di
         chosen = select(problem.answers, problem.answers, problem.scores, problem.correct, at=ends)
         for n in numbers:
             selection = chosen[min(n, count)]
-            found[n]["naive"][place] = problem.correct[selection.naive.index]
-            found[n]["weighted"][place] = problem.correct[selection.weighted.index]
-            found[n]["majority"][place] = problem.correct[selection.majority.index]
-            found[n]["pass"][place] = selection.pass_any
-            found[n]["pass_at_k"][place] = selection.pass_at
+            found[n]["naive"][index] = problem.correct[selection.naive.index]
+            found[n]["weighted"][index] = problem.correct[selection.weighted.index]
+            found[n]["majority"][index] = problem.correct[selection.majority.index]
+            found[n]["pass"][index] = selection.pass_any
+            found[n]["pass_at_k"][index] = selection.pass_at
     return found
 
 

@@ -110,11 +110,11 @@ def accuracy_table(found: Sequence[SelectionFigures]) -> TextTable:
     """A run and an N a row; cells: accuracy (95% interval)."""
     table = TextTable.of("run", "problems", "N", *map(method_name, METHODS), "tokens a problem")
     for figures in found:
-        for place, (n, methods) in enumerate(figures.by_n.items()):
+        for index, (n, methods) in enumerate(figures.by_n.items()):
             cells = [accuracy_cell(methods[method]) for method in METHODS]
             spent = f"{sum(figures.tokens[n]):,.0f}" if n in figures.tokens else "-"
-            first = (figures.run.name, f"{len(figures.run.problems):,}") if place == 0 else ("", "")
-            table.add(*first, str(n), *cells, spent, ends_section=place == len(figures.by_n) - 1)
+            first = (figures.run.name, f"{len(figures.run.problems):,}") if index == 0 else ("", "")
+            table.add(*first, str(n), *cells, spent, ends_section=index == len(figures.by_n) - 1)
     return table
 
 
@@ -122,15 +122,15 @@ def scores_table(found: Sequence[SelectionFigures]) -> TextTable:
     """How well the scores tell right completions from wrong ones."""
     table = TextTable.of("run", "figure of the scores", "value", "95% interval", "problems", left=2)
     for figures in found:
-        for place, (field, (name, percent)) in enumerate(SCORE_FIGURES.items()):
+        for index, (field, (name, percent)) in enumerate(SCORE_FIGURES.items()):
             value = figures.scores[field]
             table.add(
-                figures.run.name if place == 0 else "",
+                figures.run.name if index == 0 else "",
                 name,
                 show(value.value, percent),
                 show_interval(value, percent),
                 f"{value.n:,}",
-                ends_section=place == len(SCORE_FIGURES) - 1,
+                ends_section=index == len(SCORE_FIGURES) - 1,
             )
     return table
 
@@ -142,9 +142,9 @@ def difference_table(found: Sequence[SelectionFigures]) -> TextTable | None:
         return None
     table = TextTable.of(f"gain over {found[0].run.name}", "problems", "N", *map(method_name, METHODS))
     for figures in compared:
-        for place, (n, methods) in enumerate((figures.differences or {}).items()):
+        for index, (n, methods) in enumerate((figures.differences or {}).items()):
             cells = [show_gain(methods[method], percent=True) for method in METHODS]
-            name = figures.run.name if place == 0 else ""
+            name = figures.run.name if index == 0 else ""
             table.add(name, f"{methods['pass'].n:,}", str(n), *cells)
     return table
 

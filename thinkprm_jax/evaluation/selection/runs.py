@@ -160,9 +160,9 @@ def _steps_of_verdict(verdict: VerdictRecord) -> list[float]:
 def paired(first: SelectionRun, second: SelectionRun) -> Iterator[tuple[SearchedProblem, SearchedProblem]]:
     """The problems that both have, in the order of the first; of one that comes several times, the k-th with the
     k-th."""
-    places: dict[str, list[SearchedProblem]] = {}
+    others: dict[str, list[SearchedProblem]] = {}
     for problem in second.problems:
-        places.setdefault(problem.problem, []).append(problem)
+        others.setdefault(problem.problem, []).append(problem)
     for problem in first.problems:
-        if places.get(problem.problem):
-            yield problem, places[problem.problem].pop(0)
+        if others.get(problem.problem):
+            yield problem, others[problem.problem].pop(0)

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.evaluation.results import EvaluationCase
+from thinkprm_jax.evaluation.runner import EvaluationTask
+from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
+
+
+def arithmetic_task(seed: int, split: str, problems: int) -> EvaluationTask:
+    """The first so many cases of the test set that `seed` draws."""
+    return EvaluationTask(
+        settings={"task": "arithmetic", "split": split, "problems": problems, "seed": seed},
+        title=f"{problems:,} arithmetic problems (split {split}, seed {seed})",
+        cases=[arithmetic_case(seed, index, split) for index in range(problems)],
+        figures=(FIRST_ERROR, WHOLE_SOLUTION),
+    )
 
 
 def arithmetic_case(seed: int, index: int, split: str) -> EvaluationCase:

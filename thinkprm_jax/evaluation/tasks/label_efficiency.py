@@ -104,15 +104,15 @@ def label_report(points: Sequence[LabelPoint], figure: str | None = None) -> Eva
 def label_table(points: Sequence[LabelPoint], figure: str) -> TextTable:
     table = TextTable.of("line", "labels", figure, "95% interval", "solutions")
     for line, members in lines(points).items():
-        for place, point in enumerate(members):
+        for index, point in enumerate(members):
             value = point.figure(figure)
             table.add(
-                line if place == 0 else "",
+                line if index == 0 else "",
                 f"{point.labels:,}",
                 show(value.value, False),
                 show_interval(value, False),
                 f"{value.n:,}",
-                ends_section=place == len(members) - 1,
+                ends_section=index == len(members) - 1,
             )
     return table
 

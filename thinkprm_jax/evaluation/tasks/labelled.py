@@ -6,9 +6,22 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
+from thinkprm_jax.evaluation.runner import EvaluationTask
+from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.evaluation import LabelledSolutionRow
 from thinkprm_jax.records.jsonl import type_name
+
+
+def labelled_task(source: str) -> EvaluationTask:
+    """The solutions of a source; see :func:`read_solutions`."""
+    cases = read_solutions(source)
+    return EvaluationTask(
+        settings={"task": "solutions", "source": source},
+        title=f"{len(cases):,} solutions of {source}",
+        cases=cases,
+        figures=(FIRST_ERROR, WHOLE_SOLUTION),
+    )
 
 
 def read_solutions(source: str) -> list[EvaluationCase]:

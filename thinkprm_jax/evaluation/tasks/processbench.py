@@ -18,6 +18,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
+from thinkprm_jax.evaluation.runner import EvaluationTask
 from thinkprm_jax.evaluation.summary import (
     SUBSET,
     TaskFigure,
@@ -53,6 +54,34 @@ class ProcessBenchRow:
         if self.final_answer_correct is not None:
             groups["final answer"] = "right" if self.final_answer_correct else "wrong"
         return EvaluationCase(self.problem, self.steps, self.label, groups, self.id)
+
+
+def processbench_task(
+    source: str = HUB, subsets: Sequence[str] = SUBSETS, limit: int | None = None, balanced: bool = False
+) -> EvaluationTask:
+    """Rows of a source, chosen; see :func:`read_processbench` and :func:`choose`.
+
+    Raises:
+      UserError: the source is not as described, or nothing is left of it.
+    """
+    rows = choose(read_processbench(source, list(dict.fromkeys(subsets))), limit, balanced)
+    if not rows:
+        raise UserError(f"{source}: --balanced leaves nothing: no subset has correct and incorrect solutions")
+    found = list(dict.fromkeys(row.subset for row in rows))
+    sample = f", at most {limit:,} of a subset" if limit else ""
+    balance = ", correct and incorrect balanced" if balanced else ""
+    return EvaluationTask(
+        settings={
+            "task": "processbench",
+            "source": source,
+            "subsets": found,
+            "limit": limit,
+            "balanced": balanced,
+        },
+        title=f"{len(rows):,} solutions of ProcessBench ({', '.join(found)}{sample}{balance})",
+        cases=[row.case() for row in rows],
+        figures=task_figures(found),
+    )
 
 
 def task_figures(subsets: Sequence[str]) -> tuple[TaskFigure, ...]:
@@ -101,12 +130,12 @@ def read_processbench(source: str = HUB, subsets: Sequence[str] = SUBSETS) -> li
         twice, or a subset has no rows.
     """
     found: dict[str, list[ProcessBenchRow]] = {subset: [] for subset in subsets}
-    places: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for place, row, name in _iterate(source, subsets):
         parsed = parse_row(row, place, name)
-        if parsed.id in places:
-            raise UserError(f"{place}: the id {parsed.id} is that of {places[parsed.id]} too")
-        places[parsed.id] = place
+        if parsed.id in seen:
+            raise UserError(f"{place}: the id {parsed.id} is that of {seen[parsed.id]} too")
+        seen[parsed.id] = place
         if parsed.subset in found:
             found[parsed.subset].append(parsed)
     for subset, rows in found.items():

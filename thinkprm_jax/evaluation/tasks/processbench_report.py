@@ -166,7 +166,7 @@ def first_error_table(figures: ProcessBenchFigures) -> TextTable:
         "unreadable",
         "tokens",
     )
-    for place, (name, summary) in enumerate(figures.summaries.items()):
+    for index, (name, summary) in enumerate(figures.summaries.items()):
         table.add(
             name,
             f"{summary.solutions:,}",
@@ -176,7 +176,7 @@ def first_error_table(figures: ProcessBenchFigures) -> TextTable:
             _cell(summary.first_error_f1_by_score, False),
             _cell(unreadable(summary), True),
             show(summary.tokens.value, None),
-            ends_section=place == len(figures.summaries) - 1,
+            ends_section=index == len(figures.summaries) - 1,
         )
     if len(figures.summaries) > 1:
         table.add(
