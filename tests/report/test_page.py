@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from jinja2 import UndefinedError
 from support import fake_run
 
 from thinkprm_jax.errors import UserError
@@ -187,8 +188,23 @@ def test_the_same_run_gives_the_same_page(run, html):
     assert page.render(run) == html
 
 
-def test_braces_in_texts_stay_what_they_are():
-    assert page.fill("{{a}} {{b}}", {"a": "{{b}}", "b": "x"}) == "{{b}} x"
+def test_what_looks_like_a_template_in_a_text_stays_what_it_is(run):
+    text = "{{ 7 * 7 }} {% raw %} {# no comment #} ${x} &amp;"
+    first = dataclasses.replace(run.problems[0], text=text)
+    html = page.render(dataclasses.replace(run, problems=(first,), notes=(text,)), title=text)
+    escaped = text.replace("&", "&amp;")
+    assert html.count(escaped) == 4  # title, heading, note and problem
+    assert "49" not in re.findall(r"<title>(.*?)</title>", html)[0]
+
+
+def test_a_template_that_misses_a_value_fails():
+    with pytest.raises(UndefinedError):
+        page.environment().from_string("{{ nowhere }}").render()
+
+
+def test_every_value_of_a_template_is_escaped_and_freed_of_what_a_page_cannot_hold():
+    shown = page.environment().from_string("{{ value }}").render(value="<b onclick='x'>\x00 & \ud800\"")
+    assert shown == "&lt;b onclick=&#39;x&#39;&gt;\ufffd &amp; \ufffd&#34;"
 
 
 def test_the_files_of_the_page_are_part_of_the_package():
@@ -197,7 +213,7 @@ def test_the_files_of_the_page_are_part_of_the_package():
     here = {
         path.name for path in (ROOT / "thinkprm_jax/report").iterdir() if path.suffix in (".js", ".css", ".html")
     }
-    assert here == {*page.SCRIPTS, "page.css", "page.html"}
+    assert here == {*page.SCRIPTS, "page.css", "page.html", "plain.html", "charts.html"}
 
 
 def test_figures_of_a_search_are_those_of_its_accuracy_file(run):
