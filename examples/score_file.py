@@ -13,8 +13,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from thinkprm_jax import ThinkPRM
-from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax import ThinkPRM, split_solution
 
 
 def main() -> None:

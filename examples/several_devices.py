@@ -14,8 +14,7 @@ from importlib.resources import files
 
 import jax
 
-from thinkprm_jax import ThinkPRM
-from thinkprm_jax.distributed.mesh import make_mesh
+from thinkprm_jax import ThinkPRM, make_mesh
 
 
 def main() -> None:

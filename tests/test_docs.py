@@ -46,6 +46,12 @@ def test_paths_of_the_repository_exist(page: Path) -> None:
             assert (ROOT / path).exists() or (ROOT / "thinkprm_jax" / path).exists(), path
 
 
+def test_every_public_name_is_on_one_page_of_the_api() -> None:
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")]
+    shown = [name for page in pages for name in re.findall(r"^::: thinkprm_jax\.(\w+)$", page, flags=re.MULTILINE)]
+    assert sorted(shown) == sorted(name for name in thinkprm_jax.__all__ if name != "__version__")
+
+
 def test_every_setting_of_every_kind_is_in_the_tables() -> None:
     from thinkprm_jax.verifier.registry import kinds, settings_class
     from thinkprm_jax.verifier.settings import settings_of, settings_table
