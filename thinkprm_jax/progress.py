@@ -99,8 +99,8 @@ class ProgressBar:
 class VerdictProgress(ProgressBar):
     """Of items that cost sampled tokens; ``unit``: what an item is called."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "verdicts", plain_seconds: float = 20.0) -> None:
-        super().__init__(total, done, name=unit, plain_seconds=plain_seconds)
+    def __init__(self, total: int, done: int = 0, unit: str = "verdicts") -> None:
+        super().__init__(total, done, name=unit)
         self._unit = unit
 
     def advance(self, tokens: int) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.small_batches import make_batch, make_packed_batch
 
 from thinkprm_jax.arithmetic.source import ArithmeticChains
-from thinkprm_jax.data.batches import batches, make_batch, make_packed_batch
+from thinkprm_jax.data.batches import batches
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.discriminative import (
     PUBLISHED,

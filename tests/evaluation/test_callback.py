@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny_model, tiny_training
+from support.merged_lora import merged
 
 from thinkprm_jax import load_model
 from thinkprm_jax.arithmetic.task import example
@@ -23,7 +24,7 @@ from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.model.lora import LoraSpec, merged
+from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer

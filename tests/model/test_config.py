@@ -76,7 +76,7 @@ MISTRAL = {
 
 def test_r1_distill() -> None:
     config = ModelConfig.from_hf(R1_DISTILL)
-    assert (config.head_dim, config.queries_per_kv_head, config.rope_theta) == (128, 6, 10_000.0)
+    assert (config.head_dim, config.num_heads // config.num_kv_heads, config.rope_theta) == (128, 6, 10_000.0)
     assert (config.qkv_bias, config.output_bias, config.mlp_bias, config.tie_embeddings) == (
         True,
         False,

@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 
 from support import processes
-from thinkprm_jax.data.batches import Batch, TokenisedExample, make_batch
+from support.small_batches import make_batch
+from thinkprm_jax.data.batches import Batch, TokenisedExample
 
 STEPS = 36
 SAVE_EVERY = 4

@@ -7,11 +7,12 @@ import numpy as np
 import optax
 import pytest
 from support import tiny_training
+from support.merged_lora import merged
 
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.model.lora import LoraSpec, lora_shapes, merged
+from thinkprm_jax.model.lora import LoraSpec, lora_shapes
 from thinkprm_jax.training.trainer import Trainer, TrainState, parameters_of
 
 CONFIG = ModelConfig(

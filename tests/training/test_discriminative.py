@@ -14,8 +14,9 @@ import optax
 import pytest
 import torch
 from support import tiny_model
+from support.small_batches import make_batch, make_packed_batch
 
-from thinkprm_jax.data.batches import Batch, batches, make_batch, make_packed_batch
+from thinkprm_jax.data.batches import Batch, batches
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder
 from thinkprm_jax.data.sources import ListedChains

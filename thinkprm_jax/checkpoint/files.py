@@ -30,10 +30,10 @@ CARD = "README.md"
 _LISTED = 20  # names in an error message before "and n more"
 
 
-def listed(names: Sequence[str], separator: str = ", ") -> str:
+def listed(names: Sequence[str]) -> str:
     """The first names, for an error message."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return separator.join(names[:_LISTED]) + more
+    return ", ".join(names[:_LISTED]) + more
 
 
 def check_target(folder: Path) -> None:

@@ -158,17 +158,8 @@ def epoch_order(size: int, seed: int, epoch: int, shuffle: bool) -> Sequence[int
     return np.random.default_rng((seed, epoch)).permutation(size).tolist() if shuffle else range(size)
 
 
-def make_batch(examples: Sequence[TokenisedExample], rows: int, length: int) -> Batch:
-    """One example a row, padded on the right, and with empty rows."""
-    return _lay_out([[example] for example in examples], rows, length, packed=False)
-
-
-def make_packed_batch(members: Sequence[Sequence[TokenisedExample]], rows: int, length: int) -> Batch:
-    """Rows of several examples, padded on the right, and with empty rows."""
-    return _lay_out(members, rows, length, packed=True)
-
-
-def _lay_out(members: Sequence[Sequence[TokenisedExample]], rows: int, length: int, packed: bool) -> Batch:
+def lay_out(members: Sequence[Sequence[TokenisedExample]], rows: int, length: int, packed: bool) -> Batch:
+    """Rows of one or more examples, padded on the right, and empty rows. packed: with positions and segments."""
     tokens, targets, positions, segments = (np.zeros((rows, length), np.int32) for _ in range(4))
     weights = np.zeros((rows, length), np.float32)
     for row, examples in enumerate(members):
@@ -322,7 +313,7 @@ def _fill(plan: BatchPlan, dataset: Dataset, local_rows: Sequence[int] | None) -
     rows = range(plan.rows) if local_rows is None else local_rows
     members = [plan.members[row] if row < len(plan.members) else [] for row in rows]
     loaded = [[_require(dataset[index], index) for index in row] for row in members]
-    batch = _lay_out(loaded, len(rows), plan.length, plan.packed)
+    batch = lay_out(loaded, len(rows), plan.length, plan.packed)
     indices = [index for row in plan.members for index in row]
     return replace(
         batch,

@@ -28,13 +28,11 @@ KEPT_TOKENS = 8_000_000
 class TokenisedDataset(ABC):
     """Examples that are made when first asked for (the base of every dataset; see ``batches.Dataset``).
 
-    Sizes are remembered for good, the examples themselves as far as ``kept_tokens`` go. An example that cannot be
+    Sizes are remembered for good, the examples themselves as far as KEPT_TOKENS go. An example that cannot be
     made is left out: counted and, for the first few, named in ``report``, once. May be read from several threads.
     """
 
-    def __init__(
-        self, size: int, name: str = "data", report: ChainReport | None = None, kept_tokens: int = KEPT_TOKENS
-    ) -> None:
+    def __init__(self, size: int, name: str = "data", report: ChainReport | None = None) -> None:
         """report: goes on counting in the report of the file the examples are from; default: a new one."""
         self.report = ChainReport(name) if report is None else report
         self._size = size
@@ -42,7 +40,7 @@ class TokenisedDataset(ABC):
         self._lengths = np.zeros(size, np.int32)  # 0: not known yet, -1: left out
         self._targets = np.zeros(size, np.int32)
         self._kept: OrderedDict[int, TokenisedExample] = OrderedDict()
-        self._room = kept_tokens
+        self._room = KEPT_TOKENS
         self._lock = threading.Lock()
 
     @abstractmethod

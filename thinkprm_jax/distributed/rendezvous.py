@@ -109,8 +109,8 @@ def _slurm(environment: Mapping[str, str]) -> Launch:
 class _Link:
     """One connection: a JSON object a line in both directions."""
 
-    def __init__(self, connection: socket.socket, host: str = "") -> None:
-        self.socket, self.host, self.ended = connection, host, False
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket, self.host, self.ended = connection, "", False
         self._lines = connection.makefile("r", encoding="utf-8", errors="replace", newline="\n")
         self._writing = threading.Lock()
 

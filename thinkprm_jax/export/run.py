@@ -89,7 +89,7 @@ def write_run(
             tokenizer.save(folder)
             card = model_card(_facts(run, saved, config, dtype, adapter_only, name or out.resolve().name))
             (folder / CARD).write_text(card, encoding="utf-8")
-            write_configs(folder, config, dtype, _generation_config(run, config))
+            write_configs(folder, config, dtype, _generation_config(run))
 
         write_folder(out, fill)
         return saved.step
@@ -153,7 +153,7 @@ def _adapter_writer(
     )
 
 
-def _generation_config(run: TrainingRun, config: ModelConfig) -> dict[str, Any]:
+def _generation_config(run: TrainingRun) -> dict[str, Any]:
     """What the base says, and ours where it says nothing. Greedy bases stay greedy."""
     theirs = dict(read_base(run.folder).get("generation_config") or {})
     for key in ("transformers_version", "_from_model_config"):

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thinkprm_jax.model.matmul import contract
+from thinkprm_jax.model.matmul import contract, einsum
 
 # A masked score is a large finite number: a row whose every key is masked then gives a harmless mean instead
 # of the NaN that -inf - -inf would spread.
 MASKED = -1e30
+_SEQUENCE_BLOCK = 80  # about how many queries of a sequence are attended together
+_EXTENSION_BLOCK = 128  # the same of an extension
 
 
 def attend_sequence(
@@ -22,7 +24,6 @@ def attend_sequence(
     v: jax.Array,
     segment_ids: jax.Array | None,
     dtype: DTypeLike,
-    block: int = 80,
 ) -> jax.Array:
     """Causal attention of T tokens over themselves.
 
@@ -34,7 +35,6 @@ def attend_sequence(
       k, v: [B, T, K, h], k rotated.
       segment_ids: int [B, T] or None; tokens attend only within equal ids.
       dtype: of the products' inputs; scores, softmax and results are float32.
-      block: about how many queries a block has.
     Returns: float32 [B, T, H, h].
     """
     batch, length, heads, head_dim = q.shape
@@ -44,7 +44,7 @@ def attend_sequence(
     # heads of a KV head stand under one another as rows of one matrix.
     q = q.reshape(batch, length, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
-    blocks = min(-(-length // block), 16)
+    blocks = min(-(-length // _SEQUENCE_BLOCK), 16)
     block = -(-length // blocks)
     outputs = []
     for start in range(0, length, block):
@@ -60,11 +60,6 @@ def attend_sequence(
     return output.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, head_dim)
 
 
-def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32, precision=precision)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend_rows(dtype: jnp.dtype, q: jax.Array, k: jax.Array, v: jax.Array, allowed: jax.Array) -> jax.Array:
     """Attention of R query rows over S keys: q [B, K, R, h], k, v [B, K, S, h], allowed bool [B or 1, 1, R, S].
@@ -77,11 +72,11 @@ def _attend_rows(dtype: jnp.dtype, q: jax.Array, k: jax.Array, v: jax.Array, all
 
 def _attend_rows_forward(dtype, q, k, v, allowed):
     q, k, v = q.astype(dtype), k.astype(dtype), v.astype(dtype)
-    scores = jnp.where(allowed, _product("bkrh,bksh->bkrs", q, k), MASKED)
+    scores = jnp.where(allowed, einsum("bkrh,bksh->bkrs", q, k, dtype), MASKED)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     weights = weights.astype(dtype)
-    output = _product("bkrs,bksh->bkrh", weights, v) / total
+    output = einsum("bkrs,bksh->bkrh", weights, v, dtype) / total
     return output, (q, k, v, weights, total, output)
 
 
@@ -90,11 +85,11 @@ def _attend_rows_backward(dtype, saved, cotangent):
     cotangent = cotangent / total  # of the sum of weights * v, before its division
     mean = jnp.sum(cotangent * output, axis=-1, keepdims=True)
     cotangent = cotangent.astype(dtype)
-    grad_v = _product("bkrs,bkrh->bksh", weights, cotangent)
-    grad_weights = _product("bkrh,bksh->bkrs", cotangent, v)
+    grad_v = einsum("bkrs,bkrh->bksh", weights, cotangent, dtype)
+    grad_weights = einsum("bkrh,bksh->bkrs", cotangent, v, dtype)
     grad_scores = (weights.astype(jnp.float32) * (grad_weights - mean)).astype(dtype)
-    grad_q = _product("bkrs,bksh->bkrh", grad_scores, k)
-    grad_k = _product("bkrs,bkrh->bksh", grad_scores, q)
+    grad_q = einsum("bkrs,bksh->bkrh", grad_scores, k, dtype)
+    grad_k = einsum("bkrs,bkrh->bksh", grad_scores, q, dtype)
     return grad_q, grad_k, grad_v, None
 
 
@@ -108,12 +103,11 @@ def attend_extension(
     prefix: tuple[jax.Array, jax.Array],
     lengths: jax.Array,
     dtype: DTypeLike,
-    block: int = 128,
 ) -> jax.Array:
     """Attention of T tokens over a prefix of each row, whose keys and values exist, and causally over themselves.
 
     The blocks of queries come one after the other, so that the scores in memory are those of one block; T must be
-    a multiple of ``block`` where it is larger.
+    a multiple of ``_EXTENSION_BLOCK`` where it is larger.
 
     Args:
       q: [B, T, H, h], rotated and scaled by 1/sqrt(h).
@@ -126,7 +120,7 @@ def attend_extension(
     batch, length, heads, head_dim = q.shape
     kv_heads, known = k.shape[1], prefix[0].shape[2]
     group = heads // kv_heads
-    block = min(block, length)
+    block = min(_EXTENSION_BLOCK, length)
     keys, values = (jnp.concatenate([old, new], axis=2) for old, new in zip(prefix, (k, v), strict=True))
     q = q.reshape(batch, length // block, block, kv_heads, group, head_dim).transpose(1, 0, 3, 4, 2, 5)
     place = jnp.arange(known + length)

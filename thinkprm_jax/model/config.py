@@ -95,11 +95,6 @@ class ModelConfig:
         if self.head_dim % 2:
             raise UserError(f"config: head_dim {self.head_dim} is odd; rotary embedding needs pairs")
 
-    @property
-    def queries_per_kv_head(self) -> int:
-        """G = H / K."""
-        return self.num_heads // self.num_kv_heads
-
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], source: str = "config.json") -> ModelConfig:
         """Reads the dictionary of a ``config.json``.

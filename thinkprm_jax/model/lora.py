@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -21,8 +20,6 @@ HF_TARGETS = {
     "up_proj": "mlp.up",
     "down_proj": "mlp.down",
 }
-
-Params = Mapping[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -76,21 +73,3 @@ def init_lora(config: ModelConfig, spec: LoraSpec, seed: int) -> dict[str, jax.A
         else:
             params[name] = jnp.zeros(shape, jnp.float32)
     return params
-
-
-def merged(params: Params, frozen: Params, spec: LoraSpec) -> dict[str, jax.Array]:
-    """The adapters of ``params`` added to the weights of ``frozen``, in float32; other weights as they are."""
-    weights = dict(frozen)
-    for name in params:
-        if name.endswith(".lora_a"):
-            path = name.removesuffix(".lora_a")
-            weights[f"{path}.kernel"] = merge_one(
-                frozen[f"{path}.kernel"], params[name], params[f"{path}.lora_b"], spec
-            )
-    return weights
-
-
-def merge_one(kernel: jax.Array, a: jax.Array, b: jax.Array, spec: LoraSpec) -> jax.Array:
-    """W + (alpha / rank) A B: [in, out], [in, r], [r, out] -> float32 [in, out]."""
-    product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
-    return kernel.astype(jnp.float32) + spec.scale * product

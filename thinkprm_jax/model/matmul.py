@@ -24,7 +24,9 @@ def contract(spec: str, a: jax.Array, b: jax.Array, dtype: DTypeLike) -> jax.Arr
     return _contract(spec, jnp.dtype(dtype), a, b)
 
 
-def _einsum(spec: str, dtype: jnp.dtype, a: jax.Array, b: jax.Array) -> jax.Array:
+def einsum(spec: str, a: jax.Array, b: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """The same without a derivative of its own: for functions that bring theirs."""
+    dtype = jnp.dtype(dtype)
     precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     return jnp.einsum(
         spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32, precision=precision
@@ -33,19 +35,19 @@ def _einsum(spec: str, dtype: jnp.dtype, a: jax.Array, b: jax.Array) -> jax.Arra
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _contract(spec: str, dtype: jnp.dtype, a: jax.Array, b: jax.Array) -> jax.Array:
-    return _einsum(spec, dtype, a, b)
+    return einsum(spec, a, b, dtype)
 
 
 def _forward(spec, dtype, a, b):
-    return _einsum(spec, dtype, a, b), (a, b)
+    return einsum(spec, a, b, dtype), (a, b)
 
 
 def _backward(spec, dtype, saved, cotangent):
     a, b = saved
     inputs, out = spec.split("->")
     first, second = inputs.split(",")
-    grad_a = _einsum(f"{out},{second}->{first}", dtype, cotangent, b)
-    grad_b = _einsum(f"{out},{first}->{second}", dtype, cotangent, a)
+    grad_a = einsum(f"{out},{second}->{first}", cotangent, b, dtype)
+    grad_b = einsum(f"{out},{first}->{second}", cotangent, a, dtype)
     return grad_a.astype(a.dtype), grad_b.astype(b.dtype)
 
 

@@ -15,6 +15,7 @@ from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_shardings
 
+_STEPS = 32  # of a decode call
 _SPARE = 128  # positions that the sampler adds for a token that is broken at the end
 
 
@@ -33,16 +34,11 @@ def cache_bytes(
     max_length: int,
     dtype: DTypeLike,
     mesh: Mesh | None = None,
-    *,
-    steps: int = 32,
 ) -> int:
     """Of the cache of a sampler with ``slots`` rows once one of them has ``max_length`` tokens; before, it is
     shorter (see :mod:`thinkprm_jax.model.cache`). With a mesh, of what one of its devices holds.
-
-    Args:
-      steps: of a decode call.
     """
-    positions = max_length + _SPARE + 2 * steps  # the tokens, room for a call behind them, and the call's own
+    positions = max_length + _SPARE + 2 * _STEPS  # the tokens, room for a call behind them, and the call's own
     shape: tuple[int, ...] = (slots, config.num_kv_heads, positions, config.head_dim)
     if mesh is not None:
         axes = ("batch", "kv_heads", None, None)

@@ -25,7 +25,6 @@ SYSTEM_PROMPT = (
 )
 DATASET = "HuggingFaceH4/MATH-500"
 VERIFIER = "launch/ThinkPRM-1.5B"  # of a recipe that names none
-APPROACHES = ("best_of_n", "beam_search", "dvts", "greedy", "sample")
 
 _IN_PROCESS = "the verifier runs in this process"
 _HUB = "results stay in output_dir"

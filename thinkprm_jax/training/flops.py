@@ -41,10 +41,6 @@ class StepFlops:
         """Operations of the whole batch, whichever of its rows are here."""
         return self.token * batch.real_tokens + self.pair * attended_pairs(batch)
 
-    def of_length(self, tokens: int) -> float:
-        """Operations of one example of so many tokens."""
-        return self.token * tokens + self.pair * tokens * (tokens + 1) / 2
-
 
 def step_flops(config: ModelConfig, lora: LoraSpec | None = None, choices: int | None = None) -> StepFlops:
     """The operations of forward and backward pass.

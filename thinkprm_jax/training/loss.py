@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from thinkprm_jax.model.matmul import einsum
+
 
 class Sums(NamedTuple):
     """Sums over the target tokens of some rows; every field is a float32 scalar.
@@ -192,7 +194,7 @@ def _scan(
     kernel_split: tuple[str | None, str | None] = ("tensor", None) if head.tied else (None, "tensor")
     if head.mesh is not None and kernel.shape[letters.index("v")] % head.mesh.shape["tensor"]:
         kernel_split = (None, None)
-    product = functools.partial(_product, head.dtype)
+    matmul = functools.partial(einsum, dtype=head.dtype)
     # Gathered over fsdp once, in the dtype of the products, and not again for each chunk.
     weight = head.split(kernel.astype(head.dtype), *kernel_split)
 
@@ -206,16 +208,16 @@ def _scan(
     def part(carry, chunk):
         loss, grad_kernel = carry
         x, targets, weights = chunk
-        logits = product(f"gbcd,{letters}->gbcv", x, weight)
+        logits = matmul(f"gbcd,{letters}->gbcv", x, weight)
         losses, total, is_target = _cross_entropy_parts(logits, targets)
         loss = loss + jnp.sum(losses * weights)
         hits = jnp.argmax(logits, axis=-1) == targets
         if not gradients:
             return (loss, None), (hits, None)
         slopes = (jnp.exp(logits - total) - is_target) * weights[..., None]
-        grad_x = product(f"gbcv,{letters}->gbcd", slopes, weight)
+        grad_x = matmul(f"gbcv,{letters}->gbcd", slopes, weight)
         if head.trains:
-            grad_kernel = grad_kernel + product(f"gbcv,gbcd->g{letters}", slopes, x)
+            grad_kernel = grad_kernel + matmul(f"gbcv,gbcd->g{letters}", slopes, x)
         return (loss, grad_kernel), (hits, grad_x)
 
     start = None
@@ -237,11 +239,3 @@ def _scan(
 
     grad_x = None if grad_x is None else join(grad_x)
     return loss, join(hits), grad_x, None if grad_kernel is None else jnp.sum(grad_kernel, axis=0)
-
-
-def _product(dtype: DTypeLike, spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    dtype = jnp.dtype(dtype)
-    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
-    return jnp.einsum(
-        spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32, precision=precision
-    )
