@@ -1,7 +1,7 @@
 """Collecting verification chains: the recipe, and the labelled prefixes that a teacher is asked about.
 
 The paper: problems and solution prefixes of PRM800K, 4 chains each from QwQ-32B-Preview at temperature 0.1, until
-1,000 chains have passed the filters. `collection_filters` holds the filters, `collection_report` the figures.
+1,000 chains have passed the filters. `filters.py` holds the filters, `report.py` the figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The child program of `answers_pool`: one line of JSON in, one out, with sympy and math-verify in between.
+"""The child program of `pool.py`: one line of JSON in, one out, with sympy and math-verify in between.
 
     python -m thinkprm_jax.grading.worker
 
