@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from support import tiny_model
 
+from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.search.engine import Piece, Problem
 from thinkprm_jax.search.judging import ModelEngine, read_verdict
@@ -86,7 +87,7 @@ def test_what_a_verifier_cannot_be_asked_is_refused(recipe, field: str, value: o
 
 def test_no_more_slots_than_the_problems_that_there_are_can_fill(recipe) -> None:
     few = dataclasses.replace(recipe, slots=None, prm_slots=None)
-    planned = plan_memory(few, 2, 64, describe(few), None)
+    planned = plan_memory(few, 2, find_model(few.model_path), 64, describe(few), None)
     assert (planned.slots, planned.prm_slots) == (8, 8)  # 2 problems, n 4
 
 

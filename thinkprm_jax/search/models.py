@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
-from thinkprm_jax.checkpoint.weights import find_model
+from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
@@ -18,7 +18,7 @@ from thinkprm_jax.search.memory import MemoryNeed, PlannedModel, SearchMemoryPla
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.loading import find_files
+from thinkprm_jax.verifier.loading import find_files, with_files
 from thinkprm_jax.verifier.registry import default_settings, load_verifier
 from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, settings_of
 
@@ -46,15 +46,15 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
     enable_compilation_cache()
     mesh = _mesh(recipe)
     described = describe(recipe) if recipe.verified else None
-    written = any(task.solutions is None for task in tasks)
-    prompts, length = None, 0
-    if written:
-        prompts, length = _prompts(recipe, tasks)
-    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), length, described, mesh)
+    files, prompts, length = None, None, 0
+    if any(task.solutions is None for task in tasks):
+        files = find_model(recipe.model_path)
+        prompts, length = _prompts(recipe, files, tasks)
+    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), files, length, described, mesh)
     say(planned.text)
     generator = None
-    if prompts is not None:
-        model, tokenizer = load_model(recipe.model_path, recipe.dtype or default_dtype(), mesh)
+    if prompts is not None and files is not None:
+        model, tokenizer = load_model(files, recipe.dtype or default_dtype(), mesh)
         sampler = Sampler(
             model,
             tokenizer,
@@ -85,7 +85,7 @@ def describe(recipe: SearchRecipe) -> VerifierSettings:
         if name not in takes:
             raise UserError(f"{value}: the verifier {recipe.prm_path} ({found.kind}) has no such thing")
     if found.needs_model:
-        found = dataclasses.replace(found, files=find_files(found))
+        found = with_files(found)
     values |= {
         "stop_at_unknown_step": recipe.approach in ("beam_search", "dvts"),
         "force_decision": True,  # as the original's search: a chain without verdict is asked for one
@@ -96,13 +96,18 @@ def describe(recipe: SearchRecipe) -> VerifierSettings:
 
 
 def plan_memory(
-    recipe: SearchRecipe, problems: int, length: int, verifier: VerifierSettings | None, mesh: Mesh | None
+    recipe: SearchRecipe,
+    problems: int,
+    files: ModelFiles | None,
+    length: int,
+    verifier: VerifierSettings | None,
+    mesh: Mesh | None,
 ) -> SearchMemoryPlan:
-    """problems: searched together. length: of a row of the generator's cache; 0: there is no generator."""
+    """problems: searched together. files: of the generator, None: there is none. length: of a row of its cache."""
     dtype = recipe.dtype or default_dtype()
     generator = judging = None
-    if length:
-        config = read_config(find_model(recipe.model_path).config_folder)
+    if files is not None:
+        config = read_config(files.config_folder)
         generator = PlannedModel(f"generator {recipe.model_path}", config, dtype, length, mesh)
     chains = 1
     if verifier is not None and verifier.needs_model:
@@ -128,9 +133,8 @@ def _prefixes(recipe: SearchRecipe, length: int) -> int:
     return length - recipe.max_tokens + paths * recipe.max_tokens + steps
 
 
-def _prompts(recipe: SearchRecipe, tasks: Sequence[Task]) -> tuple[Prompts, int]:
+def _prompts(recipe: SearchRecipe, files: ModelFiles, tasks: Sequence[Task]) -> tuple[Prompts, int]:
     """The prompts, and the length of a row that holds the longest of them with a whole solution."""
-    files = find_model(recipe.model_path)
     prompts = Prompts(Tokenizer.load(files.tokenizer_folder), recipe.system_prompt, recipe.custom_chat_template)
     longest = prompts.longest([task.problem for task in tasks])
     positions = read_config(files.config_folder).max_position_embeddings

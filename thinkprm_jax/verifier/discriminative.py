@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.verifier.loading import find_files
+from thinkprm_jax.verifier.loading import find_files, with_files
 from thinkprm_jax.verifier.registry import read_kind
 from thinkprm_jax.verifier.stepwise import StepwisePRM, StepwiseSettings
 
@@ -65,7 +65,7 @@ class DiscriminativePRM(StepwisePRM):
         if settings is None:
             settings = self._given_settings(model_name_or_path, model, tokenizer, values)
         if model is None:
-            settings = dataclasses.replace(settings, files=find_files(settings))
+            settings = with_files(settings)
             layout = self._find_layout(settings, layout)
         self.layout = PUBLISHED if layout is None else layout
         super().__init__(settings=settings, mesh=mesh, model=model, tokenizer=tokenizer)
@@ -73,6 +73,7 @@ class DiscriminativePRM(StepwisePRM):
     @classmethod
     def load(cls, settings: Any, *, mesh: Mesh | None = None, sampler: Sampler | None = None) -> DiscriminativePRM:
         # Those of the paper's authors say nothing of their layout.
+        settings = with_files(settings)
         says = read_kind(find_files(settings))
         return cls(settings=settings, mesh=mesh, layout=None if says else PUBLISHED)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.verifier.settings import PlacementSettings, SamplingSettings, VerifierSettings
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from thinkprm_jax.model.decoder import Decoder
     from thinkprm_jax.sampler import Sampler
     from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+
+
+Settings = TypeVar("Settings", bound=VerifierSettings)
 
 
 def load_sampler(
@@ -29,8 +33,8 @@ def load_sampler(
     from thinkprm_jax.verifier.registry import require_generative
 
     if model is None:
-        files = find_files(settings)
-        require_generative(files)
+        settings = with_files(settings)
+        require_generative(find_files(settings))
     model, tokenizer = load_objects(settings, model, tokenizer, mesh)
     slots = settings.slots
     return Sampler(model, tokenizer, slots=slots, max_length=settings.max_length, mesh=mesh)
@@ -62,6 +66,11 @@ def find_files(settings: VerifierSettings) -> ModelFiles:
     if settings.model is None:
         raise UserError(f"a verifier of kind {settings.kind} needs the path or id of a model")
     return find_model(settings.model)
+
+
+def with_files(settings: Settings) -> Settings:
+    """The settings with the place of their model, so that nobody looks for it again."""
+    return dataclasses.replace(settings, files=find_files(settings))
 
 
 @dataclass(frozen=True)
