@@ -150,3 +150,12 @@ def test_the_help_of_a_program_loads_no_jax() -> None:
         "assert 'jax' not in sys.modules, 'jax was loaded'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_documentation_has_the_table_of_every_kind() -> None:
+    text = (ROOT / "docs" / "verifiers.md").read_text(encoding="utf-8")
+    for kind in kinds():
+        table = settings_table(settings_class(kind))
+        if settings_of(settings_class(kind)):
+            section = next(part for part in text.split("\n### ")[1:] if f"`{kind}`" in part.partition("\n")[0])
+            assert table in section, f"docs/verifiers.md: the table of {kind} is not that of its settings"

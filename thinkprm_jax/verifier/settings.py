@@ -216,6 +216,8 @@ def settings_table(cls: type[VerifierSettings]) -> str:
     rows = ["| setting | default | option | recipe | what it is |", "|---|---|---|---|---|"]
     for each in settings_of(cls).values():
         default = "" if each.default is None else f"`{each.default!r}`"
+        if each.info.stamped == "changed":  # a text
+            default = "as in [the protocol](protocol.md)"
         if len(default) > 40:
             default = "as in [the protocol](protocol.md)"
         option, recipe = (f"`{name}`" if name else "" for name in (each.option, each.recipe))
