@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 from support import tiny_training
 from support.train_server import TrainServer
+from support.training_runs import assert_equal_runs, restore
 
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
@@ -22,7 +22,6 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
-from thinkprm_jax.training.trainer import TrainState
 
 pytestmark = pytest.mark.slow
 
@@ -43,25 +42,6 @@ def whole(server: TrainServer, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("whole")
     server.start(tiny_training.write_recipe(folder, **RECIPE)).finish()
     return folder / "run"
-
-
-def restore(run: Path, step: int | None = None) -> tuple[TrainState, dict]:
-    recipe = load_recipe(TrainRecipe, run / "recipe.yaml")
-    trainer = setup.make_trainer(recipe, read_config(run / "model"), STEPS, make_mesh(devices=jax.devices()[:1]))
-    with CheckpointStore(run / "checkpoints", read_only=True) as store:
-        return store.restore(trainer.abstract_state(), step)
-
-
-def assert_equal_runs(first: Path, second: Path) -> None:
-    """Bit for bit: weights, optimizer, position in the data, and the history of the loss."""
-    (ours, our_record), (theirs, their_record) = restore(first), restore(second)
-    others = dict(jax.tree_util.tree_leaves_with_path(theirs))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
-        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(others[path]), err_msg=str(path))
-    assert our_record["data"] == their_record["data"]
-    histories = [[(line["step"], line["loss"]) for line in tiny_training.metrics(run)] for run in (first, second)]
-    assert histories[0] == histories[1]
-    assert [step for step, _ in histories[0]] == list(range(1, STEPS + 1))
 
 
 def checkpoints(run: Path) -> list[str]:
@@ -100,7 +80,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bits(
         assert process.wait() == -9
         print(f"kill {kill}: line {before} to {len(tiny_training.metrics(run))}, {checkpoints(run)}")
     server.start(recipe).finish()
-    assert_equal_runs(whole, run)
+    assert_equal_runs(whole, run, STEPS)
     assert checkpoints(run) == ["100", "40", "80", "98"]  # what kills left half-written has gone
 
 
@@ -120,7 +100,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing(server: TrainServer, whole: P
     assert "Traceback" not in process.said()
     assert int(restore(run, step)[0].step) == step
     server.start(recipe).finish()
-    assert_equal_runs(whole, run)
+    assert_equal_runs(whole, run, STEPS)
 
 
 def test_a_disk_full_of_metrics(server: TrainServer, whole: Path, tmp_path: Path) -> None:

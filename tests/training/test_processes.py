@@ -6,19 +6,13 @@ import signal
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from support import processes, tiny_model, tiny_training
 from support.train_server import Run, TrainServer
+from support.training_runs import assert_equal_states, losses, restore
 
-from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.distributed.mesh import make_mesh
-from thinkprm_jax.recipe import load_recipe
-from thinkprm_jax.training import setup
-from thinkprm_jax.training.config import TrainRecipe
-from thinkprm_jax.training.trainer import TrainState
 
 pytestmark = pytest.mark.slow
 
@@ -50,23 +44,11 @@ def whole(server: TrainServer, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder / "run"
 
 
-def restore(run: Path) -> TrainState:
-    """The last checkpoint, on one device of this process."""
-    recipe = load_recipe(TrainRecipe, run / "recipe.yaml")
-    trainer = setup.make_trainer(recipe, read_config(run / "model"), STEPS, make_mesh(devices=jax.devices()[:1]))
-    with CheckpointStore(run / "checkpoints", read_only=True) as store:
-        return store.restore(trainer.abstract_state())[0]
-
-
 def run_to(runs: list[Run], folder: Path, step: int) -> None:
     while len(tiny_training.metrics(folder)) < step:
         for run in runs:
             assert run.poll() is None, run.said()
         time.sleep(0.005)
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in tiny_training.metrics(run) if "loss" in line]
 
 
 def test_kills_and_signals_in_one_process_change_nothing(server: TrainServer, whole: Path, tmp_path: Path) -> None:
@@ -95,9 +77,7 @@ def test_kills_and_signals_in_one_process_change_nothing(server: TrainServer, wh
         assert store.latest_step == done
     for run in server.start_together(2, recipe, devices=4):
         run.finish()
-    ours, theirs = restore(whole), restore(folder)
-    for (path, leaf), (_, other) in zip(*map(jax.tree_util.tree_leaves_with_path, (ours, theirs)), strict=True):
-        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other), err_msg=str(path))
+    assert_equal_states(restore(whole)[0], restore(folder)[0])
     assert losses(folder) == losses(whole)
     assert [step for step, _ in losses(folder)] == list(range(1, STEPS + 1))
 
@@ -108,7 +88,7 @@ def test_one_process_of_eight_devices_trains_the_same(server: TrainServer, whole
     for ours, theirs in zip(alone, together, strict=True):
         for name in ("loss", "held_out_loss"):
             assert ours.get(name) == pytest.approx(theirs.get(name), abs=1e-5)
-    ours, theirs = restore(tmp_path / "run").params, restore(whole).params
+    ours, theirs = restore(tmp_path / "run")[0].params, restore(whole)[0].params
     difference = max(float(np.abs(np.asarray(ours[name]) - np.asarray(theirs[name])).max()) for name in ours)
     print(f"largest difference of a weight after {STEPS} steps: {difference:.1e}")
     assert difference < 1e-4

@@ -8,22 +8,17 @@ import signal
 import time
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
 from support import tiny_training
+from support.training_runs import assert_equal_runs, make_trainer, restore
 
 from thinkprm_jax import cli
-from thinkprm_jax.checkpoint.huggingface import load_model, read_config
+from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
-from thinkprm_jax.distributed.mesh import make_mesh
-from thinkprm_jax.recipe import load_recipe
-from thinkprm_jax.training.config import TrainRecipe
-from thinkprm_jax.training.optimizer import make_optimizer
-from thinkprm_jax.training.trainer import Trainer, TrainState
 
 pytestmark = pytest.mark.slow
 
@@ -45,32 +40,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return folder / "run"
 
 
-def make_trainer(run: Path) -> Trainer:
-    recipe = load_recipe(TrainRecipe, run / "recipe.yaml")
-    mesh = make_mesh(devices=jax.devices()[:1])
-    return Trainer(read_config(run / "model"), make_optimizer(recipe.optimizer, STEPS), mesh, jnp.float32)
-
-
-def restore(run: Path, step: int | None = None) -> tuple[TrainState, dict]:
-    with CheckpointStore(run / "checkpoints", read_only=True) as store:
-        return store.restore(make_trainer(run).abstract_state(), step)
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in tiny_training.metrics(run)]
-
-
-def assert_equal_runs(first: Path, second: Path) -> None:
-    """Bit for bit: weights, optimizer, position in the data, and the history of the loss."""
-    (ours, our_record), (theirs, their_record) = restore(first), restore(second)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(ours):
-        other = dict(jax.tree_util.tree_leaves_with_path(theirs))[path]
-        np.testing.assert_array_equal(np.asarray(leaf), np.asarray(other), err_msg=str(path))
-    assert our_record["data"] == their_record["data"]
-    assert losses(first) == losses(second)
-    assert [step for step, _ in losses(first)] == list(range(1, STEPS + 1))
-
-
 def test_a_signal_saves_and_ends_with_success(whole: Path, cache: Path, tmp_path: Path) -> None:
     recipe, run = tiny_training.write_recipe(tmp_path), tmp_path / "run"
     never = "checkpoint.every_steps=1000000"
@@ -87,7 +56,7 @@ def test_a_signal_saves_and_ends_with_success(whole: Path, cache: Path, tmp_path
         assert store.steps == [done]
     said = tiny_training.finish(tiny_training.start(recipe, cache, never))
     assert f"going on from step {done}" in " ".join(said.split())
-    assert_equal_runs(whole, run)
+    assert_equal_runs(whole, run, STEPS)
 
 
 def test_export(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
