@@ -5,8 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support import row_tables
 
 import thinkprm_jax
+from thinkprm_jax import records
+from thinkprm_jax.records.schema import Record, Row
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -61,6 +64,32 @@ def test_every_setting_of_every_kind_is_in_the_tables() -> None:
         assert f"`{kind}`" in page
         if settings_of(settings_class(kind)):
             assert settings_table(settings_class(kind)) in page, kind
+
+
+@pytest.mark.parametrize("kind", row_tables.CLASSES, ids=lambda kind: kind.__name__)
+def test_every_field_of_every_row_is_in_the_tables(kind: type[Record]) -> None:
+    page = row_tables.PAGE.read_text(encoding="utf-8")
+    assert f"\n### {kind.__name__}\n" in page
+    assert row_tables.fields_table(kind) in page, "python tests/support/row_tables.py writes it"
+
+
+def test_every_row_class_is_documented() -> None:
+    found = {value for value in vars(records).values() if isinstance(value, type) and issubclass(value, Record)}
+    assert found - {Record, Row} == set(row_tables.CLASSES)
+
+
+def test_every_file_is_named() -> None:
+    page = row_tables.PAGE.read_text(encoding="utf-8")
+    names = re.compile(r"[/ (=]f?\"(?:\{\w+\})?([a-z_]+\.(?:jsonl?|png|svg|html|md|yaml))\"")
+    written: set[str] = set()
+    for room in ("collect", "evaluation", "miniature", "records", "report", "search", "training", "views"):
+        for file in (ROOT / "thinkprm_jax" / room).rglob("*.py"):
+            written |= set(names.findall(file.read_text(encoding="utf-8")))
+    for program in (*(ROOT / "infer").glob("*.py"), *(ROOT / "train").glob("*.py")):
+        written |= set(names.findall(program.read_text(encoding="utf-8")))
+    read_only = {"config.json", "state.json", "dataset_dict.json", "examples.jsonl", "page.html"}
+    assert len(written) > 15
+    assert not {name for name in written - read_only if f"`{name}`" not in page}
 
 
 def test_every_finding_is_in_the_list() -> None:

@@ -1,15 +1,18 @@
 """Rows on disk: what stands in every file of results, as frozen dataclasses.
 
-from thinkprm_jax import records
+Example::
 
-for row in records.read_verdicts("verdicts.jsonl"):      # the output of `thinkprm score`
-    print(row.problem, row.verdict.prefix_score)
-rows = records.read("runs/search/completions.jsonl")     # any file of results: the row says which class it is
+    from thinkprm_jax import records
 
-thinkprm score       VerdictRow
-thinkprm evaluate    EvaluationRow (--details)
-thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl)
-thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
+    for row in records.read_verdicts("verdicts.jsonl"):
+        print(row.problem, row.verdict.prefix_score)
+
+Classes of rows, by the program that writes them::
+
+    thinkprm score       VerdictRow
+    thinkprm evaluate    EvaluationRow (--details); LabelledSolutionRow is what `evaluate solutions` reads
+    thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl)
+    thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from thinkprm_jax.records.evaluation import EvaluationRow, LabelledSolutionRow, 
 from thinkprm_jax.records.reading import read, read_verdicts
 from thinkprm_jax.records.schema import Record, Row
 from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
+from thinkprm_jax.records.search_folder import SearchedProblemRow, SearchFolder, read_search_folder
 from thinkprm_jax.records.verdicts import ChainRecord, VerdictRecord, VerdictRow
 
 __all__ = [
@@ -32,10 +36,13 @@ __all__ = [
     "Outcome",
     "Record",
     "Row",
+    "SearchFolder",
     "SearchTokens",
     "SearchVerdictRow",
+    "SearchedProblemRow",
     "VerdictRecord",
     "VerdictRow",
     "read",
+    "read_search_folder",
     "read_verdicts",
 ]

@@ -14,10 +14,15 @@ class GenerationRow(Row):
     """A line of generations.jsonl: one chain on one prefix.
 
     Attributes:
-      prefix, chain: numbers from 0, of the prefix and of its chain.
-      problem, steps: the prefix. labels: of its steps by people: 1 correct, 0 incorrect. source: where it is from.
-      text: the chain, without what ended it. tokens: sampled.
-      finish: "stop", "length", "context" or "error"; then ``error`` says why there is no chain.
+      prefix: its number, from 0.
+      chain: its number among those of the prefix, from 0.
+      problem, steps: of the prefix.
+      labels: of the steps, by people: 1 correct, 0 incorrect.
+      source: where the prefix is from.
+      text: of the chain, without what ended it.
+      tokens: sampled.
+      finish: "stop", "length", "context" or "error".
+      error: why there is no chain.
       teacher: the settings of the model that wrote it.
     """
 
@@ -41,7 +46,8 @@ class DecisionRow(Row):
     """A line of decisions.jsonl: whether a generation is kept.
 
     Attributes:
-      source: of the prefix. prefix, chain: as in generations.jsonl.
+      source: where the prefix is from.
+      prefix, chain: as in generations.jsonl.
       reason: "kept", or the filter that left it out.
     """
 
@@ -59,8 +65,10 @@ class CollectedChainRow(Row):
     that it says nothing of a version.
 
     Attributes:
-      problem: of the solution. prefix: its steps as one text. prefix_steps: the same as a list.
+      problem: of the solution.
+      prefix: its steps as one text.
       cot: the chain, from `<think>` to the decision.
+      prefix_steps: the steps as a list.
       gt_step_labels: "+" or "-", up to the first "-".
       prefix_label: whether all steps are correct.
     """

@@ -31,8 +31,11 @@ class Outcome(Record):
       first_error: the truth: index from 0, -1 for none.
       predicted: the first error found, -1 for none, None for unreadable. Of several chains the readable ones vote.
       score: probability that the solution is correct, the mean over the chains; None if there is no verdict.
-      readable, chains: chains that judged every step up to the first one they call incorrect, of how many.
-      steps_right, steps_counted: summed over the chains; see :func:`thinkprm_jax.evaluation.metrics.steps_right`.
+      readable: chains that judged every step up to the first one they call incorrect.
+      chains: of how many.
+      steps_right: step verdicts that are right, summed over the chains; see
+        :func:`thinkprm_jax.evaluation.metrics.steps_right`.
+      steps_counted: of how many.
       tokens: sampled for the verdict, over all chains.
       groups: those of the case.
       error: why there is no verdict. Such a case counts as unreadable and its steps and its whole as wrongly
@@ -96,10 +99,14 @@ class EvaluationRow(Row):
     """A line of the details: what is judged, as in ProcessBench, and behind it the verdict and what it comes to.
 
     Attributes:
-      index: of the solution in the data, from 0. id: how the data calls it.
+      index: of the solution in the data, from 0.
+      id: how the data call it.
+      problem, steps: the solution.
       label: the truth: index from 0 of the first incorrect step, -1 for none.
       groups: name of a breakdown -> the group that the solution is in.
-      outcome: of the verdict. outcomes_of_first: of its first chain, its first two, and so on to all but one.
+      outcome: what the verdict comes to.
+      outcomes_of_first: the same of its first chain, its first two, and so on to all but one.
+      verdict: of the verifier.
       verifier: the settings that the verdict was made with.
     """
 

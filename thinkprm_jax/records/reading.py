@@ -31,8 +31,8 @@ def read(path: str | Path) -> list[Row]:
 
     Example:
 
-        for row in read("runs/evaluation/details.jsonl"):
-            if isinstance(row, EvaluationRow): ...
+        for row in read("verdicts.jsonl"):
+            print(row.FORMAT, row.to_dict())
 
     Raises:
       UserError: the file cannot be read, or a row is of no class, or not as its class says; names file, line and

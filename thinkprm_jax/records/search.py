@@ -28,7 +28,9 @@ class SearchTokens(Record):
 
     Attributes:
       generated: tokens that the generator sampled: candidates that were dropped and lookahead included.
-      verifier: tokens that the verifier sampled. verifications: its verdicts. rounds: of generation.
+      verifier: tokens that the verifier sampled.
+      verifications: its verdicts.
+      rounds: of generation.
     """
 
     generated: Count
@@ -45,8 +47,8 @@ class CompletionRow(Row):
     All lists have one entry for each completion.
 
     Attributes:
-      given: what stands at the beginning of the line: index, problem (or question), answer, and the other fields
-        that the data have.
+      given: the fields at the beginning of the line: index, problem (or question), answer, and the others that the
+        data have.
       completions: the solutions.
       completion_tokens: sampled for each.
       finish_reasons: "stop" or "length"; None where nobody said.
@@ -55,10 +57,12 @@ class CompletionRow(Row):
       answers: canonical; None where there is none.
       correct: whether the answer is right.
       pred: the completion with the highest score.
-      predictions: by column (`pred_weighted@4`), the answer that is chosen among the first completions, in a box.
+      predictions: column (`pred_weighted@4`) -> the answer that is chosen among the first completions, in a box.
+        In the file the columns stand in the row itself.
       tokens: what the search took.
       error: why there is no solution.
-      verdicts, verifier: where `thinkprm score` has judged the completions: verdicts, and how they were made.
+      verdicts: of `thinkprm score`, where it has judged the completions.
+      verifier: the settings that these were made with.
     """
 
     FORMAT = "completion"

@@ -36,8 +36,9 @@ class ChainRecord(Record):
       step_forced: whether the chain never judged the step by itself and was made to; () of a judge.
       finish_reason: "stop", "length" (its budget) or "context" (no room left).
       output_tokens: sampled; None where nobody counted.
-      label, first_error, forced: of a judge alone: 1 or 0 of the whole, None unreadable; the first incorrect step
-        from 0, -1 for none, None where it does not say; whether it was asked for a decision.
+      label: of a judge alone: 1 correct, 0 incorrect, of the whole; None unreadable.
+      first_error: of a judge alone: the first incorrect step from 0, -1 for none, None where it does not say.
+      forced: of a judge alone: whether it was asked for a decision; None of others.
     """
 
     output: str
