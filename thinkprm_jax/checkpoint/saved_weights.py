@@ -7,13 +7,16 @@ run that needed a pod can be exported on any machine that sees its files.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from thinkprm_jax.errors import UserError
+
+Content = TypeVar("Content")
 
 
 class SavedWeights:
@@ -67,7 +70,7 @@ class SavedWeights:
     def _load(self, wanted: dict[str, Any]) -> dict[str, Any]:
         return self._read(lambda: self._checkpointer.load_checkpointables(self.step, wanted))
 
-    def _read(self, read: Any) -> Any:
+    def _read(self, read: Callable[[], Content]) -> Content:
         try:
             return read()
         except Exception as error:  # Orbax and TensorStore raise what they like

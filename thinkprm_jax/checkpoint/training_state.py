@@ -65,7 +65,7 @@ class CheckpointStore:
           state: a pytree of arrays. record: JSON values.
         """
         try:
-            self._settle()
+            self._await_save()
             content = {"state": state, "record": record}
             self._under_way = self._checkpointer.save_checkpointables_async(step, content, force=True)
         except Exception as error:  # of this save, or of the one before, which ran until now
@@ -91,12 +91,12 @@ class CheckpointStore:
     def wait(self) -> None:
         """Until the save under way is on disk. Raises :class:`UserError` where it cannot be written."""
         try:
-            self._settle()
+            self._await_save()
             self._checkpointer.wait()
         except Exception as error:
             raise self._not_written(error) from error
 
-    def _settle(self) -> None:
+    def _await_save(self) -> None:
         """Waits for the save under way. Of one that is never asked Orbax keeps a thread and three open files."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:

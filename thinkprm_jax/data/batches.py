@@ -16,7 +16,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -331,43 +331,50 @@ def _require(value: Value | None, index: int) -> Value:
     return value
 
 
-class Prefetcher:
+@dataclass(frozen=True)
+class _End:
+    """What a prefetched iterator ended with; None: with nothing."""
+
+    error: BaseException | None = None
+
+
+class Prefetcher(Generic[Value]):
     """Runs an iterator in a thread, ``depth`` items ahead. An exception in it is raised at the reader."""
 
-    def __init__(self, items: Iterator[Any], depth: int) -> None:
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(max(depth, 1))
+    def __init__(self, items: Iterator[Value], depth: int) -> None:
+        self._queue: queue.Queue[Value | _End] = queue.Queue(max(depth, 1))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(items,), name="batches", daemon=True)
         self._thread.start()
 
-    def _run(self, items: Iterator[Any]) -> None:
+    def _run(self, items: Iterator[Value]) -> None:
         try:
             for item in items:
-                if not self._put("item", item):
+                if not self._put(item):
                     return
-            self._put("end", None)
+            self._put(_End())
         except BaseException as error:
-            self._put("error", error)
+            self._put(_End(error))
 
-    def _put(self, kind: str, value: Any) -> bool:
+    def _put(self, item: Value | _End) -> bool:
         while not self._stop.is_set():
             try:
-                self._queue.put((kind, value), timeout=0.2)
+                self._queue.put(item, timeout=0.2)
                 return True
             except queue.Full:
                 continue
         return False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         return self
 
-    def __next__(self) -> Any:
-        kind, value = self._queue.get()
-        if kind == "item":
-            return value
-        self._put(kind, value)  # a second read ends the same way
-        if kind == "error":
-            raise value
+    def __next__(self) -> Value:
+        item = self._queue.get()
+        if not isinstance(item, _End):
+            return item
+        self._put(item)  # a second read ends the same way
+        if item.error is not None:
+            raise item.error
         raise StopIteration
 
     def close(self) -> None:

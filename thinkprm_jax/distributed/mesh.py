@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -240,8 +240,27 @@ def partition_spec(mesh: Mesh, axes: Sequence[str | None], counts: Mapping[str, 
     return PartitionSpec(*entries)
 
 
-def axis_counts(config: Any) -> dict[str, int]:
-    """The indivisible units of each logical axis of a :class:`~thinkprm_jax.model.config.ModelConfig`."""
+class DecoderSizes(Protocol):
+    """What of a :class:`~thinkprm_jax.model.config.ModelConfig` says how its arrays may be split."""
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def num_heads(self) -> int: ...
+
+    @property
+    def num_kv_heads(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+
+def axis_counts(config: DecoderSizes) -> dict[str, int]:
+    """The indivisible units of each logical axis."""
     return {
         "embed": config.hidden_size,
         "heads": config.num_heads,

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Protocol
 
-from thinkprm_jax.search.voting import aggregate
+from thinkprm_jax.search.voting import Strategy, aggregate
 
 Finish = Literal["step", "stop", "length"]
 
@@ -110,7 +110,7 @@ class SearchSettings:
     lookahead: int = 0
     max_tokens: int = 2048
     seed: int = 42
-    agg_strategy: Literal["last", "min", "prod", "mean"] = "last"
+    agg_strategy: Strategy = "last"
     filter_duplicates: bool = False
     sort_completed: bool = False
 
@@ -134,7 +134,7 @@ class Beam:
     judgement: Judgement | None = None
     error: str | None = None
 
-    def score(self, strategy: str) -> float:
+    def score(self, strategy: Strategy) -> float:
         """For comparisons: below every other where there is no verdict."""
         scores = self.judgement.scores if self.judgement is not None else ()
         value = aggregate(list(scores), strategy) if scores else None

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
@@ -56,13 +57,13 @@ class Trainer:
         config: ModelConfig,
         optimizer: optax.GradientTransformation,
         mesh: Mesh,
-        dtype: Any = jnp.bfloat16,
+        dtype: DTypeLike = jnp.bfloat16,
         micro_batches: int = 1,
         learning_rate: Callable[[jax.Array], jax.Array] | None = None,
         *,
         objective: Objective | None = None,
         lora: LoraSpec | None = None,
-        frozen_dtype: Any = jnp.bfloat16,
+        frozen_dtype: DTypeLike = jnp.bfloat16,
         execution: Execution | None = None,
         seed: int = 0,
     ) -> None:
