@@ -21,12 +21,12 @@ def run(name: str, *arguments: str, cwd: Path, **environment: str) -> str:
 
 
 def test_every_example_is_short_and_shown_in_the_docs() -> None:
-    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("examples.md", "verifiers.md")]
     programs = sorted(EXAMPLES.glob("*.py"))
     assert len(programs) >= 4
     for program in programs:
         assert len(program.read_text(encoding="utf-8").splitlines()) <= 80, program.name
-        assert f'--8<-- "examples/{program.name}"' in page, program.name
+        assert any(f'--8<-- "examples/{program.name}"' in page for page in pages), program.name
         assert f"def test_{program.stem}(" in Path(__file__).read_text(encoding="utf-8"), program.name
 
 
@@ -53,6 +53,13 @@ def test_own_search(tmp_path: Path) -> None:
     assert "78 + 12 = 90" in lines[0]
     assert lines[-1].endswith("\\boxed{94}.")
     assert all(float(line.split()[0]) > 0.5 for line in lines)
+
+
+def test_own_verifier(tmp_path: Path) -> None:
+    lines = run("own_verifier.py", cwd=tmp_path).splitlines()
+    assert len(lines) == 8
+    assert lines[1].split("\t") == ["example-2", "0.0000", "first error in step 2", "1:1.000 2:0.000"]
+    assert lines[3].split("\t")[1] == "0.7000"  # its setting: no sum in the first step
 
 
 @pytest.mark.slow
