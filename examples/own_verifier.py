@@ -2,8 +2,8 @@
 
     python examples/own_verifier.py
 
-A kind is a settings class, a verifier class and a registration; then every program takes it by its name. Each field of
-the settings is an option, a key of search recipes and a part of the stamp on every row.
+A kind is a settings class, a verifier class and a registration; then every program takes it by its name. A field
+of the settings is an option, a key of search recipes and a part of the stamp on every row.
 """
 
 from __future__ import annotations
