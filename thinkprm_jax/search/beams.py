@@ -17,6 +17,7 @@ from thinkprm_jax.search.engine import (
     SearchSettings,
     beam_seed,
 )
+from thinkprm_jax.search.voting import Strategy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +199,7 @@ def count(result: SearchResult, judgement: Judgement) -> None:
     result.verifications += 1
 
 
-def best_first(beams: Sequence[Beam], strategy: str) -> list[Beam]:
+def best_first(beams: Sequence[Beam], strategy: Strategy) -> list[Beam]:
     """By falling score; equals keep their order."""
     return sorted(beams, key=lambda beam: -beam.score(strategy))
 

@@ -7,6 +7,7 @@ solution's, never with its text encoded anew, so what goes on is what the cache 
 from __future__ import annotations
 
 import re
+from collections import abc
 from collections.abc import Iterable, Iterator, Sequence
 
 from thinkprm_jax.errors import RequestError, UserError
@@ -124,10 +125,10 @@ class Generator:
         if continuation.one_step:
             ends, stops = (*ends, *self._step_ids), (self._separator, *stops)
 
-        def script() -> Iterator[Think]:
+        def script() -> abc.Generator[Think, Thought, tuple[list[int], Thought]]:
             written: list[int] = []
             while True:
-                thought: Thought = yield Think(  # type: ignore[misc]
+                thought = yield Think(
                     continuation.max_tokens - len(written), ends, stops, keep_stop=continuation.one_step
                 )
                 written += thought.ids
