@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinkprm_jax.protocol.steps import split_solution, strip_step_label
+from thinkprm_jax.protocol.prompts import strip_step_label
+from thinkprm_jax.protocol.steps import split_solution
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,8 @@ from hashlib import blake2b
 from thinkprm_jax.collect.recipe import Filters, Generated
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, THINK_OPEN, YES
+from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, THINK_OPEN, YES, strip_step_label
 from thinkprm_jax.protocol.reading import find_verdicts, read_chain
-from thinkprm_jax.protocol.steps import strip_step_label
 from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 

@@ -28,7 +28,7 @@ from thinkprm_jax.data.batches import TokenisedExample
 from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LeftOut
 from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.protocol.steps import strip_step_label
+from thinkprm_jax.protocol.prompts import strip_step_label
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

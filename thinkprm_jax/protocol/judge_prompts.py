@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from thinkprm_jax.protocol.prompts import COLLECTION_PROMPT, THINK_CLOSE, verification_message
+from thinkprm_jax.protocol.prompts import COLLECTION_PROMPT, THINK_CLOSE, strip_step_label, verification_message
 from thinkprm_jax.protocol.reading import read_chain
-from thinkprm_jax.protocol.steps import strip_step_label
 
 # The paper's figure "Prompt used for LLM-as-a-judge verification"; its blank lines, which the figure loses, are
 # those of ProcessBench's prompt.

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.protocol.steps import strip_step_label
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 VERIFICATION_PROMPT = """\
@@ -98,6 +97,7 @@ TRIGGERS = (
     "Did I miss something?",
 )  # one a thinking round, in this order
 
+_LABEL = re.compile(r"\s*Step\s+\d+\s*:\s*")
 _FIELD = re.compile(r"\{(problem|solution)\}")
 _CHAIN_START = re.compile(r"\A\s*(?:<think>\s*)?")
 _ANSWER_LINE = r"Is the solution correct\?\s*(?:Yes|No)?"
@@ -111,6 +111,12 @@ class TrainingText:
 
     ids: list[int]
     prompt_length: int
+
+
+def strip_step_label(step: str) -> str:
+    """The step without the `Step k:` it may begin with."""
+    match = _LABEL.match(step)
+    return step[match.end() :] if match else step
 
 
 def format_steps(steps: Sequence[str]) -> str:

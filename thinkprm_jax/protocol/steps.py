@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-_LABEL = re.compile(r"\s*Step\s+\d+\s*:\s*")
 # `Step 1:`, `## Step 1`, `**Step 1:** ...`, `**Step 1: a title**`, `Step 1 - ...`; group 1: bold.
 _STEP_LINE = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*)?(\*\*|__)?[ \t]*Step[ \t]+(\d{1,6})(?!\d)[ \t]*"
@@ -13,12 +12,6 @@ _STEP_LINE = re.compile(
 )
 _NUMBERED_LINE = re.compile(r"^ {0,3}(\*\*)?(\d{1,6})[.)](?:\*\*)?(?=\s)", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
-
-
-def strip_step_label(step: str) -> str:
-    """The step without the `Step k:` it may begin with."""
-    match = _LABEL.match(step)
-    return step[match.end() :] if match else step
 
 
 def split_solution(text: str) -> list[str]:

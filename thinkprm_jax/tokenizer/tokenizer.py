@@ -25,6 +25,7 @@ _PLACEHOLDER = "UNTRUSTEDMESSAGE{}END"  # letters and digits only: strip, split 
 _PLACEHOLDER_PATTERN = re.compile(r"UNTRUSTEDMESSAGE(\d+)END")
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+_MOST_RENDERED = 64  # chats
 
 
 class Tokenizer:
@@ -44,6 +45,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         self.chat_template = template
+        self._rendered: dict[str, str] = {}
         self._backend = backend
         self._config = dict(config)
         named = {name: special_text(config.get(name)) for name in _NAMED_TOKENS}
@@ -147,9 +149,19 @@ class Tokenizer:
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """The chat as one text. For people and logs: encode_chat is the safe way to ids."""
-        if self.chat_template is None:
+        template = self.chat_template
+        if template is None:
             raise UserError("the tokenizer has no chat template")
-        return chat_template.render(self.chat_template, messages, add_generation_prompt, self._named)
+        # Many chats differ in what is put in later (see encode_chat): a text is rendered once, if it has no date.
+        key = json.dumps([template, add_generation_prompt, [dict(message) for message in messages]], default=repr)
+        text = self._rendered.get(key)
+        if text is None:
+            text = chat_template.render(template, messages, add_generation_prompt, self._named)
+            if len(self._rendered) >= _MOST_RENDERED:
+                self._rendered.clear()
+            if "strftime_now" not in template:
+                self._rendered[key] = text
+        return text
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> list[int]:
         """ids [T] of the chat: control tokens come from the template alone, message contents are
