@@ -265,24 +265,6 @@ def test_the_plan_of_memory_is_what_is_allocated(make):
     assert sampler.position_bytes == sum(x.nbytes // x.shape[0] // x.shape[2] for x in arrays[:4])
 
 
-def test_a_source_may_have_nothing_now(make):
-    sampler = make()
-    seen = []
-
-    def source():
-        yield Request(tokens_of(1, 10), think(30))
-        while not seen:  # the first one is decoded meanwhile
-            yield None
-        yield None
-        yield None
-        yield Request(tokens_of(2, 10), think(3))
-
-    for index, result in sampler.run(source()):
-        assert result.error is None
-        seen.append(index)
-    assert seen == [0, 1]
-
-
 @pytest.mark.parametrize(
     "phase",
     [Think(3, stop_ids=(-1,)), Think(3, watch=(10**6,)), Choose((10**6,)), Force((1, 10**6))],

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterable, Iterator
 
 import pytest
-from support.scripted_engine import ScriptedEngine, branches, prefix_of
+from support.scripted_engine import Score, ScriptedEngine, Write, branches, prefix_of
 
+from thinkprm_jax.sampler import Handle
 from thinkprm_jax.search.approaches import SEARCHES
-from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem, SearchSettings
+from thinkprm_jax.search.engine import Judgement, Problem, SearchSettings
 
 BEST = "b\n\nbb\n\nend b"
 TREE = {
@@ -26,33 +25,32 @@ PROBLEMS = [Problem(number, "pqrst"[number]) for number in range(5)]
 
 
 class Streaming(ScriptedEngine):
-    """Answers each item alone, and waits where there is none."""
+    """Answers each item alone."""
 
     side_by_side = True
-    threads: set[threading.Thread]
 
-    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
-        self.threads = {threading.current_thread()}
-        asked = 0
-        numbers: dict[tuple[str, tuple[int, ...]], int] = {}
-        for item in continuations:
-            if item is None:
-                time.sleep(0.001)
-                continue
-            key = item.problem.text, item.prefix
-            number = numbers[key] = numbers.get(key, -1) + 1
-            yield asked, self._piece(item, "".join(map(chr, item.prefix)), number % SETTINGS.n)
-            asked += 1
+    def __init__(self, write: Write, score: Score = lambda problem, text: [0.5]) -> None:
+        super().__init__(write, score)
+        self.threads: set[threading.Thread] = set()
+        self._numbers: dict[tuple[str, tuple[int, ...]], int] = {}
 
-    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
-        asked = 0
-        for item in solutions:
-            if item is None:
-                time.sleep(0.001)
-                continue
-            ((_, judgement),) = super().verify([item])
-            yield asked, judgement
-            asked += 1
+    def _step_writing(self) -> bool:
+        self.threads.add(threading.current_thread())
+        if not self._to_write:
+            return False
+        item, handle = self._to_write.pop(0)
+        key = item.problem.text, item.prefix
+        number = self._numbers[key] = self._numbers.get(key, -1) + 1
+        handle.settle(self._piece(item, "".join(map(chr, item.prefix)), number % SETTINGS.n))
+        return True
+
+    def _step_judging(self) -> bool:
+        self.threads.add(threading.current_thread())
+        if not self._to_judge:
+            return False
+        (problem, text), handle = self._to_judge.pop(0)
+        handle.settle(self._judgement(problem, text))
+        return True
 
 
 def found(engine: ScriptedEngine, approach: str, **changes) -> dict[int, tuple]:
@@ -77,6 +75,7 @@ def test_side_by_side_finds_what_is_found_in_turns(approach: str, lookahead: int
         engine.failing = {"r"}
     turns, beside = (found(engine, approach, lookahead=lookahead) for engine in engines)
     assert beside == turns
+    assert len(engines[1].threads) == 2
     assert threading.current_thread() not in engines[1].threads
 
 
@@ -84,44 +83,62 @@ def test_a_search_goes_on_while_others_wait_for_their_verdicts() -> None:
     done = threading.Event()
 
     class Slow(Streaming):
-        def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
-            held = None
-            asked = 0
-            for item in solutions:
-                if held is not None and done.is_set():
-                    yield held, Judgement((0.5,))
-                    held = None
-                if item is None:
-                    time.sleep(0.001)
-                    continue
-                if held is None and not done.is_set() and item[0].text == "p":
-                    held = asked  # the first verdict on p comes when q is through
-                else:
-                    yield asked, Judgement((0.5,))
-                asked += 1
+        """The first verdict on p comes when q is through."""
+
+        def _step_judging(self) -> bool:
+            for number, ((problem, _), handle) in enumerate(self._to_judge):
+                if problem.text != "p" or done.is_set():
+                    del self._to_judge[number]
+                    handle.settle(Judgement((0.5,)))
+                    return True
+            return False
 
     def write(problem: str, text: str, number: int) -> str:
         return f"end {number}" if text else f"{number}\n\n"
 
     order = []
-    searches = SEARCHES["beam_search"](PROBLEMS[:2], Slow(write), SETTINGS)
+    engine = Slow(write)
+    searches = SEARCHES["beam_search"](PROBLEMS[:2], engine, SETTINGS)
     for index, _ in searches:
         order.append(index)
         done.set()
+        with engine.loops[1].changed:
+            engine.loops[1].wake()
     assert order == [1, 0]
 
 
-def test_an_error_of_the_verifier_ends_the_writing() -> None:
-    class Failing(Streaming):
-        def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
-            next(iter(solutions))
-            raise LookupError("broken")
-            yield
+@pytest.mark.parametrize("kind", [ScriptedEngine, Streaming])
+@pytest.mark.parametrize("where", ["_piece", "_judgement"])
+def test_an_error_of_the_engine_ends_the_search(kind: type[ScriptedEngine], where: str) -> None:
+    engine = kind(branches(TREE), prefix_of(BEST))
 
+    def broken(*args: object) -> None:
+        raise LookupError("broken")
+
+    setattr(engine, where, broken)
     before = threading.active_count()
     with pytest.raises(LookupError, match="broken"):
-        list(SEARCHES["beam_search"](PROBLEMS, Failing(branches(TREE)), SETTINGS))
+        list(SEARCHES["beam_search"](PROBLEMS, engine, SETTINGS))
     assert threading.active_count() == before
+
+
+def test_a_handle_that_fails_ends_the_search_and_cancels_the_others() -> None:
+    class Failing(Streaming):
+        def verify(self, problem: Problem, solution: str) -> Handle[Judgement]:
+            handle = super().verify(problem, solution)
+            handles.append(handle)
+            return handle
+
+        def _step_judging(self) -> bool:
+            if not self._to_judge:
+                return False
+            self._to_judge.pop(0)[1].fail(LookupError("no verdict"))
+            return True
+
+    handles: list[Handle[Judgement]] = []
+    with pytest.raises(LookupError, match="no verdict"):
+        list(SEARCHES["best_of_n"](PROBLEMS, Failing(branches(TREE)), SETTINGS))
+    assert all(handle.done() for handle in handles)
 
 
 def test_leaving_a_search_ends_its_thread() -> None:

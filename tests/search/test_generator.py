@@ -25,8 +25,8 @@ def make(sampler: Sampler, temperature: float = 1.0, **settings) -> Generator:
 
 
 def ask(generator: Generator, *continuations: Continuation) -> list[Piece]:
-    pieces = dict(generator.generate(continuations))
-    return [pieces[index] for index in range(len(continuations))]
+    pieces = [generator.generate(continuation) for continuation in continuations]
+    return [piece.result() for piece in pieces]
 
 
 def continuation(

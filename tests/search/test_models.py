@@ -9,6 +9,7 @@ from support import tiny_model
 
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.sampler import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Piece, Problem
 from thinkprm_jax.search.judging import ModelEngine, read_verdict
 from thinkprm_jax.search.models import describe, load_models, plan_memory, resolve
@@ -39,7 +40,7 @@ def run(recipe: SearchRecipe, engine: ModelEngine, places: range) -> None:
 
 def test_a_wave_again_compiles_nothing_and_no_prefix_is_processed_twice(recipe, engine) -> None:
     # In turns: side by side, what is verified together is a matter of time, and so are the shapes of its prefill.
-    engine = dataclasses.replace(engine, side_by_side=False)
+    engine = ModelEngine(engine.generator, engine.verifier)
     sampler = engine.generator.sampler
     compiled = []
     for _ in range(2):
@@ -111,11 +112,17 @@ def test_the_last_score_is_that_of_the_whole() -> None:
 
 
 class Splitter:
+    def __init__(self) -> None:
+        self.loop = StepLoop(self.never, self.never)
+
+    def never(self) -> bool:
+        return False
+
     def split(self, solution: str) -> list[str]:
         return [solution]
 
-    def verify(self, items):
-        yield from ((index, Verdict([0.5], 0.5)) for index, _ in enumerate(items))
+    def submit(self, problem: str, steps: list[str]) -> Handle[Verdict]:
+        return finished(self.loop, Verdict([0.5], 0.5))
 
 
 @pytest.mark.parametrize(
@@ -124,5 +131,4 @@ class Splitter:
 )
 def test_of_a_long_chain_the_thinking_is_judged(text: str, shown: str) -> None:
     engine = ModelEngine(None, Splitter(), long_cot=True)
-    ((_, judgement),) = engine.verify([(Problem(0, "p"), text)])
-    assert judgement.steps == (shown,)
+    assert engine.verify(Problem(0, "p"), text).result().steps == (shown,)

@@ -15,6 +15,7 @@ from flax import nnx
 
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Request, Result, Rewind, Think, Thought
 from thinkprm_jax.sampler.scheduler import Limits, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -27,10 +28,7 @@ class NaiveSampler:
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, max_length: int = 4096) -> None:
         self.model = model
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.asked: list[Request] = []
-        self.end_ids = (tokenizer.eos_id,)
+        self._begin(tokenizer, max_length)
         graph, state = nnx.split(model)
 
         @jax.jit
@@ -41,14 +39,39 @@ class NaiveSampler:
 
         self._next_logits = lambda tokens, last: next_logits(state, tokens, last)
 
+    def _begin(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.end_ids = (tokenizer.eos_id,)
+        self.asked: list[Request] = []
+        self._waiting: list[tuple[Request, Handle[Result]]] = []
+        self.loop = StepLoop(self._step, self._has_room)
+
+    def submit(self, request: Request) -> Handle[Result]:
+        handle: Handle[Result] = Handle(self.loop)
+        with self.loop.changed:
+            self._waiting.append((request, handle))
+            self.loop.wake()
+        return handle
+
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[int, Result]]:
-        for index, request in enumerate(requests):
-            self.asked.append(request)
-            run = self.make_run(request)
-            try:
-                yield index, run.result()
-            except RequestError as error:
-                yield index, Result(None, error, run.context[run.start :], run.sampled)
+        return self.loop.serve(enumerate(requests), self.submit)
+
+    def _has_room(self) -> bool:
+        return not self._waiting
+
+    def _step(self) -> bool:
+        """One request."""
+        if not self._waiting:
+            return False
+        request, handle = self._waiting.pop(0)
+        self.asked.append(request)
+        run = self.make_run(request)
+        try:
+            handle.settle(run.result())
+        except RequestError as error:
+            handle.settle(Result(None, error, run.context[run.start :], run.sampled))
+        return True
 
     def make_run(self, request: Request) -> NaiveRun:
         return NaiveRun(self, request)

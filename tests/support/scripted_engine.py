@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from thinkprm_jax.sampler import Handle, StepLoop
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 
-# (problem, solution so far, how many continuations of it were asked before in this call) -> what comes next.
+T = TypeVar("T")
+S = TypeVar("S")
+
+# (problem, solution so far, how many continuations of it were asked before in this step) -> what comes next.
 # Text that ends with a blank line is a step; anything else ends the solution.
 Write = Callable[[str, str, int], str]
 Score = Callable[[str, str], Sequence[float]]
 
 
 class ScriptedEngine:
-    """Attributes: asked, judged: what every call of :meth:`generate` and :meth:`verify` was given."""
+    """Answers all that it was asked for at once, in turns.
+
+    Attributes: asked, judged: what every step of the generator and of the verifier answered.
+    """
 
     side_by_side = False
 
@@ -24,18 +32,34 @@ class ScriptedEngine:
         self.judged: list[list[tuple[Problem, str]]] = []
         self.failing: set[str] = set()  # problems whose prompt cannot run
         self.unjudged: set[str] = set()  # texts that get no verdict
+        self._to_write: list[tuple[Continuation, Handle[Piece]]] = []
+        self._to_judge: list[tuple[tuple[Problem, str], Handle[Judgement]]] = []
+        self.loops = [StepLoop(self._step_writing, self._has_room), StepLoop(self._step_judging, self._has_room)]
 
-    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
-        continuations = [item for item in continuations if item is not None]
-        self.asked.append(continuations)
+    def _has_room(self) -> bool:
+        return True
+
+    def generate(self, continuation: Continuation) -> Handle[Piece]:
+        return submitted(self.loops[0], self._to_write, continuation)
+
+    def verify(self, problem: Problem, solution: str) -> Handle[Judgement]:
+        return submitted(self.loops[1], self._to_judge, (problem, solution))
+
+    def _step_writing(self) -> bool:
+        asked, self._to_write = self._to_write, []
+        if not asked:
+            return False
+        self.asked.append([continuation for continuation, _ in asked])
         before: Counter[tuple[str, str]] = Counter()
         pieces = []
-        for continuation in continuations:
+        for continuation, _ in asked:
             start = "".join(map(chr, continuation.prefix))
             key = continuation.problem.text, start
             pieces.append(self._piece(continuation, start, before[key]))
             before[key] += 1
-        yield from reversed(list(enumerate(pieces)))  # the order is nobody's promise
+        for (_, handle), piece in reversed(list(zip(asked, pieces, strict=True))):  # the order is nobody's promise
+            handle.settle(piece)
+        return True
 
     def _piece(self, continuation: Continuation, start: str, number: int) -> Piece:
         if continuation.problem.text in self.failing:
@@ -54,15 +78,28 @@ class ScriptedEngine:
         ids = tuple(map(ord, text[len(start) :]))
         return Piece(ids, text, finish, len(ids))  # type: ignore[arg-type]
 
-    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
-        solutions = [solution for solution in solutions if solution is not None]
-        if solutions:
-            self.judged.append(solutions)
-        for index, (problem, text) in reversed(list(enumerate(solutions))):
-            if text in self.unjudged:
-                yield index, Judgement(tokens=5, error="nothing to read")
-            else:
-                yield index, Judgement(tuple(self._score(problem.text, text)), tokens=10)
+    def _step_judging(self) -> bool:
+        asked, self._to_judge = self._to_judge, []
+        if not asked:
+            return False
+        self.judged.append([solution for solution, _ in asked])
+        for (problem, text), handle in reversed(asked):
+            handle.settle(self._judgement(problem, text))
+        return True
+
+    def _judgement(self, problem: Problem, text: str) -> Judgement:
+        if text in self.unjudged:
+            return Judgement(tokens=5, error="nothing to read")
+        return Judgement(tuple(self._score(problem.text, text)), tokens=10)
+
+
+def submitted(loop: StepLoop, waiting: list[tuple[T, Handle[S]]], item: T) -> Handle[S]:
+    """The handle of an item that is put to those that wait for a step."""
+    handle: Handle[S] = Handle(loop)
+    with loop.changed:
+        waiting.append((item, handle))
+        loop.wake()
+    return handle
 
 
 def branches(tree: dict[str, Sequence[str]]) -> Write:

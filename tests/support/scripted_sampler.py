@@ -29,10 +29,7 @@ class ScriptedSampler(NaiveSampler):
         decide: Callable[[str], float] = lambda text: 0.75,
         max_length: int = 4096,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.end_ids = (tokenizer.eos_id,)
-        self.asked: list[Request] = []
+        self._begin(tokenizer, max_length)
         self.forced: list[str] = []
         self.asked_ids: list[list[int]] = []  # the context at every Choose
         self.contexts: list[str] = []  # and its text

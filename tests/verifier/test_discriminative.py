@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,59 @@ def test_few_programs_are_compiled(mini_tokenizer):
         assert len(list(prm.verify(("1 + 1?", ["1 + 1 = 2."] * int(length)) for length in lengths))) == 60
     # Lengths 64, 96, 128, 192, 256, full or as long as the rest; 8 or 32 steps.
     assert prm.compilations <= 12
+
+
+def test_what_was_submitted_together_is_one_pass_and_a_lone_one_does_not_wait(tiny, mini_tokenizer, monkeypatch):
+    prm = DiscriminativePRM(model=tiny, tokenizer=mini_tokenizer)
+    passes, forward = [], prm._pass
+    monkeypatch.setattr(
+        prm, "_pass", lambda tokens, places: passes.append(tokens.shape) or forward(tokens, places)
+    )
+    handles = [prm.submit("1 + 1?", ["1 + 1 = 2."] * count) for count in (1, 2, 30)]
+    assert not any(handle.done() for handle in handles)
+    assert handles[0].result().step_scores == pytest.approx(handles[1].result().step_scores[:1], abs=1e-5)
+    assert all(handle.done() for handle in handles)
+    assert len(passes) == 1
+    assert prm.submit("1 + 1?", ["2."]).result().step_scores
+    dropped = prm.submit("1 + 1?", ["3."])
+    dropped.cancel()
+    assert prm.submit("1 + 1?", ["4."]).result().step_scores
+    assert [shape[0] for shape in passes] == [4, 1, 1]
+    found: list[list[float]] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(prm.submit("1 + 1?", ["2."]).result(60).step_scores))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 3
+    assert np.allclose(found, found[0], atol=1e-5)
+
+    def calls(x):
+        with pytest.raises(UserError, match="while JAX traces"):
+            prm.submit("1 + 1?", ["2."])
+        return x
+
+    jax.jit(calls)(1.0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_pass_is_done_again_and_a_failed_one_is_told(tiny, mini_tokenizer, monkeypatch, error):
+    prm = DiscriminativePRM(model=tiny, tokenizer=mini_tokenizer)
+    handle = prm.submit("1 + 1?", ["2."])
+
+    def broken(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prm, "_pass", broken)
+        with pytest.raises(error):
+            handle.result()
+    assert handle.done() == (error is MemoryError)
+    if error is KeyboardInterrupt:
+        assert len(handle.result().step_scores) == 1
 
 
 def test_what_cannot_be_judged_fails_alone(tiny, mini_tokenizer, caplog):

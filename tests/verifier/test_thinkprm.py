@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import threading
 
+import jax
 import numpy as np
 import pytest
 from support import tiny_model
@@ -242,6 +245,54 @@ def test_verdicts_arrive_as_they_finish_and_leaving_early_is_fine(make):
         assert verdict.error is None or "no steps" in str(verdict.error)
         break
     assert len(list(items)) > 30  # taken as slots become free, not all at once
+    check(prm.predict_correctness_batch([QUESTION], [STEPS])[0], steps=3)
+
+
+def test_threads_and_coroutines_share_one_verifier(make, sampler):
+    prm = make(n=2, temperature=0.8)
+    questions = [[QUESTION, "1 + 1?"], [QUESTION], ["What is 3 + 4?"]]
+    steps = [[STEPS, ["1 + 1 = 2"]], [STEPS[:1]], [["3 + 4 = 7"]]]
+    before = sampler.stats.decode_steps
+    wanted = [prm.predict_correctness_batch(*batch) for batch in zip(questions, steps, strict=True)]
+    alone = sampler.stats.decode_steps - before
+    found: dict[int, list[dict]] = {}
+
+    begin = threading.Barrier(3)
+
+    def judge(i: int) -> None:
+        begin.wait(60)
+        found[i] = prm.predict_correctness_batch(questions[i], steps[i])
+
+    threads = [threading.Thread(target=judge, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert [same(result) for i in range(3) for result in found[i]] == [
+        same(result) for batch in wanted for result in batch
+    ]
+    assert sampler.stats.decode_steps - before - alone < alone  # together, not one after the other
+
+    async def one() -> Verdict:
+        return await prm.submit(QUESTION, STEPS)
+
+    assert asyncio.run(one()).prefix_score == pytest.approx(wanted[0][0]["prefix_score"], abs=1e-5)
+
+
+def same(result: dict) -> tuple:
+    """What does not depend on neighbours in any digit."""
+    return result["outputs"], result["step_labels"], [round(score, 4) for score in result["prefix_scores"]]
+
+
+def test_inside_jit_one_clear_error(make):
+    prm = make()
+
+    def calls(x):
+        with pytest.raises(UserError, match="while JAX traces"):
+            prm.predict_correctness_batch([QUESTION], [STEPS])
+        return x
+
+    jax.jit(calls)(1.0)
     check(prm.predict_correctness_batch([QUESTION], [STEPS])[0], steps=3)
 
 

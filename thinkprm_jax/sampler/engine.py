@@ -187,7 +187,7 @@ class Sampler:
         exception of a script or KeyboardInterrupt cancels what is not finished. Several may run at once: they
         share the slots.
         """
-        numbered = _numbered(requests)
+        numbered = enumerate(requests)
         by_size = isinstance(requests, Sequence)
         return self.loop.serve(_by_size(numbered, 4 * self.slots) if by_size else numbered, self.submit)
 
@@ -414,12 +414,6 @@ def _check_settings(
         )
     if slots % _rows(mesh):
         raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {_rows(mesh)}")
-
-
-def _numbered(requests):
-    count = itertools.count()
-    for request in requests:
-        yield None if request is None else (next(count), request)
 
 
 def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tuple[int, Request]]:

@@ -144,14 +144,10 @@ class StepLoop:
                     yield keys.pop(handle), handle.result()
                 elif wants():
                     try:
-                        pair = next(source)
+                        key, item = next(source)
                     except StopIteration:
                         ended = True
                         continue
-                    if pair is None:  # nothing at the moment
-                        time.sleep(0.0 if self.step() else 0.005)
-                        continue
-                    key, item = pair
                     newest = submit(item)
                     keys[newest] = key
                     newest.add_done_callback(done.append)

@@ -169,19 +169,6 @@ class Request:
     keep: Keep = ""
 
 
-def done_request(value: Any = None, error: RequestError | None = None) -> Request:
-    """A request that needs nothing of the device: its result has this value or error. For what is settled while
-    requests are made, so that it comes out where and when all results do."""
-
-    def script() -> Generator[Phase, Any, Any]:
-        if error is not None:
-            raise error
-        return value
-        yield
-
-    return Request([0], script)
-
-
 @dataclasses.dataclass
 class Result:
     """How a request ended.

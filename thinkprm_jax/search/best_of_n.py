@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from thinkprm_jax.search.beams import Growth, grow, judge
-from thinkprm_jax.search.driver import Search, Searches, run_searches
+from thinkprm_jax.search.beams import Growth
+from thinkprm_jax.search.driver import Search, SearchRun, run_searches
 from thinkprm_jax.search.engine import Beam, Engine, Problem, SearchResult, SearchSettings
 
 
@@ -25,23 +25,16 @@ def sample(
     problems: Sequence[Problem], engine: Engine, settings: SearchSettings
 ) -> Iterator[tuple[int, SearchResult]]:
     """n solutions of each problem and no verdict on any."""
-    started = [_search(index, problem, settings) for index, problem in enumerate(problems)]
-    searches = Searches(started, waits=False)
-    for growth, beam in grow(engine, dataclasses.replace(settings, lookahead=0), searches.board):
-        searches.take(growth, beam)
-        yield from searches.fetched()
+    return run_searches(_search, problems, engine, settings, judged=False)
 
 
 def judge_solutions(given: Sequence[SearchResult], engine: Engine) -> Iterator[tuple[int, SearchResult]]:
-    """Judges solutions, wherever they are from: one call of the verifier.
+    """Judges solutions, wherever they are from.
 
     Yields each result once its last verdict is there. Equal solutions of a problem are judged once.
     """
-    searches = Searches([_given(index, result) for index, result in enumerate(given)], waits=False)
-    found = ((want.growth, want.growth.beam) for want in searches.board.taken() if want is not None)
-    for _ in judge(engine, found, searches.take):
-        yield from searches.fetched()
-    yield from searches.fetched()
+    searches = [_given(index, result) for index, result in enumerate(given)]
+    return SearchRun(engine, SearchSettings(), searches).results()
 
 
 def _search(index: int, problem: Problem, settings: SearchSettings) -> Search:
@@ -60,5 +53,7 @@ def _given(index: int, given: SearchResult) -> Search:
     result = dataclasses.replace(given)
     seen = [dataclasses.replace(beam, seen=beam.text) for beam in given.solutions]
     if seen:
-        result.solutions = yield [Growth(index, beam, number, 0, True, result) for number, beam in enumerate(seen)]
+        result.solutions = yield [
+            Growth(index, beam, number, 0, True, result, written=True) for number, beam in enumerate(seen)
+        ]
     return result

@@ -1,19 +1,19 @@
 """What a search asks for: pieces of solutions, and verdicts on them. The searches are pure functions over this.
 
-    generate   continuations, of all problems together  ->  the piece each of them wrote
-    verify     (problem, solution so far), likewise     ->  a judgement of each
+    generate   a continuation                ->  the piece that was written
+    verify     a problem, a solution so far  ->  a judgement
 
-A call takes what it is given as it has room for it, and gives results as they are done. So one call of each kind
-can run side by side with the other, each fed by what the other has just given.
+Both give a handle at once, and work on all that they were asked for together, whoever asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.search.voting import Strategy, aggregate
 
 Finish = Literal["step", "stop", "length"]
@@ -86,15 +86,21 @@ class Judgement:
 
 
 class Engine(Protocol):
-    """Both methods give (index of the item, result) in any order, each item once. None among the items: there is
-    none at the moment, ask again; indices do not count it. With ``side_by_side`` they may run in two threads."""
+    """Writes and judges.
+
+    side_by_side: generator and verifier may step in two threads.
+    loops: what steps them, the generator's first; those of them that there are.
+    """
 
     @property
     def side_by_side(self) -> bool: ...
 
-    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]: ...
+    @property
+    def loops(self) -> Sequence[StepLoop]: ...
 
-    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]: ...
+    def generate(self, continuation: Continuation) -> Handle[Piece]: ...
+
+    def verify(self, problem: Problem, solution: str) -> Handle[Judgement]: ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,15 @@ solution's, never with its text encoded anew, so what goes on is what the cache 
 
 from __future__ import annotations
 
+import collections.abc
+import functools
 import re
-from collections import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.sampler import Request, Result, Sampler, Think, Thought
-from thinkprm_jax.sampler.request import MAX_STOP_IDS, done_request
+from thinkprm_jax.sampler import Handle, Request, Result, Sampler, Think, Thought, finished
+from thinkprm_jax.sampler.request import MAX_STOP_IDS, Phase
 from thinkprm_jax.search.engine import Continuation, Piece, Problem
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -101,34 +103,27 @@ class Generator:
             stop=recipe.stop,
         )
 
-    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
-        """(index, piece) as they finish. A prompt that cannot run gives a piece with ``error``."""
-        asked: list[Continuation] = []
-
-        def requests() -> Iterator[Request | None]:
-            for continuation in continuations:
-                if continuation is not None:
-                    asked.append(continuation)
-                yield None if continuation is None else self._request(continuation)
-
-        for index, result in self.sampler.run(requests()):
-            yield index, self._piece(asked[index], result)
-
-    def _request(self, continuation: Continuation) -> Request:
+    def generate(self, continuation: Continuation) -> Handle[Piece]:
+        """The piece, on its way. A prompt that cannot run gives one with ``error``."""
+        loop = self.sampler.loop
         try:
             ids = [*self.prompts(continuation.problem.text), *continuation.prefix]
         except RequestError as error:
-            return done_request(Piece(error=str(error)))
+            return finished(loop, Piece(error=str(error)))
         if continuation.prefix and len(ids) >= self.sampler.max_length:  # the model has no more positions
-            return done_request(Piece(text=self._decode(continuation.prefix)))
+            return finished(loop, Piece(text=self._decode(continuation.prefix)))
+        handle = self.sampler.submit(self._request(continuation, ids))
+        return handle.then(functools.partial(self._piece, continuation))
+
+    def _request(self, continuation: Continuation, ids: list[int]) -> Request:
         ends, stops = self.sampler.end_ids, self._stop
         if continuation.one_step:
             ends, stops = (*ends, *self._step_ids), (self._separator, *stops)
 
-        def script() -> abc.Generator[Think, Thought, tuple[list[int], Thought]]:
+        def script() -> collections.abc.Generator[Phase, Any, tuple[list[int], Thought]]:
             written: list[int] = []
             while True:
-                thought = yield Think(
+                thought: Thought = yield Think(
                     continuation.max_tokens - len(written), ends, stops, keep_stop=continuation.one_step
                 )
                 written += thought.ids
@@ -138,11 +133,10 @@ class Generator:
                     continue
                 return written, thought
 
-        greedy = continuation.greedy
         return Request(
             ids,
             script,
-            temperature=0.0 if greedy else self._temperature,
+            temperature=0.0 if continuation.greedy else self._temperature,
             top_p=self._top_p,
             top_k=self._top_k,
             seed=continuation.seed,
@@ -152,8 +146,6 @@ class Generator:
     def _piece(self, continuation: Continuation, result: Result) -> Piece:
         if result.error is not None:
             return Piece(error=str(result.error), tokens=result.tokens)
-        if isinstance(result.value, Piece):
-            return result.value
         ids, thought = result.value
         is_step = continuation.one_step and self._is_step(thought)
         if continuation.one_step and thought.finish == "stop_id" and not is_step:  # it was kept, and is no text

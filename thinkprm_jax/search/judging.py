@@ -3,66 +3,89 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
+from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 from thinkprm_jax.search.generator import Generator
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.base import Verdict, Verifier
 
+T = TypeVar("T")
+
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
 
 @dataclasses.dataclass
+class _Progress:
+    """done of asked: since there was nothing open."""
+
+    done: int = 0
+    asked: int = 0
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def follow(self, handle: Handle[T], tell: Callable[[int, int, T], None]) -> Handle[T]:
+        """Counts the handle, and tells of its result when it is there."""
+        with self.lock:
+            if self.done == self.asked:
+                self.done = self.asked = 0
+            self.asked += 1
+
+        def came(handle: Handle[T]) -> None:
+            with self.lock:
+                self.done += 1
+                done, asked = self.done, self.asked
+            if handle.exception() is None:
+                tell(done, asked, handle.result())
+
+        handle.add_done_callback(came)
+        return handle
+
+
 class ModelEngine:
-    """Attributes:
-    generator: None where all solutions come from elsewhere; verifier: None where nothing is judged.
-    long_cot: solutions are long chains of thought: the verifier sees what stands before `</think>`.
-    side_by_side: solutions may be written by one thread and judged by another. Not on several devices:
-      there two programs that exchange data must start in the same order everywhere, or they wait for each other.
-    on_piece, on_verdict: told (done, of how many so far, what came) as a call goes on; on_piece by that thread.
+    """Generator and verifier of a search; see :class:`.Engine`.
+
+    Args:
+      generator: None where all solutions come from elsewhere; verifier: None where nothing is judged.
+      long_cot: solutions are long chains of thought: the verifier sees what stands before `</think>`.
+      side_by_side: solutions may be written by one thread and judged by another. Not on several devices:
+        there two programs that exchange data must start in the same order everywhere, or they wait for each other.
+
+    Attributes:
+      on_piece, on_verdict: told (done, of how many so far, what came), by the thread that brings it.
     """
 
-    generator: Generator | None
-    verifier: Verifier | None
-    long_cot: bool = False
-    side_by_side: bool = False
-    on_piece: Callable[[int, int, Piece], None] = lambda done, total, piece: None
-    on_verdict: Callable[[int, int, Judgement], None] = lambda done, total, judgement: None
+    def __init__(
+        self,
+        generator: Generator | None,
+        verifier: Verifier | None,
+        long_cot: bool = False,
+        side_by_side: bool = False,
+    ) -> None:
+        self.generator, self.verifier = generator, verifier
+        self.long_cot, self.side_by_side = long_cot, side_by_side
+        self.on_piece: Callable[[int, int, Piece], None] = lambda done, total, piece: None
+        self.on_verdict: Callable[[int, int, Judgement], None] = lambda done, total, judgement: None
+        self._written, self._judged = _Progress(), _Progress()
 
-    def generate(self, continuations: Iterable[Continuation | None]) -> Iterator[tuple[int, Piece]]:
+    @property
+    def loops(self) -> list[StepLoop]:
+        generator = [] if self.generator is None else [self.generator.sampler.loop]
+        return generator if self.verifier is None else [*generator, self.verifier.loop]
+
+    def generate(self, continuation: Continuation) -> Handle[Piece]:
         assert self.generator is not None
-        asked = 0
+        return self._written.follow(self.generator.generate(continuation), self.on_piece)
 
-        def counted() -> Iterator[Continuation | None]:
-            nonlocal asked
-            for continuation in continuations:
-                asked += continuation is not None
-                yield continuation
-
-        for done, (index, piece) in enumerate(self.generator.generate(counted()), start=1):
-            self.on_piece(done, asked, piece)
-            yield index, piece
-
-    def verify(self, solutions: Iterable[tuple[Problem, str] | None]) -> Iterator[tuple[int, Judgement]]:
+    def verify(self, problem: Problem, solution: str) -> Handle[Judgement]:
         assert self.verifier is not None
-        verifier, shown = self.verifier, []
-
-        def items() -> Iterator[tuple[str, list[str]] | None]:
-            for solution in solutions:
-                if solution is None:
-                    yield None
-                    continue
-                problem, text = solution
-                shown.append(verifier.split(self.shown(text)))
-                yield problem.text, shown[-1]
-
-        for done, (index, verdict) in enumerate(verifier.verify(items()), start=1):
-            judgement = read_verdict(verdict, shown[index])
-            self.on_verdict(done, len(shown), judgement)
-            yield index, judgement
+        steps = self.verifier.split(self.shown(solution))
+        handle = self.verifier.submit(problem.text, steps).then(functools.partial(read_verdict, steps=steps))
+        return self._judged.follow(handle, self.on_verdict)
 
     def shown(self, text: str) -> str:
         """What the verifier sees of a solution."""

@@ -18,7 +18,7 @@ from thinkprm_jax.records import ChainRecord, VerdictRecord
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.sampler import Handle, Sampler, StepLoop
     from thinkprm_jax.verifier.settings import VerifierSettings
 
 logger = logging.getLogger(__name__)
@@ -309,16 +309,31 @@ class Verifier(abc.ABC):
         """Its name in the registry."""
         return self.settings.kind
 
+    @property
     @abc.abstractmethod
-    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
+    def loop(self) -> StepLoop:
+        """What steps its work."""
+
+    @abc.abstractmethod
+    def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
+        """Has a solution judged, from any thread: ``submit(problem, steps).result()``, or ``await`` it.
+
+        Returns: the handle of its verdict, which has ``error`` where it cannot be judged. It steps when somebody
+        waits, together with all others that were submitted.
+        Raises:
+          UserError: inside jax.jit, where nothing can be computed.
+        """
+
+    def verify(self, items: Iterable[Item]) -> Iterator[tuple[int, Verdict]]:
         """Judges solutions as they come.
 
         Args:
-          items: (problem, steps); taken from the iterable as there is room. None: there is none at the moment.
+          items: (problem, steps); taken from the iterable as there is room.
         Yields:
           (index of the item, verdict) as they finish, in any order. An item that cannot be judged has a verdict
           with ``error``; the others go on.
         """
+        return self.loop.serve(enumerate(items), lambda item: self.submit(*item))
 
     @property
     def sampled_tokens(self) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import hashlib
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.sampler.request import Request, Script, done_request
-from thinkprm_jax.verifier.base import ChainVerdict, Findings, Item, Verdict, Verifier, check_item
+from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
+from thinkprm_jax.sampler.request import Request, Result, Script
+from thinkprm_jax.verifier.base import ChainVerdict, Findings, Verdict, Verifier, check_item
 from thinkprm_jax.verifier.loading import load_sampler
 from thinkprm_jax.verifier.settings import SamplingSettings, check_names
 
@@ -71,93 +72,46 @@ class ChainVerifier(Verifier):
     def combine(chains: Sequence[ChainVerdict]) -> Findings:
         """The verdict of several chains; RequestError where there is none."""
 
-    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
-        for index, written in write_chains(self.sampler, items, self.prepare, self.settings):
-            yield index, self._verdict(written)
+    @property
+    def loop(self) -> StepLoop:
+        return self.sampler.loop
 
-    def _verdict(self, written: Written) -> Verdict:
-        if written.error is not None:
-            return Verdict(written.prompt, error=written.error, locates=self.judges_steps)
-        return Verdict.of_chains(written.prompt, written.chains, self.combine, self.judges_steps)
+    def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
+        return self.write(problem, steps, self.prepare)
 
+    def write(self, problem: str, steps: Sequence[str], prepare: Prepare) -> Handle[Verdict]:
+        """:meth:`submit` with another way to prompt and script."""
+        try:
+            ids, script = prepare(problem, check_item(problem, steps))
+        except RequestError as error:
+            return finished(self.loop, Verdict(error=error, locates=self.judges_steps))
+        settings = self.settings
+        temperature = settings.temperature
+        assert temperature is not None  # settled
+        chains = [
+            Request(
+                ids,
+                script,
+                temperature=temperature,
+                top_p=settings.top_p,
+                seed=chain_seed(settings.seed, chain, ids),
+            )
+            for chain in range(1 if temperature == 0 else self.n)  # greedily all chains are the same one
+        ]
+        verdict = functools.partial(self._verdict, self.tokenizer.decode(ids))
+        return gather(self.loop, list(map(self.sampler.submit, chains)), verdict)
 
-@dataclasses.dataclass
-class Written:
-    """All that was written about one solution: n chains, or the reason why one of them failed.
-
-    chains: what the script returned, with ``output_tokens`` set; empty where ``error`` says why.
-    """
-
-    prompt: str = ""
-    chains: tuple[ChainVerdict, ...] = ()
-    error: RequestError | None = None
+    def _verdict(self, prompt: str, results: Sequence[Result]) -> Verdict:
+        """What the chains of a solution say together."""
+        for result in results:
+            if result.error is not None:
+                return Verdict(prompt, error=result.error, locates=self.judges_steps)
+        chains = [dataclasses.replace(result.value, output_tokens=result.tokens) for result in results]
+        return Verdict.of_chains(prompt, chains * (self.n // len(chains)), self.combine, self.judges_steps)
 
 
 # (problem, steps) -> (ids of the prompt, script of a chain); RequestError where the solution cannot be judged.
 Prepare = Callable[[str, list[str]], tuple[list[int], Script]]
-
-
-def write_chains(
-    sampler: Sampler, items: Iterable[Item | None], prepare: Prepare, sampling: SamplingSettings
-) -> Iterator[tuple[int, Written]]:
-    """(index of the item, what was written) as they finish, in any order.
-
-    Args:
-      items: (problem, steps); taken from the iterable as slots become free. None: there is none at the moment.
-    """
-    owners: dict[int, tuple[int, int]] = {}  # request -> (item, chain)
-    open_items: dict[int, _OpenItem] = {}
-    temperature = sampling.temperature
-    assert temperature is not None  # settled
-    chains = 1 if temperature == 0 else sampling.n
-
-    def requests() -> Iterator[Request | None]:
-        asked, number = 0, itertools.count()
-        for item in items:
-            if item is None:
-                yield None
-                continue
-            index, (problem, steps) = next(number), item
-            try:
-                ids, script = prepare(problem, check_item(problem, steps))
-            except RequestError as error:
-                open_items[index], owners[asked] = _OpenItem("", [None]), (index, 0)
-                asked += 1
-                yield done_request(error=error)
-                continue
-            open_items[index] = _OpenItem(sampler.tokenizer.decode(ids), [None] * chains)
-            for chain in range(chains):
-                owners[asked] = (index, chain)
-                asked += 1
-                seed = chain_seed(sampling.seed, chain, ids)
-                yield Request(ids, script, temperature=temperature, top_p=sampling.top_p, seed=seed)
-
-    for number, result in sampler.run(requests()):
-        index, chain = owners.pop(number)
-        item = open_items[index]
-        item.error = item.error or result.error
-        item.chains[chain] = result.value and dataclasses.replace(result.value, output_tokens=result.tokens)
-        item.missing -= 1
-        if not item.missing:
-            yield index, open_items.pop(index).written(copies=sampling.n // chains)
-
-
-@dataclasses.dataclass
-class _OpenItem:
-    """An item some of whose chains are still running."""
-
-    prompt: str
-    chains: list[Any]
-    error: RequestError | None = None
-    missing: int = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        self.missing = len(self.chains)
-
-    def written(self, copies: int) -> Written:
-        if self.error is not None:
-            return Written(self.prompt, error=self.error)
-        return Written(self.prompt, tuple(chain for chain in self.chains if chain is not None) * copies)
 
 
 def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:

@@ -11,10 +11,8 @@ import abc
 import bisect
 import dataclasses
 import functools
-import itertools
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -22,7 +20,8 @@ import numpy as np
 
 from thinkprm_jax.data.discriminative import StepwiseText
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.verifier.base import Item, Verdict, Verifier, check_item
+from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, refuse_tracing
+from thinkprm_jax.verifier.base import Verdict, Verifier, check_item
 from thinkprm_jax.verifier.loading import load_objects
 from thinkprm_jax.verifier.settings import PlacementSettings, check_names, setting
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _SHORTEST = 64  # the first length bucket
 _FEWEST_STEPS = 8  # the first bucket of steps a row; they grow fourfold, like the rows of a batch
-_IDLE_SECONDS = 0.005  # between two looks at a source that has nothing at the moment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,6 +111,8 @@ class StepwisePRM(Verifier):
         self._pass = _ForwardPass(model, self._encoder.choices, mesh)
         self._lengths = length_buckets(min(_SHORTEST, self.max_length), self.max_length)
         self._rows = {length: max(1, self.settings.batch_tokens // length) for length in self._lengths}
+        self._waiting: dict[int, list[_Waiting]] = {length: [] for length in self._lengths}
+        self._loop = StepLoop(self._step, self._has_room)
 
     @classmethod
     def _given_settings(
@@ -138,75 +138,88 @@ class StepwisePRM(Verifier):
         """Programs compiled so far for this architecture and mesh."""
         return self._pass.compilations()
 
-    def verify(self, items: Iterable[Item | None]) -> Iterator[tuple[int, Verdict]]:
-        """(index of the item, verdict), in any order.
+    @property
+    def loop(self) -> StepLoop:
+        return self._loop
 
-        Args:
-          items: (problem, steps); read as far as it takes to fill a batch of texts of similar length. None: there
-            is none at the moment.
-        """
-        waiting: dict[int, list[_Row]] = {length: [] for length in self._lengths}
-        number = itertools.count()
-        for item in items:
-            if item is None:  # what is waiting need not wait for more
-                length = max(self._lengths, key=lambda length: len(waiting[length]))
-                if not waiting[length]:
-                    time.sleep(_IDLE_SECONDS)
-                yield from self._judge(waiting[length], length) if waiting[length] else ()
-                waiting[length] = []
-                continue
-            index, (problem, steps) = next(number), item
-            try:
-                row = self._encode(index, problem, steps)
-            except RequestError as error:
-                yield index, Verdict(error=error)
-                continue
-            length = self._length_of(row)
-            waiting[length].append(row)
-            if len(waiting[length]) == self._rows[length]:
-                yield from self._judge(waiting[length], length)
-                waiting[length] = []
-        # What is left fills few batches, each as long as its longest row: a text may stand in a longer row.
-        rest = [row for length in reversed(self._lengths) for row in waiting[length]]
-        while rest:
-            length = self._length_of(rest[0])
-            taken, rest = rest[: self._rows[length]], rest[self._rows[length] :]
-            yield from self._judge(taken, length)
+    def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
+        refuse_tracing()
+        try:
+            text = self._encoder.encode(problem, check_item(problem, steps))
+            if len(text.ids) > self.max_length:
+                raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
+        except RequestError as error:
+            return finished(self.loop, Verdict(error=error))
+        handle: Handle[Verdict] = Handle(self.loop)
+        with self.loop.changed:
+            self._waiting[self._length_of(text)].append((text, handle))
+            self.loop.wake()
+        return handle
 
-    def _encode(self, index: int, problem: str, steps: Sequence[str]) -> _Row:
-        text = self._encoder.encode(problem, check_item(problem, steps))
-        if len(text.ids) > self.max_length:
-            raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
-        return _Row(index, text)
+    def _length_of(self, text: StepwiseText) -> int:
+        """The bucket of a text."""
+        return self._lengths[bisect.bisect_left(self._lengths, len(text.ids))]
 
-    def _length_of(self, row: _Row) -> int:
-        return self._lengths[bisect.bisect_left(self._lengths, len(row.text.ids))]
+    def _has_room(self) -> bool:
+        """No batch of texts of similar length is full."""
+        return not any(len(waiting) >= self._rows[length] for length, waiting in self._waiting.items())
 
-    def _judge(self, rows: Sequence[_Row], length: int) -> Iterator[tuple[int, Verdict]]:
+    def _step(self) -> bool:
+        """One forward pass over what waits, a full batch if there is one."""
+        with self.loop.changed:
+            batch, length = self._next_batch()
+        if not batch:
+            return False
+        try:
+            self._judge(batch, length)
+        except Exception as error:  # of the device
+            for _, handle in batch:
+                handle.fail(error)
+        except BaseException:  # this thread is interrupted, and others may wait
+            with self.loop.changed:
+                for text, handle in batch:
+                    self._waiting[self._length_of(text)].append((text, handle))
+            raise
+        return True
+
+    def _next_batch(self) -> tuple[list[_Waiting], int]:
+        """Takes it, with the length of its rows. Where nothing is full, what waits fills few batches, each as long
+        as its longest text: a text may stand in a longer row."""
+        for length, waiting in self._waiting.items():
+            waiting[:] = [(text, handle) for text, handle in waiting if not handle.done()]
+            if len(waiting) >= self._rows[length]:
+                batch, waiting[:] = waiting[: self._rows[length]], waiting[self._rows[length] :]
+                return batch, length
+        batch, longest = [], 0
+        for length in reversed(self._lengths):
+            waiting = self._waiting[length]
+            if waiting and not batch:
+                longest = length
+            room = self._rows[longest] - len(batch) if longest else 0
+            batch += waiting[:room]
+            del waiting[:room]
+        return batch, longest
+
+    def _judge(self, batch: Sequence[_Waiting], length: int) -> None:
         """One forward pass. Its shape: a bucket each for length, rows and steps a row."""
-        height = min(_fourfold(1, len(rows)), self._rows[length])
-        width = _fourfold(_FEWEST_STEPS, max(len(row.text.places) for row in rows))
+        height = min(_fourfold(1, len(batch)), self._rows[length])
+        width = _fourfold(_FEWEST_STEPS, max(len(text.places) for text, _ in batch))
         tokens, places = np.zeros((height, length), np.int32), np.zeros((height, width), np.int32)
-        for number, row in enumerate(rows):
-            tokens[number, : len(row.text.ids)] = row.text.ids
-            places[number, : len(row.text.places)] = row.text.places
-        for row, odds in zip(rows, self._pass(tokens, places), strict=False):
-            odds = odds[: len(row.text.places)]
-            prompt = self._encoder.show(row.text)
+        for number, (text, _) in enumerate(batch):
+            tokens[number, : len(text.ids)] = text.ids
+            places[number, : len(text.places)] = text.places
+        for (text, handle), odds in zip(batch, self._pass(tokens, places), strict=False):
+            odds = odds[: len(text.places)]
+            prompt = self._encoder.show(text)
             if np.isfinite(odds).all():
-                yield row.index, Verdict.of_scores(prompt, tuple(map(_sigmoid, odds.tolist())))
+                handle.settle(Verdict.of_scores(prompt, tuple(map(_sigmoid, odds.tolist()))))
             else:
                 step = int(np.isfinite(odds).argmin()) + 1
                 error = RequestError(f"the logits at step {step} are not finite")
-                yield row.index, Verdict(prompt, error=error)
+                handle.settle(Verdict(prompt, error=error))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """An encoded item."""
-
-    index: int
-    text: StepwiseText
+_Waiting = tuple[StepwiseText, Handle[Verdict]]
 
 
 class _ForwardPass:

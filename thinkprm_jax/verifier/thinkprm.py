@@ -18,7 +18,7 @@ from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, encode_prompt
 from thinkprm_jax.sampler.request import Script
 from thinkprm_jax.verifier.base import ChainVerdict, Findings, Item, Verdict, verify_all
-from thinkprm_jax.verifier.chains import ChainVerifier, write_chains
+from thinkprm_jax.verifier.chains import ChainVerifier
 from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript
 from thinkprm_jax.verifier.settings import setting
 
@@ -134,12 +134,10 @@ class ThinkPRM(ChainVerifier):
     ) -> list[dict[str, Any]]:
         """:meth:`predict_correctness_batch` with ``n_thinking_rounds`` rounds, whatever ``multiround_verifier``
         says; n may be above 1."""
-        script = self._make_script(self.n_thinking_rounds)
+        prepare = functools.partial(self.prepare, script=self._make_script(self.n_thinking_rounds))
 
         def verify(items: Iterable[Item]) -> Iterator[tuple[int, Verdict]]:
-            prepare = functools.partial(self.prepare, script=script)
-            for index, written in write_chains(self.sampler, items, prepare, self.settings):
-                yield index, self._verdict(written)
+            return self.loop.serve(enumerate(items), lambda item: self.write(*item, prepare))
 
         return [verdict.as_dict() for verdict in verify_all(verify, questions, prefix_steps_batch)]
 
