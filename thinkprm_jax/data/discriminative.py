@@ -179,6 +179,10 @@ class LabelledSteps(Protocol):
     @property
     def labels(self) -> Sequence[int]: ...
 
+    @property
+    def place(self) -> str:
+        """Where it was read, for messages; empty where it was drawn."""
+
 
 class LabelledSource(Protocol):
     """Labelled solutions by index, each a pure function of it (``sources.ChainSource`` is one)."""
@@ -233,8 +237,7 @@ class DiscriminativeDataset(TokenisedDataset):
         return [self._solution.fingerprint, probe.ids, marks]
 
     def place(self, index: int) -> str:
-        solution = self._solution(index)
-        return getattr(solution, "place", "") or getattr(solution, "source", "") or super().place(index)
+        return self._solution(index).place or super().place(index)
 
     def make(self, index: int) -> TokenisedExample:
         solution = self._solution(index)

@@ -40,6 +40,11 @@ class Prefix:
     def correct(self) -> bool:
         return 0 not in self.labels
 
+    @property
+    def place(self) -> str:
+        """Its name in messages."""
+        return self.source
+
 
 @dataclass
 class Prm800kCounts:
