@@ -12,6 +12,7 @@ from thinkprm_jax.collect.recipe import FREE_FIELDS, CollectRecipe, SourceCounts
 from thinkprm_jax.records.collection import DecisionRow
 from thinkprm_jax.records.files import atomic_write, write_json
 from thinkprm_jax.records.jsonl import write_line
+from thinkprm_jax.records.output import has_rows
 from thinkprm_jax.records.run_folder import claim_folder
 
 GENERATIONS = "generations.jsonl"  # every chain as it came; filters are run again without generating
@@ -37,8 +38,8 @@ def open_collection(recipe: CollectRecipe) -> Path:
       UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
     """
     folder = Path(recipe.output)
-    begun = [folder / name for name in (GENERATIONS, f"{GENERATIONS}.waiting", CHAINS)]
-    claim_folder(folder, recipe, any(path.exists() and path.stat().st_size for path in begun), FREE_FIELDS)
+    begun = any(has_rows(folder / name) for name in (GENERATIONS, CHAINS))
+    claim_folder(folder, recipe, begun, FREE_FIELDS)
     return folder
 
 

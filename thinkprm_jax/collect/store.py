@@ -26,7 +26,7 @@ class GenerationStore:
     """
 
     def __init__(self, path: Path, prefixes: Sequence[Prefix], chains: int, teacher: Mapping[str, Any]) -> None:
-        self._prefixes, self._chains, self._path, self._teacher = prefixes, chains, path, teacher
+        self._prefixes, self._chains, self._teacher = prefixes, chains, teacher
         inputs = [self._given(key) for key in range(len(prefixes) * chains)]
         self._output = OrderedOutput(path, GenerationRow, inputs, {"teacher": teacher})
         self._rows = {row.prefix * chains + row.chain: row for row in self._output.resumed}
@@ -80,10 +80,7 @@ class GenerationStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        missing = self._output.missing
         self.close()
-        if missing and len(self._rows) == missing[0]:  # a run that has enough: nothing waits for its turn
-            self._path.with_name(self._path.name + ".waiting").unlink(missing_ok=True)
 
     def _keys(self, number: int) -> range:
         return range(number * self._chains, (number + 1) * self._chains)

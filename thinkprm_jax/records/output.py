@@ -20,11 +20,20 @@ except ImportError:  # Windows
 Kind = TypeVar("Kind", bound=Row)
 
 
+def has_rows(path: Path) -> bool:
+    """Whether a run has written a row to this file, or one that waits for its turn beside it."""
+    return any(file.exists() and file.stat().st_size for file in (path, _waiting(path)))
+
+
+def _waiting(path: Path) -> Path:
+    return path.with_name(f"{path.name}.waiting")
+
+
 class OrderedOutput(Generic[Kind]):
     """Rows of one class, one for each input, in input order, appended and flushed as they come.
 
         FILE            the rows so far
-        FILE.waiting    rows that are finished before their turn; gone when all is done
+        FILE.waiting    rows that are finished before their turn; gone when none is left
 
     A run that was killed at any moment goes on from these two: what is written is neither lost nor done again. A
     half-written last line is dropped. Rows of other inputs or with another stamp are refused, as is a file that is
@@ -55,13 +64,13 @@ class OrderedOutput(Generic[Kind]):
         self._files: list[BinaryIO] = []
         if path is None:
             return
-        self._waiting_path = path.with_name(path.name + ".waiting")
+        self._waiting_path = _waiting(path)
         self._files = [_open_alone(path), _open_alone(self._waiting_path)]
         try:
             rows, size = self._load(path)
             early, waiting_size = self._load_early()
         except UserError:
-            self.close()
+            self._close(nothing_waits=not self._files[1].tell())
             raise
         self._files[0].truncate(size)
         self._files[1].truncate(waiting_size)
@@ -93,7 +102,10 @@ class OrderedOutput(Generic[Kind]):
         return rows
 
     def close(self) -> None:
-        if self._files and (self._next == len(self._inputs) or not self._files[1].tell()):
+        self._close(nothing_waits=not self._early)
+
+    def _close(self, nothing_waits: bool) -> None:
+        if self._files and nothing_waits:
             self._waiting_path.unlink(missing_ok=True)
         for file in self._files:
             file.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.records.output import OrderedOutput, has_rows
 from thinkprm_jax.records.run_folder import claim_folder
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
@@ -37,7 +36,9 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
     tasks = load_tasks(recipe)
     given, recipe = recipe, resolve(recipe)
     folder = recipe.folder
-    claim_folder(folder, recipe, _begun(folder), FREE_FIELDS)
+    # Before the first row, a recipe that could not run may be mended.
+    begun = any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS))
+    claim_folder(folder, recipe, begun, FREE_FIELDS)
     numbers = [{"index": task.problem.number} for task in tasks]
     with (
         OrderedOutput(folder / COMPLETIONS, CompletionRow, [task.row for task in tasks], {}) as completions,
@@ -61,12 +62,6 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
                 completions.add(index, completion_row(tasks[index], result, recipe))
             progress.finished()
         return progress.speed(len(missing))
-
-
-def _begun(folder: Path) -> bool:
-    """Whether rows stand there. Before the first one, a recipe that could not run may be mended."""
-    files = [folder / f"{name}{end}" for name in (COMPLETIONS, VERDICTS) for end in ("", ".waiting")]
-    return any(file.exists() and file.stat().st_size for file in files)
 
 
 def search_tasks(

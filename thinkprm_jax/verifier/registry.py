@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import read_json
 from thinkprm_jax.verifier.settings import SettingField, VerifierSettings, settings_of
 
 if TYPE_CHECKING:
@@ -355,15 +356,11 @@ def _name(model: str | Path | ModelFiles) -> str:
 
 
 def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:
-    """(content, path) of config.json; an array or the like counts as empty."""
+    """(content, path) of config.json."""
     from thinkprm_jax.checkpoint.weights import find_model
 
     folder = find_model(model).config_folder
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder}: holds no config.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
-    return (content if isinstance(content, dict) else {}), path
+    return read_json(path), path

@@ -63,5 +63,5 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"a\.json: the field `task` is missing"):
         parse_point(f"10={tmp_path / 'a.json'}")
-    with pytest.raises(UserError, match=r"b\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"b\.json: No such file"):
         parse_point(f"10={tmp_path / 'b.json'}")

@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.intervals import Estimate, estimate_from_json, estimate_json, show, show_interval
 from thinkprm_jax.evaluation.panels import Curve, CurvesPanel
 from thinkprm_jax.evaluation.report import EvaluationReport
-from thinkprm_jax.records.jsonl import get_field, type_name
+from thinkprm_jax.records.files import read_json
+from thinkprm_jax.records.jsonl import get_field
 from thinkprm_jax.tables import TextTable
 
 # Fields of an evaluation's JSON that say what was judged; all evaluations of one curve must agree in them.
@@ -52,14 +52,7 @@ def parse_point(text: str) -> LabelPoint:
         raise UserError(
             f"{text!r}: write [LINE:]LABELS=FILE.json, for example ThinkPRM:1000=runs/thinkprm_1k.json"
         )
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: an evaluation is an object, this is {type_name(content)}")
+    content = read_json(file)
     get_field(content, "task", str, file)
     return LabelPoint(line if colon else "verifier", int(count), file, content)
 
