@@ -11,8 +11,7 @@ from thinkprm_jax.collect.filters import REASONS, Candidate
 from thinkprm_jax.collect.recipe import FREE_FIELDS, CollectRecipe, SourceCounts
 from thinkprm_jax.records.collection import DecisionRow
 from thinkprm_jax.records.files import atomic_write, write_json
-from thinkprm_jax.records.jsonl import write_line
-from thinkprm_jax.records.output import has_rows
+from thinkprm_jax.records.output import has_rows, write_rows
 from thinkprm_jax.records.run_folder import claim_folder
 
 GENERATIONS = "generations.jsonl"  # every chain as it came; filters are run again without generating
@@ -88,10 +87,10 @@ def save_collection(
     Raises:
       UserError: the folder cannot be written.
     """
-    atomic_write(folder / DECISIONS, b"".join(write_line(decision.to_dict()) for decision in decisions))
+    write_rows(folder / DECISIONS, decisions)
     atomic_write(folder / PICTURE, picture)
     write_json(folder / REPORT, report)
-    atomic_write(folder / CHAINS, b"".join(write_line(candidate.row.to_dict()) for candidate in kept))
+    write_rows(folder / CHAINS, [candidate.row for candidate in kept])
 
 
 def _spread(values: Sequence[int]) -> dict[str, float | int | None]:

@@ -19,8 +19,7 @@ from thinkprm_jax.evaluation.sweep import SweepSetting, plan_sweep
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 from thinkprm_jax.miniature.cases import choose_cases
 from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, MiniatureSize, shell
-from thinkprm_jax.records.files import atomic_write
-from thinkprm_jax.records.jsonl import write_line
+from thinkprm_jax.records.output import write_rows
 from thinkprm_jax.records.search_folder import COMPLETIONS, read_search_folder
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.running import run_search
@@ -246,4 +245,4 @@ def write_cases(completions: Path, cases: Path, seed: int) -> None:
     rows = choose_cases(read_search_folder(completions).rows, seed, SPLIT)
     if not rows:
         raise UserError(f"{completions}: holds no solution with a step, so there is nothing to judge")
-    atomic_write(cases, b"".join(write_line(row.to_dict()) for row in rows))
+    write_rows(cases, rows)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.schema import Row
 
@@ -18,6 +19,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 Kind = TypeVar("Kind", bound=Row)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """A file of these rows, whole or not there at all.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    atomic_write(path, b"".join(write_line(row.to_dict()) for row in rows))
 
 
 def has_rows(path: Path) -> bool:
