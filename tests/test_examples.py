@@ -37,6 +37,7 @@ def test_score_file(tmp_path: Path) -> None:
     assert "0.000  line 2  step 2: 56 - 22 = 44." in lines
 
 
+@pytest.mark.slow
 def test_score_file_splits_whole_solutions_and_names_what_cannot_be_judged(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text(
@@ -48,6 +49,7 @@ def test_score_file_splits_whole_solutions_and_names_what_cannot_be_judged(tmp_p
     assert any(line.startswith("line 2 could not be judged: ") for line in lines)
 
 
+@pytest.mark.slow
 def test_own_search(tmp_path: Path) -> None:
     lines = run("own_search.py", cwd=tmp_path).splitlines()
     assert "78 + 12 = 90" in lines[0]

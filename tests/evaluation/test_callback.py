@@ -91,6 +91,7 @@ def test_chains_are_the_cases_of_evaluate() -> None:
         assert chain_case(example(0, index, SPLIT)) == case
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_evaluate() -> None:
     model, tokenizer = load_model("mini", dtype="float32")
     trainer = make_trainer(model.config)

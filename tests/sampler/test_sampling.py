@@ -20,11 +20,17 @@ def logits():
     return jnp.asarray(np.random.default_rng(0).normal(size=VOCAB) * 2.5, jnp.float32)
 
 
+# As users compile it: here the draws take the time, and not their compilation.
+draws = jax.jit(
+    sample, compiler_options={"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+)
+
+
 def draw(logits, count, temperature=1.0, top_k=0, top_p=1.0):
     """``count`` draws at positions 0 .. count - 1 under one key."""
     ones = np.ones(count)
     return np.asarray(
-        jax.jit(sample)(
+        draws(
             jnp.tile(logits, (count, 1)),
             jnp.asarray(ones * temperature, jnp.float32),
             jnp.asarray(ones * top_k, jnp.int32),
