@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinkprm_jax.infer.search import save_search
+from thinkprm_jax.infer.search import search
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
@@ -49,16 +49,20 @@ def main(arguments: Sequence[str]) -> int:
     from thinkprm_jax.miniature.stages import plan_stages
     from thinkprm_jax.runtime import enable_compilation_cache
 
+    # What is asked of which models, as a list of runs
     plan = make_plan(options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
-    enable_compilation_cache()
     stages = plan_stages(plan)
+
+    # The runs; those that are done already only look through their rows
+    enable_compilation_cache()
     clock = StageClock(plan.folder / "stages.json", stages, say)
     status = 0
     for stage in stages:
         with clock.running(stage):
-            status = max(status, stage.run(save_search))
+            status = max(status, stage.run(search))
 
+    # What they found together
     say(f"reading {len(stages)} runs: figures, intervals, pictures")
     findings = read_findings(plan, stages)
     write(findings, plan, stages, clock)

@@ -18,6 +18,7 @@ from thinkprm_jax import program
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.selection.search_report import SearchReport
+    from thinkprm_jax.search.recipe import SearchRecipe
 
 DESCRIPTION = (
     "Searches solutions of problems with a generator and a verifier: best-of-N, beam search or DVTS. Recipes have "
@@ -34,25 +35,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
     options = parser.parse_args(argv)
 
-    from thinkprm_jax.evaluation.selection.search_report import read_search
     from thinkprm_jax.search.recipe import load_search_recipe
-    from thinkprm_jax.search.running import run_search
     from thinkprm_jax.views.terminal import show_report
 
     recipe = load_search_recipe(options.recipe, options.overrides)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
-
-    # Generator, verifier and problems; the rows are written as problems are finished
-    speed = run_search(recipe)
-
-    # What it found
-    found = read_search(recipe, speed)
-    save_search(recipe.folder, found)
+    found = search(recipe)
     show_report(found.report.lines, found.report.tables)
     return int(bool(found.failures))
 
 
-def save_search(folder: Path, found: SearchReport) -> None:
+def search(recipe: SearchRecipe) -> SearchReport:
+    """Searches what the recipe's folder does not hold yet, and writes what was found into it."""
+    from thinkprm_jax.evaluation.selection.search_report import read_search
+    from thinkprm_jax.search.models import load_models, resolve
+    from thinkprm_jax.search.problems import load_tasks
+    from thinkprm_jax.search.running import open_search, search_tasks
+
+    # Problems
+    tasks = load_tasks(recipe)
+
+    resolved = resolve(recipe)
+    with open_search(resolved, tasks) as run:
+        if run.missing:
+            # Generator and verifier, side by side
+            if resolved.prm_path != recipe.prm_path:
+                run.say(f"the recipe has no prm_path: the verifier is {resolved.prm_path}")
+            engine = load_models(resolved, tasks, run.say)
+            run.watch(engine)
+
+            # Wave by wave; a problem's rows are written when it is finished
+            for index, result in search_tasks(resolved, tasks, run.missing, engine):
+                run.add(index, result)
+        speed = run.speed()
+
+    # What was found
+    found = read_search(recipe, speed)
+    save(recipe.folder, found)
+    return found
+
+
+def save(folder: Path, found: SearchReport) -> None:
     """accuracy.json, accuracy.png and accuracy.svg; what failed is named on stderr."""
     from thinkprm_jax.records.search_folder import ACCURACY
     from thinkprm_jax.views.output import FigureOutput

@@ -78,7 +78,7 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
     kept, decisions = collection.select()
     report = make_report(counts, collection.generated, kept, decisions)
     save_collection(folder, report, kept, decisions, draw_lengths(kept))
-    print_collection(report, folder, fancy=sys.stdout.isatty())
+    print_collection(report, folder)
     target = recipe.filter.target
     if kept and (target is None or len(kept) >= target):
         return 0

@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from thinkprm_jax.collect.filters import KEPT, Candidate
 from thinkprm_jax.collect.report import CHAINS, PUBLISHED
+from thinkprm_jax.tables import TextTable
+from thinkprm_jax.views.terminal import show_report
 
 
-def print_collection(report: Mapping[str, Any], folder: Path, fancy: bool) -> None:
-    """fancy: for a terminal; else plain text that is not cut at its width."""
-    console = Console(highlight=False, markup=False, width=None if fancy else 200)
-    console.print(selection_table(report, fancy))
-    console.print()
-    console.print(statistics_table(report, fancy))
-    console.print(f"\n{folder / CHAINS}: {report['kept']['chains']:,} chains")
+def print_collection(report: Mapping[str, Any], folder: Path) -> None:
+    """Both tables, and where the chains are."""
+    kept = f"{folder / CHAINS}: {report['kept']['chains']:,} chains"
+    show_report([], [selection_table(report), statistics_table(report), kept])
 
 
 def draw_lengths(kept: Sequence[Candidate]) -> bytes:
@@ -53,23 +49,23 @@ def draw_lengths(kept: Sequence[Candidate]) -> bytes:
     return picture.getvalue()
 
 
-def selection_table(report: Mapping[str, Any], fancy: bool) -> Table:
+def selection_table(report: Mapping[str, Any]) -> TextTable:
     """Kept, and dropped by reason, with shares of all generations."""
     total = report["generations"].get("chains", 0)
-    table = _table(fancy, "generations", "", "share")
+    table = TextTable.of("generations", "", "share")
     rows = {**report["dropped"], KEPT: report["kept"]["chains"]}
     for name, count in rows.items():
-        table.add_row(name, f"{count:,}", f"{count / total:.1%}" if total else "")
-    table.add_row("all", f"{total:,}", "")
+        table.add(name, f"{count:,}", f"{count / total:.1%}" if total else "")
+    table.add("all", f"{total:,}", "")
     return table
 
 
-def statistics_table(report: Mapping[str, Any], fancy: bool) -> Table:
+def statistics_table(report: Mapping[str, Any]) -> TextTable:
     """The kept chains beside the published 1,000."""
-    table = _table(fancy, "kept chains", "this run", "ThinkPRM-1K")
+    table = TextTable.of("kept chains", "this run", "ThinkPRM-1K")
     cells = [_cells(report["kept"]), _cells(PUBLISHED)]
     for name in cells[0]:
-        table.add_row(name, *(part[name] for part in cells))
+        table.add(name, *(part[name] for part in cells))
     return table
 
 
@@ -90,11 +86,3 @@ def _cells(figures: Mapping[str, Any]) -> dict[str, str]:
         "steps per prefix, mean (range)": spread("steps"),
         "tokens per chain, mean (range)": spread("tokens"),
     }
-
-
-def _table(fancy: bool, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table

@@ -6,8 +6,7 @@ import json
 import struct
 
 import pytest
-from rich.console import Console
-from thinkprm_jax.train.collect_report import draw_lengths, selection_table, statistics_table
+from thinkprm_jax.train.collect_report import draw_lengths, print_collection
 
 from thinkprm_jax.collect.filters import KEPT, Candidate, chain_row
 from thinkprm_jax.collect.recipe import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
@@ -48,7 +47,7 @@ def test_statistics_are_those_of_the_papers_table():
     }
 
 
-def test_files_and_tables(tmp_path):
+def test_files_and_tables(tmp_path, capsys):
     report = make_report(SourceCounts(5, 4), GENERATED, KEPT_CHAINS, DECISIONS_MADE)
     save_collection(tmp_path, report, KEPT_CHAINS, DECISIONS_MADE, draw_lengths(KEPT_CHAINS))
     lines = (tmp_path / CHAINS).read_text().splitlines()
@@ -63,11 +62,11 @@ def test_files_and_tables(tmp_path):
     assert picture.startswith(b"\x89PNG")
     width, height = struct.unpack(">II", picture[16:24])
     assert width > height > 200
-    console = Console(width=120, record=True)
-    console.print(selection_table(report, fancy=False), statistics_table(report, fancy=False))
-    text = console.export_text()
-    assert "25.0%" in text
-    assert "30.0 (10 to 60)" in text
+    print_collection(report, tmp_path)
+    shown = capsys.readouterr().out
+    assert "25.0%" in shown
+    assert "30.0 (10 to 60)" in shown
+    assert str(tmp_path / CHAINS) in shown
 
 
 def test_nothing_kept_is_reported_too(tmp_path):
@@ -75,7 +74,7 @@ def test_nothing_kept_is_reported_too(tmp_path):
     save_collection(tmp_path, report, [], DECISIONS_MADE[-1:], draw_lengths([]))
     assert report["kept"]["steps"]["mean"] is None
     assert (tmp_path / CHAINS).read_bytes() == b""
-    statistics_table(report, fancy=True)
+    print_collection(report, tmp_path)
 
 
 def recipe(folder, **teacher) -> CollectRecipe:

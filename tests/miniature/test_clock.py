@@ -10,7 +10,7 @@ import pytest
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.miniature.clock import StageClock, duration
-from thinkprm_jax.miniature.stages import SaveSearch
+from thinkprm_jax.miniature.stages import RunSearch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Fake:
     cost: float
     command: str = "thinkprm search it"
 
-    def run(self, save: SaveSearch) -> int:
+    def run(self, search: RunSearch) -> int:
         return 0
 
 

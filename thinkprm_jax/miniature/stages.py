@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
-from thinkprm_jax.evaluation.selection.search_report import SearchReport, read_search
+from thinkprm_jax.evaluation.selection.search_report import SearchReport
 from thinkprm_jax.evaluation.sweep import SweepSetting, plan_sweep
 from thinkprm_jax.evaluation.tasks.labelled import read_solutions
 from thinkprm_jax.miniature.cases import choose_cases
@@ -22,7 +22,6 @@ from thinkprm_jax.miniature.study import SPLIT, TREES, MiniaturePlan, MiniatureS
 from thinkprm_jax.records.output import write_rows
 from thinkprm_jax.records.search_folder import COMPLETIONS, read_search_folder
 from thinkprm_jax.search.recipe import SearchRecipe
-from thinkprm_jax.search.running import run_search
 from thinkprm_jax.verifier.registry import verifier_settings
 from thinkprm_jax.verifier.settings import VerifierSettings
 
@@ -37,7 +36,7 @@ SECONDS = {"solution": 0.01, "judged": 0.033, "candidates": 0.045, "chain": 0.05
 START_SECONDS = 8.0
 
 
-SaveSearch = Callable[[Path, SearchReport], None]
+RunSearch = Callable[[SearchRecipe], SearchReport]  # as `thinkprm search` does it
 
 
 class MiniatureStage(Protocol):
@@ -59,8 +58,8 @@ class MiniatureStage(Protocol):
     def command(self) -> str:
         """Repeats the stage, or goes on with it."""
 
-    def run(self, save: SaveSearch) -> int:
-        """Exit status: 1 where some solution got no verdict. save: writes what a search found into its folder."""
+    def run(self, search: RunSearch) -> int:
+        """Exit status: 1 where some solution got no verdict."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +73,8 @@ class SearchStage:
     def command(self) -> str:
         return shell("thinkprm", "search", self.folder / "recipe.yaml")
 
-    def run(self, save: SaveSearch) -> int:
-        found = read_search(self.recipe, run_search(self.recipe))
-        save(self.folder, found)
-        return int(bool(found.failures))
+    def run(self, search: RunSearch) -> int:
+        return int(bool(search(self.recipe).failures))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +83,8 @@ class CaseStage(SearchStage):
 
     cases: Path = Path()
 
-    def run(self, save: SaveSearch) -> int:
-        status = super().run(save)
+    def run(self, search: RunSearch) -> int:
+        status = super().run(search)
         write_cases(self.folder / COMPLETIONS, self.cases, self.recipe.dataset_seed)
         return status
 
@@ -124,7 +121,7 @@ class SweepStage:
         chains, rounds = (",".join(map(str, values)) for values in (self.size.chains, self.size.rounds))
         return f"n={chains}", f"rounds={rounds}"
 
-    def run(self, save: SaveSearch) -> int:
+    def run(self, search: RunSearch) -> int:
         return self.judge()[1]
 
     def judge(self) -> tuple[list[SweepSetting], int]:

@@ -1,7 +1,8 @@
-"""A search from its recipe to its rows: the folder, the waves, what is there already."""
+"""A search from its tasks to its rows: the folder, the waves, what is there already."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import SearchResult
-from thinkprm_jax.search.problems import Task, load_tasks
+from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.progress import SearchProgress
 from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
 from thinkprm_jax.search.results import completion_row, verdict_row
@@ -20,21 +21,61 @@ if TYPE_CHECKING:
     from thinkprm_jax.search.judging import ModelEngine
 
 
-def run_search(recipe: SearchRecipe) -> dict[str, Any]:
-    """Searches what the recipe's folder does not hold yet; writes recipe.yaml, completions.jsonl, verdicts.jsonl.
+class OpenSearch:
+    """The folder of a search that runs: which tasks miss their rows, and where results go.
 
-    A run that was killed at any moment goes on from them. What is searched then is what the run would have
+    A run that was killed at any moment goes on from its rows. What is searched then is what the run would have
     searched anyway, in smaller batches: the same solutions, and scores that may differ in their last digits (1e-6
     in float32), because sums are taken in another order.
 
-    Returns: the speed of this part of the run, compilation included.
-    Raises:
-      UserError: the data, a model or the folder cannot be used.
+    Attributes:
+      missing: indices of the tasks that are still to be searched.
     """
-    from thinkprm_jax.search.models import load_models, resolve  # JAX
 
-    tasks = load_tasks(recipe)
-    given, recipe = recipe, resolve(recipe)
+    def __init__(
+        self,
+        recipe: SearchRecipe,
+        tasks: Sequence[Task],
+        completions: OrderedOutput[CompletionRow],
+        verdicts: OrderedOutput[SearchVerdictRow],
+        progress: SearchProgress,
+    ) -> None:
+        self._recipe, self._tasks = recipe, tasks
+        self._completions, self._verdicts, self._progress = completions, verdicts, progress
+        self.missing = sorted({*completions.missing, *verdicts.missing})
+
+    def say(self, line: str) -> None:
+        """A line above the progress bar."""
+        self._progress.say(line)
+
+    def watch(self, engine: ModelEngine) -> None:
+        """Tokens and speed are those of these models."""
+        self._progress.watch(engine)
+
+    def add(self, index: int, result: SearchResult) -> None:
+        """Writes the rows of a task."""
+        # A kill between the two leaves verdicts without their completions: they are made again, and what stands
+        # there stays.
+        if index in self._verdicts.missing:
+            self._verdicts.add(index, verdict_row(self._tasks[index].problem.number, result))
+        if index in self._completions.missing:
+            self._completions.add(index, completion_row(self._tasks[index], result, self._recipe))
+        self._progress.finished()
+
+    def speed(self) -> dict[str, Any]:
+        """Of this part of the run, compilation included."""
+        return self._progress.speed(len(self.missing))
+
+
+@contextlib.contextmanager
+def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSearch]:
+    """The recipe's folder, with the recipe in it, and completions.jsonl and verdicts.jsonl open.
+
+    Args:
+      recipe: resolved, see :func:`thinkprm_jax.search.models.resolve`.
+    Raises:
+      UserError: the folder holds another run, or cannot be written.
+    """
     folder = recipe.folder
     # Before the first row, a recipe that could not run may be mended.
     begun = any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS))
@@ -45,23 +86,9 @@ def run_search(recipe: SearchRecipe) -> dict[str, Any]:
         OrderedOutput(folder / VERDICTS, SearchVerdictRow, numbers, {}) as verdicts,
         SearchProgress(len(tasks), done=len(completions.resumed)) as progress,
     ):
-        missing = sorted({*completions.missing, *verdicts.missing})
         if completions.resumed:
             progress.say(f"{folder}: {len(completions.resumed):,} of {len(tasks):,} problems are done already")
-        if missing:
-            if recipe.prm_path != given.prm_path:
-                progress.say(f"the recipe has no prm_path: the verifier is {recipe.prm_path}")
-            engine = load_models(recipe, tasks, progress.say)
-            progress.watch(engine)
-        for index, result in search_tasks(recipe, tasks, missing, engine) if missing else ():
-            # A kill between the two leaves verdicts without their completions: they are made again, and what
-            # stands there stays.
-            if index in verdicts.missing:
-                verdicts.add(index, verdict_row(tasks[index].problem.number, result))
-            if index in completions.missing:
-                completions.add(index, completion_row(tasks[index], result, recipe))
-            progress.finished()
-        return progress.speed(len(missing))
+        yield OpenSearch(recipe, tasks, completions, verdicts, progress)
 
 
 def search_tasks(

@@ -36,7 +36,7 @@ class SearchReport:
 
 
 def read_search(recipe: SearchRecipe, speed: Mapping[str, Any]) -> SearchReport:
-    """From the recipe's folder. speed: of :func:`thinkprm_jax.search.running.run_search`."""
+    """From the recipe's folder. speed: of this part of the run."""
     folder = recipe.folder
     rows = CompletionRow.read(folder / COMPLETIONS)
     verdicts = SearchVerdictRow.read(folder / VERDICTS)
