@@ -146,6 +146,10 @@ def test_scikit_learn_and_scipy_agree(levels):
     labels = random.random(200) < 0.2 + 0.6 * scores
     said = scores >= 0.5
     assert auroc(scores, labels) == pytest.approx(metrics.roc_auc_score(labels, scores))
+    pairs = labels.sum() * (~labels).sum()
+    assert auroc(scores, labels) == pytest.approx(
+        stats.mannwhitneyu(scores[labels], scores[~labels]).statistic / pairs
+    )
     assert brier_score(scores, labels) == pytest.approx(metrics.brier_score_loss(labels, scores))
     found = binary_scores(said, labels)
     assert found.f1 == pytest.approx(metrics.f1_score(labels, said))

@@ -229,7 +229,8 @@ def test_greedy_needs_no_verifier(run, tmp_path) -> None:
     assert status == 0, err
     (row,) = read(tmp_path / "out" / FILES[0])
     assert (row["scores"], row["agg_scores"]) == ([[]], [None])
-    assert read(tmp_path / "out" / FILES[1]) == [{"index": 0, "verdicts": []}]
+    expected = {"index": 0, "verdicts": [], "thinkprm_format": "search_verdict/2"}
+    assert read(tmp_path / "out" / FILES[1]) == [expected]
     by_n = json.loads((tmp_path / "out" / "accuracy.json").read_text())["by_n"]
     assert set(by_n["1"]) == {"majority", "pass"}
 

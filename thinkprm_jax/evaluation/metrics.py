@@ -106,8 +106,8 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     negatives = len(labels) - positives
     if not positives or not negatives:
         return math.nan
-    # Mann-Whitney's U from the ranks: scipy.stats.mannwhitneyu makes a p-value too and takes eight times as long,
-    # which a bootstrap asks for a thousand times.
+    # Mann-Whitney's U from the ranks. scipy.stats.mannwhitneyu makes a p-value too: 2 ms in place of 0.1 ms, and a
+    # bootstrap wants a thousand.
     ranks = _ranks(scores)
     return float((ranks[labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
@@ -196,10 +196,13 @@ def _bin_indices(scores: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """From 1; equal values share the mean of their ranks."""
-    from scipy.stats import rankdata
+    """From 1; equal values share the mean of their ranks.
 
-    return rankdata(values)
+    As scipy.stats.rankdata, which the tests compare it with; that takes three times as long for a thousand values,
+    and a bootstrap ranks a thousand times.
+    """
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[group]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
