@@ -105,7 +105,7 @@ def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
 
 def compare_runs(options: argparse.Namespace) -> int:
     """Searched problems: what solutions selected by their scores are worth."""
-    from thinkprm_jax.evaluation.selection.report import selection_report
+    from thinkprm_jax.evaluation.selection.comparison import selection_report
     from thinkprm_jax.evaluation.selection.runs import read_run
     from thinkprm_jax.views.output import FigureOutput
 

@@ -28,7 +28,7 @@ from thinkprm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from thinkprm_jax.miniature.clock import StageClock
-    from thinkprm_jax.miniature.figures import MiniatureFindings
+    from thinkprm_jax.miniature.findings import MiniatureFindings
     from thinkprm_jax.miniature.stages import MiniatureStage
     from thinkprm_jax.miniature.study import MiniaturePlan, MiniatureSize
 
@@ -45,7 +45,7 @@ verdict (they count as wrong); 2 bad usage."""
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     from thinkprm_jax.miniature.clock import StageClock
-    from thinkprm_jax.miniature.figures import read_findings
+    from thinkprm_jax.miniature.findings import read_findings
     from thinkprm_jax.miniature.stages import plan_stages
     from thinkprm_jax.runtime import enable_compilation_cache
 
@@ -74,8 +74,8 @@ def write(
     findings: MiniatureFindings, plan: MiniaturePlan, stages: Sequence[MiniatureStage], clock: StageClock
 ) -> None:
     """results.json, results.md and the pictures."""
-    from thinkprm_jax.miniature.figures import figures_of
-    from thinkprm_jax.miniature.report import page, pictures
+    from thinkprm_jax.miniature.findings import figures_of
+    from thinkprm_jax.miniature.presentation import page, pictures
     from thinkprm_jax.records.files import atomic_write, write_json
     from thinkprm_jax.views.plots import save_figure
 
@@ -128,7 +128,7 @@ def machine() -> str:
 def show(findings: MiniatureFindings, plan: MiniaturePlan, clock: StageClock) -> None:
     """All tables, and where the files are."""
     from thinkprm_jax.miniature.clock import duration
-    from thinkprm_jax.miniature.report import HEADINGS, QUESTIONS, tables
+    from thinkprm_jax.miniature.presentation import HEADINGS, QUESTIONS, tables
     from thinkprm_jax.views.terminal import show_report
 
     for question, heading in HEADINGS.items():

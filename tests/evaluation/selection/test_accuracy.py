@@ -18,7 +18,7 @@ from thinkprm_jax.evaluation.selection.accuracy import (
     score_figures,
     tokens_by_n,
 )
-from thinkprm_jax.evaluation.selection.report import selection_report
+from thinkprm_jax.evaluation.selection.comparison import selection_report
 from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun, read_run
 
 

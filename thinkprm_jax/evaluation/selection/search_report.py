@@ -10,7 +10,7 @@ from thinkprm_jax.evaluation.intervals import Estimate
 from thinkprm_jax.evaluation.panels import CurvesPanel
 from thinkprm_jax.evaluation.report import EvaluationReport
 from thinkprm_jax.evaluation.selection.accuracy import accuracy_by_n, curves_by_n, method_name
-from thinkprm_jax.evaluation.selection.report import ByN, accuracy_cell, by_n_json
+from thinkprm_jax.evaluation.selection.comparison import ByN, accuracy_cell, by_n_json
 from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, read_run
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS

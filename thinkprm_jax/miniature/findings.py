@@ -17,7 +17,7 @@ from thinkprm_jax.evaluation.selection.accuracy import (
     pooled_scores,
     score_figures,
 )
-from thinkprm_jax.evaluation.selection.report import ByN, SelectionFigures, selection_figures
+from thinkprm_jax.evaluation.selection.comparison import ByN, SelectionFigures, selection_figures
 from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun, read_run
 from thinkprm_jax.evaluation.summary import AUROC, FIRST_ERROR, WHOLE_SOLUTION, EvaluationSummary, summarise
 from thinkprm_jax.evaluation.sweep import SweepGain, SweepSetting, compare_settings

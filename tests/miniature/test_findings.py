@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from thinkprm_jax.evaluation.selection.runs import SearchedProblem, SelectionRun
-from thinkprm_jax.miniature.figures import gain_over_majority
+from thinkprm_jax.miniature.findings import gain_over_majority
 from thinkprm_jax.miniature.stages import SearchStage, SweepStage, plan_stages
 from thinkprm_jax.miniature.study import GENERATOR, SIZES, VERIFIERS, MiniaturePlan, MiniatureSize
 

@@ -10,9 +10,9 @@ from thinkprm_jax.evaluation.intervals import Estimate, show, show_interval
 from thinkprm_jax.evaluation.panels import Curve, CurvesPanel, Panel, ReliabilityPanel
 from thinkprm_jax.evaluation.report import bins_of
 from thinkprm_jax.evaluation.selection.accuracy import SCORE_FIGURES, curves_by_n
-from thinkprm_jax.evaluation.selection.report import accuracy_table, difference_table
+from thinkprm_jax.evaluation.selection.comparison import accuracy_table, difference_table
 from thinkprm_jax.evaluation.sweep import NAMES, by_line, gains_table
-from thinkprm_jax.miniature.figures import (
+from thinkprm_jax.miniature.findings import (
     BEST_OF_N,
     COMPUTE_FIGURES,
     MEASURES,
