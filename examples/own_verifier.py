@@ -8,16 +8,15 @@ of the settings is an option, a key of search recipes and a part of the stamp on
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from thinkprm_jax import Verdict
+from thinkprm_jax import Verdict, Verifier
 from thinkprm_jax.cli import main as thinkprm
-from thinkprm_jax.verifier.immediate import ImmediateVerifier
 from thinkprm_jax.verifier.registry import Registration, register
 from thinkprm_jax.verifier.settings import VerifierSettings, setting
 
@@ -33,7 +32,7 @@ class SumsSettings(VerifierSettings):
     unsure: float = setting(0.6, "score of a step without a sum")
 
 
-class SumsVerifier(ImmediateVerifier):
+class SumsVerifier(Verifier):
     Settings = SumsSettings
     settings: SumsSettings
 
@@ -44,9 +43,11 @@ class SumsVerifier(ImmediateVerifier):
     def load(cls, settings: Any, **_: Any) -> SumsVerifier:
         return cls(settings)
 
-    def judge(self, problem: str, steps: list[str]) -> Verdict:
-        scores = itertools.accumulate(map(self.step_score, steps), min)  # after an error nothing is right
-        return Verdict.of_scores(problem, list(scores))
+    def verify(self, items: Iterable[Any]) -> Iterator[tuple[int, Verdict]]:
+        for index, (problem, steps) in enumerate(items):
+            scores = [self.step_score(step) for step in steps]
+            scores = [min(scores[: number + 1]) for number in range(len(steps))]  # an error stays
+            yield index, Verdict.of_scores(problem, scores)
 
     def step_score(self, step: str) -> float:
         sums = SUM.findall(step)

@@ -1,15 +1,11 @@
 """The programs in examples/ run as they stand, and the notebook still prints what is stored in it."""
 
-import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-import thinkprm_jax
-from thinkprm_jax.verifier import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -66,20 +62,6 @@ def test_own_verifier(tmp_path: Path) -> None:
     assert len(lines) == 8
     assert lines[1].split("\t") == ["example-2", "0.0000", "first error in step 2", "1:1.000 2:0.000"]
     assert lines[3].split("\t")[1] == "0.7000"  # its setting: no sum in the first step
-
-
-def test_a_verifier_that_answers_at_once_is_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # the example adds a kind
-    monkeypatch.syspath_prepend(EXAMPLES)
-    module = importlib.import_module("own_verifier")
-    verifier = thinkprm_jax.load_verifier(module.SumsSettings(unsure=0.9))
-    assert isinstance(verifier, module.SumsVerifier)
-    assert verifier.settings.stamp == {"kind": "sums", "unsure": 0.9}
-    items = [("2 + 2?", ["2 + 2 = 4.", "So it is even."]), ("2 + 2?", []), ("2 + 2?", ["2 + 2 = 5."])]
-    verdicts = dict(verifier.verify(items))
-    assert [verdicts[0].step_scores, verdicts[2].first_error] == [[1.0, 0.9], 0]
-    assert str(verdicts[1].error) == "there are no steps to judge"
-    assert verifier.submit(*items[0]).result().prefix_score == 0.9
 
 
 @pytest.mark.slow
