@@ -11,12 +11,13 @@ from __future__ import annotations
 import operator
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from thinkprm_jax import Verdict, Verifier
+from thinkprm_jax import Verdict
 from thinkprm_jax.cli import main as thinkprm
+from thinkprm_jax.verifier.host import HostVerifier
 from thinkprm_jax.verifier.registry import Registration, register
 from thinkprm_jax.verifier.settings import VerifierSettings, setting
 
@@ -32,22 +33,14 @@ class SumsSettings(VerifierSettings):
     unsure: float = setting(0.6, "score of a step without a sum")
 
 
-class SumsVerifier(Verifier):
+class SumsVerifier(HostVerifier):
     Settings = SumsSettings
     settings: SumsSettings
 
-    def __init__(self, settings: SumsSettings) -> None:
-        self.settings = settings
-
-    @classmethod
-    def load(cls, settings: Any, **_: Any) -> SumsVerifier:
-        return cls(settings)
-
-    def verify(self, items: Iterable[Any]) -> Iterator[tuple[int, Verdict]]:
-        for index, (problem, steps) in enumerate(items):
-            scores = [self.step_score(step) for step in steps]
-            scores = [min(scores[: number + 1]) for number in range(len(steps))]  # an error stays
-            yield index, Verdict.of_scores(problem, scores)
+    def judge(self, problem: str, steps: Sequence[str]) -> Verdict:
+        scores = [self.step_score(step) for step in steps]
+        scores = [min(scores[: number + 1]) for number in range(len(steps))]  # an error stays
+        return Verdict.of_scores(problem, scores)
 
     def step_score(self, step: str) -> float:
         sums = SUM.findall(step)

@@ -14,7 +14,8 @@ from thinkprm_jax.evaluation.summary import break_down, summarise
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 from thinkprm_jax.protocol.reading import read_chain
 from thinkprm_jax.records.evaluation import Outcome
-from thinkprm_jax.verifier.base import ChainVerdict, Reading, Verdict
+from thinkprm_jax.verifier.base import Verdict
+from thinkprm_jax.verifier.findings import ChainVerdict, Reading
 from thinkprm_jax.verifier.judge import combine_outputs
 from thinkprm_jax.verifier.script import reading_of
 from thinkprm_jax.verifier.thinkprm import ThinkPRM, combine_chains

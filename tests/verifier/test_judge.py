@@ -13,7 +13,8 @@ from support.scripted_sampler import ScriptedSampler
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerdict, Reading, Unlocated, Verdict
+from thinkprm_jax.verifier.base import Verdict
+from thinkprm_jax.verifier.findings import ChainVerdict, Reading, Unlocated
 from thinkprm_jax.verifier.judge import LLMJudge, Unreadable, combine_outputs
 
 ITEM = ("1 + 1?", ["1 + 1 = 2.", "So 3."])

@@ -11,7 +11,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import encode_prompt, encode_training_text
 from thinkprm_jax.sampler.request import Request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerdict
+from thinkprm_jax.verifier.findings import ChainVerdict
 from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript
 
 LEAD = "Let's verify step by step:\n\n"

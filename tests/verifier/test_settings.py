@@ -7,9 +7,9 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
@@ -17,7 +17,8 @@ from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_ver
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.verifier import registry
-from thinkprm_jax.verifier.base import Verdict, Verifier
+from thinkprm_jax.verifier.base import Verdict
+from thinkprm_jax.verifier.host import HostVerifier
 from thinkprm_jax.verifier.registry import (
     Registration,
     all_settings,
@@ -43,19 +44,12 @@ class GuessSettings(VerifierSettings):
     mood: str = setting("calm", "of no use", stamped="never")
 
 
-class Guess(Verifier):
+class Guess(HostVerifier):
     Settings = GuessSettings
+    settings: GuessSettings
 
-    def __init__(self, settings: GuessSettings) -> None:
-        self.settings = settings
-
-    @classmethod
-    def load(cls, settings: GuessSettings, *, mesh: Any = None, sampler: Any = None) -> Guess:
-        return cls(settings)
-
-    def verify(self, items) -> Iterator[tuple[int, Verdict]]:
-        for index, (problem, steps) in enumerate(items):
-            yield index, Verdict.of_scores(problem, [self.settings.answer] * len(steps))
+    def judge(self, problem: str, steps: Sequence[str]) -> Verdict:
+        return Verdict.of_scores(problem, [self.settings.answer] * len(steps))
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerdict, Reading, Verdict
+from thinkprm_jax.verifier.base import Verdict
+from thinkprm_jax.verifier.findings import ChainVerdict, Reading
 from thinkprm_jax.verifier.thinkprm import combine_chains
 
 QUESTION = "What is 15% of 200?"

@@ -1,4 +1,4 @@
-"""What every verifier is, and what it says: one class of verdicts for all kinds, and one class of chains.
+"""What every verifier is, and what it says: one class of verdicts for all kinds.
 
 A kind (:mod:`.registry` lists them) is a class of :class:`Verifier` with settings of its own (:mod:`.settings`).
 """
@@ -6,6 +6,9 @@ A kind (:mod:`.registry` lists them) is a class of :class:`Verifier` with settin
 from __future__ import annotations
 
 import abc
+import dataclasses
+import functools
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,120 +16,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.steps import split_solution
-from thinkprm_jax.records import ChainRecord, VerdictRecord
+from thinkprm_jax.records import VerdictRecord
+from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
+from thinkprm_jax.sampler.request import Request, Result, Script
+from thinkprm_jax.verifier.findings import ChainVerdict, Combine, Findings, Reading, Unlocated
+from thinkprm_jax.verifier.loading import load_sampler
+from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, check_names
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from thinkprm_jax.sampler import Handle, Sampler, StepLoop
-    from thinkprm_jax.verifier.settings import VerifierSettings
+    from thinkprm_jax.model.decoder import Decoder
+    from thinkprm_jax.sampler import Sampler
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 Item = tuple[str, Sequence[str]]  # (problem, steps)
-
-
-class Unlocated(RequestError):
-    """The verifier says that there is an error and not where."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a chain, or a verifier without chains, says by itself, without anything that was forced.
-
-    Attributes:
-      label: 1 the solution is correct, 0 it is not, None unreadable.
-      first_error: index from 0 of the first incorrect step, -1 for none, None where it is not said.
-      step_labels: [steps], 1, 0 or None (not judged).
-    """
-
-    label: int | None
-    first_error: int | None
-    step_labels: tuple[int | None, ...]
-
-    @property
-    def readable(self) -> bool:
-        return self.label is not None
-
-    @classmethod
-    def of_first_error(cls, first_error: int | None, steps: int) -> Reading:
-        """Of one that names the first error alone; None: unreadable. Behind the error nothing is judged."""
-        if first_error is None:
-            return cls(None, None, (None,) * steps)
-        judged = steps if first_error < 0 else first_error + 1
-        labels = tuple(int(step != first_error) if step < judged else None for step in range(steps))
-        return cls(int(first_error < 0), first_error, labels)
-
-
-@dataclass(frozen=True)
-class ChainVerdict:
-    """What one chain of a verifier says; of every kind that writes.
-
-    Attributes:
-      output: the text. Of ThinkPRM closed, with the decision line and the likelier answer, without forced step
-        verdicts; of a judge as it came.
-      prefix_score: probability that all given steps are correct; None where it cannot be read.
-      step_labels: 1 correct, 0 incorrect; 0 for every step after the first incorrect one. () where the chain says
-        nothing of steps; so are step_scores and step_forced.
-      step_scores: P(correct) against P(incorrect) where the verdict of the step stands. After the first incorrect
-        step nothing is measured and the score is 0.0, as the label: what builds on an error is not correct, and
-        the minimum, the product and the last of the scores stay meaningful. Of a judge the labels.
-      step_forced: the chain itself never judged the step, and was made to.
-      finish_reason: of the last round. "stop": the chain ended itself; "length": max_gen_tokens; "context":
-        max_length left no room.
-      output_tokens: tokens sampled.
-      reading: what the chain itself says.
-      forced: whether the score was asked for, since the output holds no readable verdict; None of ThinkPRM, whose
-        score is always asked for.
-    """
-
-    output: str
-    prefix_score: float | None
-    step_labels: tuple[int, ...]
-    step_scores: tuple[float, ...]
-    step_forced: tuple[bool, ...]
-    finish_reason: str
-    reading: Reading
-    output_tokens: int = 0
-    forced: bool | None = None
-
-    @property
-    def record(self) -> ChainRecord:
-        """The chain as it stands in a file."""
-        return ChainRecord(
-            self.output,
-            self.prefix_score,
-            self.step_labels,
-            self.step_scores,
-            self.step_forced,
-            self.finish_reason,
-            self.output_tokens,
-            None if self.forced is None else self.reading.label,
-            None if self.forced is None else self.reading.first_error,
-            self.forced,
-        )
-
-
-@dataclass(frozen=True)
-class Findings:
-    """The numbers of a verdict.
-
-    Attributes:
-      prefix_score: probability that all given steps are correct.
-      step_scores: one a step; of a verdict that says nothing of steps the score of the whole alone.
-      step_labels: 1 correct, 0 incorrect, one a step; () where the verdict says nothing of steps.
-      first_error: index from 0 of the first incorrect step, -1 for none, None: there is one and it is not said
-        where.
-    """
-
-    prefix_score: float
-    step_scores: tuple[float, ...]
-    step_labels: tuple[int, ...]
-    first_error: int | None
-
-
-# How a kind makes one verdict of n chains; RequestError where none of them can be read.
-Combine = Callable[[Sequence[ChainVerdict]], Findings]
+# (problem, steps) -> (ids of the prompt, script of a chain); RequestError where the solution cannot be judged.
+Prepare = Callable[[str, list[str]], tuple[list[int], Script]]
 
 
 @dataclass(frozen=True)
@@ -391,6 +299,92 @@ class Verifier(abc.ABC):
         return verdict.step_scores
 
 
+class ChainVerifier(Verifier):
+    """A verifier that writes chains: a kind says what the prompt and the script of one are, and how several make a
+    verdict.
+
+    Args:
+      model, tokenizer: objects to use instead of loading the model of the settings.
+      sampler: the same with a sampler around them; slots and max_length are then those of the sampler.
+    """
+
+    settings: SamplingSettings
+    sampler: Sampler
+
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        model: Decoder | None,
+        tokenizer: Tokenizer | None,
+        sampler: Sampler | None,
+        mesh: Mesh | None,
+    ) -> None:
+        found = settings.settled()
+        # Of a given sampler nobody knows the dtype, unless the settings say it.
+        self.settings = found if sampler is None else dataclasses.replace(found, dtype=settings.dtype)
+        self.sampler = load_sampler(self.settings, model, tokenizer, mesh) if sampler is None else sampler
+        self.tokenizer, self.end_ids = self.sampler.tokenizer, self.sampler.end_ids
+        self.n, self.max_length = self.settings.n, self.sampler.max_length
+
+    @classmethod
+    def given_settings(
+        cls, name: str | None, model: Decoder | None, sampler: Sampler | None, values: dict[str, Any]
+    ) -> Any:
+        """The settings of a verifier by name, or around objects, of which only the objects know the rest."""
+        check_names(cls.Settings, values)
+        if sampler is not None:
+            return cls.Settings(**{**values, "max_length": sampler.max_length})
+        if model is not None:
+            return cls.Settings(**{**values, "dtype": model.dtype.name})
+        return cls.Settings(model=name, **values)
+
+    @abc.abstractmethod
+    def prepare(self, problem: str, steps: Sequence[str]) -> tuple[list[int], Script]:
+        """(ids of the prompt, script of a chain); RequestError where the solution cannot be judged."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def combine(chains: Sequence[ChainVerdict]) -> Findings:
+        """The verdict of several chains; RequestError where there is none."""
+
+    @property
+    def loop(self) -> StepLoop:
+        return self.sampler.loop
+
+    def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
+        return self.write(problem, steps, self.prepare)
+
+    def write(self, problem: str, steps: Sequence[str], prepare: Prepare) -> Handle[Verdict]:
+        """:meth:`submit` with another way to prompt and script."""
+        try:
+            ids, script = prepare(problem, check_item(problem, steps))
+        except RequestError as error:
+            return finished(self.loop, Verdict(error=error, locates=self.judges_steps))
+        settings = self.settings
+        temperature = settings.temperature
+        assert temperature is not None  # settled
+        chains = [
+            Request(
+                ids,
+                script,
+                temperature=temperature,
+                top_p=settings.top_p,
+                seed=chain_seed(settings.seed, chain, ids),
+            )
+            for chain in range(1 if temperature == 0 else self.n)  # greedily all chains are the same one
+        ]
+        verdict = functools.partial(self._verdict, self.tokenizer.decode(ids))
+        return gather(self.loop, list(map(self.sampler.submit, chains)), verdict)
+
+    def _verdict(self, prompt: str, results: Sequence[Result]) -> Verdict:
+        """What the chains of a solution say together."""
+        for result in results:
+            if result.error is not None:
+                return Verdict(prompt, error=result.error, locates=self.judges_steps)
+        chains = [dataclasses.replace(result.value, output_tokens=result.tokens) for result in results]
+        return Verdict.of_chains(prompt, chains * (self.n // len(chains)), self.combine, self.judges_steps)
+
+
 def verify_all(
     verify: Callable[[Iterable[Item]], Iterator[tuple[int, Verdict]]],
     questions: Sequence[str],
@@ -430,3 +424,9 @@ def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) ->
             raise UserError(f"{what} is one text: give a list")
     if len(questions) != len(others):
         raise UserError(f"there are {len(questions)} questions and {len(others)} {name}")
+
+
+def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
+    """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
+    text = f"{seed} {chain} {' '.join(map(str, prompt))}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

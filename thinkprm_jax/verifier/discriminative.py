@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from thinkprm_jax.data.discriminative import KEY, PUBLISHED, TASK, Layout, StepEncoder
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.verifier.folder import read_kind
 from thinkprm_jax.verifier.loading import find_files, with_files
-from thinkprm_jax.verifier.registry import read_kind
 from thinkprm_jax.verifier.stepwise import StepwisePRM, StepwiseSettings
 
 if TYPE_CHECKING:

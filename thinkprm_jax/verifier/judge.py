@@ -28,8 +28,8 @@ from thinkprm_jax.protocol.judge_prompts import (
 from thinkprm_jax.protocol.prompts import BOX_OPEN, QUESTION, THINK_CLOSE, THINK_OPEN
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Script, Think
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerdict, Findings, Reading, verify_all
-from thinkprm_jax.verifier.chains import ChainVerifier
+from thinkprm_jax.verifier.base import ChainVerifier, verify_all
+from thinkprm_jax.verifier.findings import ChainVerdict, Findings, Reading
 from thinkprm_jax.verifier.script import ChainTokens, encode_forced, first_of_two
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.verifier.folder import require_generative
 from thinkprm_jax.verifier.settings import PlacementSettings, SamplingSettings, VerifierSettings
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ def load_sampler(
       UserError: the model cannot be loaded, or is one that writes no chains.
     """
     from thinkprm_jax.sampler import Sampler
-    from thinkprm_jax.verifier.registry import require_generative
 
     if model is None:
         settings = with_files(settings)

@@ -19,17 +19,15 @@ A new kind is a file with its settings and its class, and one line here (or a ca
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import read_json
+from thinkprm_jax.verifier.folder import GENERATIVE, read_architectures, read_kind
 from thinkprm_jax.verifier.settings import SettingField, VerifierSettings, settings_of
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
     from thinkprm_jax.checkpoint.weights import ModelFiles
     from thinkprm_jax.verifier.base import Verifier
-
-GENERATIVE = "generative"  # the `task` under KEY of config.json, as DISCRIMINATIVE
 
 
 @dataclass(frozen=True)
@@ -303,7 +299,7 @@ def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:
     from thinkprm_jax.checkpoint.weights import find_model
 
     files = find_model(model)
-    task, architectures = read_kind(files).get("task"), _architectures(files)
+    task, architectures = read_kind(files).get("task"), read_architectures(files)
     for each in _REGISTRY.values():
         if task is not None and each.task == task:
             return each.kind, files
@@ -311,56 +307,3 @@ def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:
         if architectures & set(each.architectures):
             return each.kind, files
     return named, files
-
-
-def read_kind(model: str | Path | ModelFiles) -> Mapping[str, Any]:
-    """What a folder says under our key of config.json; {} where there is none, as in every folder that others
-    wrote. An adapter without a config.json is of its base's kind.
-
-    Raises:
-      UserError: no such folder; config.json is not as described.
-    """
-    content, path = _read_config(model)
-    kind = content.get(KEY, {})
-    if not isinstance(kind, dict):
-        raise UserError(f"{path}: {KEY} must be an object")
-    if kind and kind.get("task") not in (GENERATIVE, DISCRIMINATIVE):
-        raise UserError(
-            f"{path}: {KEY}.task is {json.dumps(kind.get('task'))}, not {GENERATIVE} or {DISCRIMINATIVE}"
-        )
-    return kind
-
-
-def require_generative(model: str | Path | ModelFiles) -> None:
-    """A folder that says nothing of its kind passes: the released ThinkPRMs are such.
-
-    Raises:
-      UserError: the folder says that it is discriminative, or has a head of scores.
-    """
-    scores = {name for each in _REGISTRY.values() for name in each.architectures}
-    if read_kind(model).get("task") == DISCRIMINATIVE or _architectures(model) & scores:
-        raise UserError(
-            f"{_name(model)} is a discriminative verifier: it writes no chains; DiscriminativePRM and "
-            "`thinkprm evaluate` take it"
-        )
-
-
-def _architectures(model: str | Path | ModelFiles) -> set[str]:
-    return set(_read_config(model)[0].get("architectures") or [])
-
-
-def _name(model: str | Path | ModelFiles) -> str:
-    from thinkprm_jax.checkpoint.weights import find_model
-
-    return str(find_model(model).config_folder)
-
-
-def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:
-    """(content, path) of config.json."""
-    from thinkprm_jax.checkpoint.weights import find_model
-
-    folder = find_model(model).config_folder
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no config.json")
-    return read_json(path), path

@@ -28,7 +28,7 @@ from thinkprm_jax.protocol.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUEST
 from thinkprm_jax.protocol.reading import ChainReading, read_chain
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerdict, Reading
+from thinkprm_jax.verifier.findings import ChainVerdict, Reading
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
 
 _SPARE = 16  # positions for the rest of a token that is broken where the thinking is cut

@@ -17,8 +17,8 @@ import numpy as np
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, encode_prompt
 from thinkprm_jax.sampler.request import Script
-from thinkprm_jax.verifier.base import ChainVerdict, Findings, Item, Verdict, verify_all
-from thinkprm_jax.verifier.chains import ChainVerifier
+from thinkprm_jax.verifier.base import ChainVerifier, Item, Verdict, verify_all
+from thinkprm_jax.verifier.findings import ChainVerdict, Findings
 from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript
 from thinkprm_jax.verifier.settings import setting
 
