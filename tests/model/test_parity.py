@@ -13,6 +13,7 @@ import transformers
 from support import oracle
 
 from thinkprm_jax.checkpoint.huggingface import load_model
+from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.decoder import Decoder
 
 CASES = {
@@ -80,7 +81,10 @@ def greedy(model: Decoder, prompt: jax.Array, count: int) -> tuple[jax.Array, ja
     """`count` tokens after prompt [B, T] by prefill and steps: ids [count, B], logits [count, B, V]."""
     batch, length = prompt.shape
     # The last prompt token goes through a step: of the prefilled positions all but the last are read.
-    cache = model.prefill(prompt).resized(length, steps=count)
+    prefilled = model.prefill(prompt)
+    longer = [(0, 0), (0, 0), (0, count), (0, 0)]
+    keys, values = ([jnp.pad(x, longer) for x in arrays] for arrays in (prefilled.keys, prefilled.values))
+    cache = KVCache(keys, values, steps=count)
     lengths = jnp.full((batch,), length - 1)
     rotations = model.rotations(lengths, count)
 

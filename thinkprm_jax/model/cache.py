@@ -64,27 +64,6 @@ class KVCache:
         )
         return cls(keys, values, steps)
 
-    def resized(self, length: int, steps: int | None = None) -> KVCache:
-        """The same rows with room for ``length`` tokens (what does not fit is cut) and ``steps`` steps.
-
-        This cache is used up: each of its arrays is given up once its successor exists, so that only one of them
-        exists twice.
-        """
-        steps = self.steps if steps is None else steps
-        kept = min(self.length, length)
-
-        def moved(arrays: list[jax.Array]) -> list[jax.Array]:
-            return [_resize(arrays.pop(0), kept, length + steps) for _ in range(len(arrays))]
-
-        return KVCache(moved(self.keys), moved(self.values), steps)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _resize(x: jax.Array, kept: int, total: int) -> jax.Array:
-    padding = [(0, 0)] * x.ndim
-    padding[POSITIONS] = (0, total - kept)
-    return jnp.pad(x[:, :, :kept], padding)
-
 
 def map_bits(function: Callable[..., jax.Array], cache: KVCache, *others: KVCache) -> KVCache:
     """``function`` on every array of ``cache`` (and those beside it in ``others``), as bit patterns.

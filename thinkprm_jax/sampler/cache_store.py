@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import logging
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from thinkprm_jax.model.cache import KVCache
+from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.sampler.device import DeviceFunctions
 from thinkprm_jax.sampler.request import SamplerStats
@@ -443,13 +445,23 @@ class CacheStore:
             self.cache = self._zeros(self._slots, length, self._chunk)
         elif length > self._length or (shrink and length < self._length):
             logger.debug("cache: %d -> %d positions", self._length, length)
-            self.cache = self.take_cache().resized(length)
+            self.cache = self._resized(self.take_cache(), length)
             for row in self.rows:
                 if row.fed > length:  # a free row: its tail is gone
                     row.cut(length)
         else:
             return
         self._length = length
+
+    def _resized(self, cache: KVCache, length: int) -> KVCache:
+        """The same rows with room for ``length`` tokens; what does not fit is cut. The given one is used up: each
+        of its arrays is given up once its successor exists, so that only one of them exists twice."""
+        kept, total = min(self._length, length), length + self._chunk
+
+        def moved(arrays: list[jax.Array]) -> list[jax.Array]:
+            return [_resize(arrays.pop(0), kept, total) for _ in range(len(arrays))]
+
+        return KVCache(moved(cache.keys), moved(cache.values), self._chunk)
 
     def _zeros(self, rows: int, length: int, steps: int) -> KVCache:
         sharding = self._device.cache_sharding(rows, self._config.num_kv_heads)
@@ -599,6 +611,13 @@ class CacheStore:
         self._prefixes = prefixes
         stats.saved_tokens += tree.added - added
         stats.evicted_tokens += tree.evicted - evicted
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _resize(x: jax.Array, kept: int, total: int) -> jax.Array:
+    padding = [(0, 0)] * x.ndim
+    padding[POSITIONS] = (0, total - kept)
+    return jnp.pad(x[:, :, :kept], padding)
 
 
 def _piece(work: PrefillWork) -> int:
