@@ -67,7 +67,7 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
             continue
         if name in known:
             values[name] = value
-        elif not field.info.shared:
+        elif not field.info.shared and value != field.default:
             raise UserError(f"{field.option} is no option of the verifier {found.kind}, which {model} is")
     return found.changed(**values)
 

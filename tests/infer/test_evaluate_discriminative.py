@@ -96,6 +96,12 @@ def test_options_of_chains_are_refused(run, option):
     assert f"{option.split()[0]} is no option of the verifier disc_prm" in err
 
 
-def test_score_refuses_the_folder(model, tmp_path, capsys):
-    assert cli.main(["score", "--model", str(model), "--output", str(tmp_path / "out.jsonl")]) == 2
-    assert "is a discriminative verifier: it writes no chains" in capsys.readouterr().err
+def test_score_takes_the_folder(model, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert (
+        cli.main(["score", "--model", str(model), "--output", str(out), "--max-length", "1024", "--n", "1"]) == 0
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == len(capsys.readouterr().out.splitlines()) >= 5
+    assert all(set(row["verdict"]) == {"prefix_score", "step_scores", "step_labels"} for row in rows)
+    assert {row["verifier"]["kind"] for row in rows} == {"disc_prm"}
