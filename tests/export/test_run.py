@@ -108,7 +108,7 @@ def test_several_files(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     tiny_run.make_run(tmp_path / "run", base, lora=True)
     export(tmp_path / "run", tmp_path / "one")
-    run = exporting.Run(
+    run = exporting.TrainingRun(
         tmp_path / "run", "", {"data": {"train": {"chains": "x"}}, "lora": tiny_run.LORA}, str(base), SPEC
     )
     exporting.write_run(run, tmp_path / "many", None, np.dtype(np.float32), max_shard_bytes=20_000)
