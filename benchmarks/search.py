@@ -33,7 +33,7 @@ from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, YES, encode
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import SearchResult
-from thinkprm_jax.search.judging import ModelEngine
+from thinkprm_jax.search.model_engine import ModelEngine
 from thinkprm_jax.search.models import load_models, resolve
 from thinkprm_jax.search.problems import Task, load_tasks
 from thinkprm_jax.search.recipe import SearchRecipe

@@ -50,7 +50,7 @@ def search(recipe: SearchRecipe) -> SearchReport:
     from thinkprm_jax.evaluation.selection.search_report import read_search
     from thinkprm_jax.search.models import load_models, resolve
     from thinkprm_jax.search.problems import load_tasks
-    from thinkprm_jax.search.running import open_search, search_tasks
+    from thinkprm_jax.search.runner import open_search, search_tasks
 
     # Problems
     tasks = load_tasks(recipe)

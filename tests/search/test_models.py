@@ -11,11 +11,11 @@ from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Piece, Problem
-from thinkprm_jax.search.judging import ModelEngine, read_verdict
+from thinkprm_jax.search.model_engine import ModelEngine, read_verdict
 from thinkprm_jax.search.models import describe, load_models, plan_memory, resolve
 from thinkprm_jax.search.problems import load_tasks
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
-from thinkprm_jax.search.running import search_tasks
+from thinkprm_jax.search.runner import search_tasks
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 
 from thinkprm_jax.progress import ProgressBar
 from thinkprm_jax.search.engine import Judgement, Piece
-from thinkprm_jax.search.judging import ModelEngine
+from thinkprm_jax.search.model_engine import ModelEngine
 
 
 class SearchProgress(ProgressBar):

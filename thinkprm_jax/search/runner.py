@@ -18,7 +18,7 @@ from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
 from thinkprm_jax.search.results import completion_row, verdict_row
 
 if TYPE_CHECKING:
-    from thinkprm_jax.search.judging import ModelEngine
+    from thinkprm_jax.search.model_engine import ModelEngine
 
 
 class OpenSearch:
