@@ -46,7 +46,7 @@ def run(mesh):
     results = dict(sampler.run(again))
     values += [results[i].value for i in range(len(again))]
     assert sampler.stats.reprefilled_tokens == 0
-    moving = [getattr(sampler._steps, name)._cache_size() for name in ("decode", "park", "restore", "extend")]
+    moving = [getattr(sampler._device, name)._cache_size() for name in ("decode", "save", "load", "extend")]
     assert min(moving) > 0
     assert sampler._workers[0].store._prefixes.keys[0].sharding == sampler._workers[0].store.cache.keys[0].sharding
     return values, sampler._workers[0].store.cache.keys[0].sharding, sum(moving)
