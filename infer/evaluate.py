@@ -36,9 +36,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """A verifier on solutions whose errors are known."""
-    from thinkprm_jax.infer.verifier_options import choose_verifier
-
     from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
+    from thinkprm_jax.infer.verifier_options import choose_verifier
     from thinkprm_jax.views.output import FigureOutput
 
     # What is judged, where the figures go, and who judges
@@ -56,10 +55,9 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """The same at every setting of a sweep, each in files of its own in the output folder."""
-    from thinkprm_jax.infer.verifier_options import choose_verifier
-
     from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
     from thinkprm_jax.evaluation.sweep import plan_sweep, sweep_report
+    from thinkprm_jax.infer.verifier_options import choose_verifier
     from thinkprm_jax.views.output import FigureOutput
 
     # What is judged, where the figures go, and who judges

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thinkprm_jax.infer.verifier_options import add_verifier_options
-
 from thinkprm_jax.evaluation.tasks.processbench import HUB, SUBSETS
+from thinkprm_jax.infer.verifier_options import add_verifier_options
 from thinkprm_jax.views.output import add_output_options
 
 if TYPE_CHECKING:

@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinkprm_jax.infer.search import search
-
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.search import search
 
 if TYPE_CHECKING:
     from thinkprm_jax.miniature.clock import StageClock

@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
-
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.records.inputs import SolutionRow, read_solutions
 from thinkprm_jax.records.output import OrderedOutput
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
     from thinkprm_jax.infer.score_report import Report
-
     from thinkprm_jax.verifier.base import Verifier
 
 RESERVED = ("verdict", "verdicts", "verifier")
@@ -53,7 +51,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{options.output}: is the input")
 
     from thinkprm_jax.infer.score_report import Report
-
     from thinkprm_jax.verifier.registry import current_stamp, load_verifier
 
     settings = choose_verifier(options)

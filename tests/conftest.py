@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from support import session  # noqa: F401  before JAX reads its environment
 
 # isort: split
 from flax import nnx
+
 from support import r1_tokenizer
 from support import tiny_model as tiny_model_module
-
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 

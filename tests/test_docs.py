@@ -5,9 +5,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support import row_tables
 
 import thinkprm_jax
+from support import row_tables
 from thinkprm_jax import records
 from thinkprm_jax.records.schema import Record, Row
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import prm_folders, tiny_model
 
 import thinkprm_jax
+from support import prm_folders, tiny_model
 from thinkprm_jax.checkpoint import weights
 from thinkprm_jax.data.discriminative import PUBLISHED
 

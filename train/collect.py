@@ -41,14 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
     """Returns the exit status."""
-    from thinkprm_jax.train.collect_report import draw_lengths, print_collection
-
     from thinkprm_jax.checkpoint.huggingface import resolve_folder
     from thinkprm_jax.collect.filters import Collection
     from thinkprm_jax.collect.recipe import CollectRecipe, SourceCounts, read_generations, select_prefixes
     from thinkprm_jax.collect.report import GENERATIONS, make_report, open_collection, save_collection
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+    from thinkprm_jax.train.collect_report import draw_lengths, print_collection
 
     recipe = load_recipe(CollectRecipe, recipe_file, overrides)
     source, teacher = recipe.source, recipe.teacher

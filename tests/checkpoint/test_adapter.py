@@ -18,8 +18,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from support import oracle
 
+from support import oracle
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.distributed.mesh import make_mesh

@@ -14,8 +14,8 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support import oracle
 
+from support import oracle
 from thinkprm_jax.checkpoint import huggingface
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
 from thinkprm_jax.errors import UserError

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+
 from support import oracle
 from support.processes import finish, free_address, start
-
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes

@@ -6,7 +6,6 @@ import json
 import struct
 
 import pytest
-from thinkprm_jax.train.collect_report import draw_lengths, print_collection
 
 from thinkprm_jax.collect.filters import KEPT, Candidate, chain_row
 from thinkprm_jax.collect.recipe import ArithmeticSource, CollectionSource, CollectRecipe, SourceCounts, Teacher
@@ -24,6 +23,7 @@ from thinkprm_jax.collect.store import GenerationStore
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import DecisionRow
+from thinkprm_jax.train.collect_report import draw_lengths, print_collection
 
 
 def candidate(problem: str, labels: list[int], steps: int, tokens: int) -> Candidate:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax.collect.recipe import Teacher
 from thinkprm_jax.collect.teacher import encode_question, generate_chains
 from thinkprm_jax.data.prm800k import Prefix

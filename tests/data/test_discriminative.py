@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_batches import make_batch, make_packed_batch
 
+from support.small_batches import make_batch, make_packed_batch
 from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.data.batches import batches
 from thinkprm_jax.data.chains import LabelledChain

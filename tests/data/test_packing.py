@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small_batches import make_batch
 
+from support.small_batches import make_batch
 from thinkprm_jax.data.batches import BatchState, TokenisedExample, batches, plans
 from thinkprm_jax.data.packing import fill_rows, place_in_order
 from thinkprm_jax.data.sources import TokenisedDataset

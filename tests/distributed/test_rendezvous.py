@@ -7,8 +7,8 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import processes
 
+from support import processes
 from thinkprm_jax.distributed.rendezvous import Launch, ProcessGroup, find_launch, rendezvous
 from thinkprm_jax.errors import UserError
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+
 from support import tiny_model, tiny_training
 from support.merged_lora import merged
-
 from thinkprm_jax import load_model
 from thinkprm_jax.arithmetic.task import example
 from thinkprm_jax.distributed.mesh import make_mesh

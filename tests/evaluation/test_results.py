@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from support.scripted_sampler import ScriptedSampler
 
+from support.scripted_sampler import ScriptedSampler
 from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases, outcome_of

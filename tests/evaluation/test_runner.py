@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all

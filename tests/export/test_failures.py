@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from support import oracle, tiny_run
 
+from support import oracle, tiny_run
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint import safetensors_io
 from thinkprm_jax.checkpoint.huggingface import load_model, parameter_shapes, read_config

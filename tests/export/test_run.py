@@ -15,9 +15,9 @@ import torch
 import transformers
 import yaml
 from safetensors.torch import load_file
+
 from support import oracle, tiny_model, tiny_run
 from support.tiny_run import SPEC
-
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.names import stored_tensors

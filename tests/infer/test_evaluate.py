@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax import cli
 from thinkprm_jax.evaluation.report import FIGURES
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case

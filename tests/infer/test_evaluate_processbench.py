@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax import cli
 
 SETTINGS = ("--max-length", "256", "--max-gen-tokens", "12", "--slots", "4")

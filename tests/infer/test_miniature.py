@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tiny_model
-from thinkprm_jax.infer import miniature as program
 
+from support import tiny_model
 from thinkprm_jax import cli
+from thinkprm_jax.infer import miniature as program
 from thinkprm_jax.miniature import study as miniature
 
 SIZE = miniature.MiniatureSize(

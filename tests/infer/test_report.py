@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support import fake_run
 
+from support import fake_run
 from thinkprm_jax import cli
 
 

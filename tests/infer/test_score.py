@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax import cli
 from thinkprm_jax.records import ChainRecord, VerdictRecord
 
@@ -250,6 +250,7 @@ def test_killed_at_any_moment_and_started_again(run, model, tmp_path):
 
 def test_control_characters_of_the_input_do_not_reach_the_terminal():
     from rich.console import Console
+
     from thinkprm_jax.infer.score_report import verdict_line, verdict_table
 
     chain = ChainRecord("", 0.1, (1, 0, 0), (0.9, 0.2, 0.0), (False, True, False))

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax import cli
 
 SETTINGS = {

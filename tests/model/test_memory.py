@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import pytest
 from flax import nnx
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
 from thinkprm_jax.sampler import Sampler

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from support import oracle
 
+from support import oracle
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.decoder import Decoder

@@ -1,8 +1,8 @@
 """The wire format, byte for byte and id for id."""
 
 import pytest
-from support import r1_tokenizer
 
+from support import r1_tokenizer
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol import prompts
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import chromium, fake_run
 
+from support import chromium, fake_run
 from thinkprm_jax.report import page as pages
 from thinkprm_jax.report.sources import load_run
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
-from support import fake_run
 
+from support import fake_run
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.report import data, page
 from thinkprm_jax.report.figures import overview

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import fake_run
 
+from support import fake_run
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.report.run import VerdictMark
 from thinkprm_jax.report.sources import load_run

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from support.naive_sampler import NaiveSampler
 
+from support.naive_sampler import NaiveSampler
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Choose, Force, Mark, Request, Rewind, Sampler, Think
 

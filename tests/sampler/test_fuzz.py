@@ -6,8 +6,8 @@ import random
 
 import numpy as np
 import pytest
-from support.naive_sampler import NaiveSampler
 
+from support.naive_sampler import NaiveSampler
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.sampler import Choose, Force, Mark, Request, Rewind, Sampler, Think
 

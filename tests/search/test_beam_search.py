@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from support.scripted_engine import ScriptedEngine, branches, prefix_of
-
 from thinkprm_jax.search.beam_search import beam_search
 from thinkprm_jax.search.engine import Problem, SearchResult, SearchSettings
 

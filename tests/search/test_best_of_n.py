@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from support.scripted_engine import ScriptedEngine
-
 from thinkprm_jax.search.best_of_n import best_of_n, judge_solutions, sample
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult, SearchSettings
 

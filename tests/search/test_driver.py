@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.scripted_engine import Score, ScriptedEngine, Write, branches, prefix_of
 
+from support.scripted_engine import Score, ScriptedEngine, Write, branches, prefix_of
 from thinkprm_jax.sampler import Handle
 from thinkprm_jax.search.approaches import SEARCHES
 from thinkprm_jax.search.engine import Judgement, Problem, SearchSettings

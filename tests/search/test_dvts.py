@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from support.scripted_engine import ScriptedEngine, branches, prefix_of
 
+from support.scripted_engine import ScriptedEngine, branches, prefix_of
 from thinkprm_jax.search.dvts import dvts
 from thinkprm_jax.search.engine import Problem, SearchResult, SearchSettings
 

@@ -7,8 +7,8 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from support import tiny_model
 
+from support import tiny_model
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Handle, StepLoop, finished

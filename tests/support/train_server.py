@@ -110,9 +110,9 @@ class TrainServer:
 def serve() -> None:
     """Answers one question a line until its input ends; then kills what still runs."""
     import optax.contrib  # noqa: F401
-    import thinkprm_jax.train.sft
 
     import thinkprm_jax.checkpoint.training_state
+    import thinkprm_jax.train.sft
     import thinkprm_jax.training.setup  # noqa: F401
 
     running: set[int] = set()

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support import processes
 
+from support import processes
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
 from thinkprm_jax.data.chains import read_chains

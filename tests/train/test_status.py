@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support import tiny_training
 
 pytestmark = pytest.mark.slow

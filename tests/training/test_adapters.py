@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import optax
 import pytest
+
 from support import tiny_training
 from support.merged_lora import merged
-
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support import tiny_training
 from support.small_batches import make_batch
-
 from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import example
 from thinkprm_jax.data.batches import BatchState, Prefetcher, TokenisedExample, batches, epoch_order

@@ -13,9 +13,9 @@ import numpy as np
 import optax
 import pytest
 import torch
+
 from support import tiny_model
 from support.small_batches import make_batch, make_packed_batch
-
 from thinkprm_jax.data.batches import Batch, batches
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, StepEncoder

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import jax
 import pytest
+
 from support import tiny_training
 from support.train_server import TrainServer
 from support.training_runs import assert_equal_runs, restore
-
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.distributed.mesh import make_mesh

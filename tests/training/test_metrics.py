@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tiny_training
 
+from support import tiny_training
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import TrackingConfig
 from thinkprm_jax.training.flops import StepFlops, attended_pairs

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import optax
 import pytest
-from support.small_batches import make_batch, make_packed_batch
 
+from support.small_batches import make_batch, make_packed_batch
 from thinkprm_jax.data.batches import Batch, TokenisedExample
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig

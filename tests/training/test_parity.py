@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from support import oracle, tiny_training
 
+from support import oracle, tiny_training
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.checkpoint.names import stored_tensors
 from thinkprm_jax.data.batches import Batch

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import processes, tiny_training
 
+from support import processes, tiny_training
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import ModelSource
 from thinkprm_jax.training.plan import model_shapes, parse_memory, parse_mesh

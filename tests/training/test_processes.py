@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support import processes, tiny_model, tiny_training
 from support.train_server import Run, TrainServer
 from support.training_runs import assert_equal_states, losses, restore
-
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+
 from support import tiny_training
 from support.training_runs import assert_equal_runs, make_trainer, restore
-
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.checkpoint.training_state import CheckpointStore

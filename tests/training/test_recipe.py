@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import processes, tiny_training
 
+from support import processes, tiny_training
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, to_dict

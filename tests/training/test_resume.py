@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import tiny_model, tiny_training
 
+from support import tiny_model, tiny_training
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support import tiny_training
 
+from support import tiny_training
 from thinkprm_jax import Sampler, cli, load_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.recipe import load_recipe

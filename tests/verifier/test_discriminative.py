@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from support import oracle, processes, tiny_model
 
+from support import oracle, processes, tiny_model
 from thinkprm_jax.data.discriminative import PUBLISHED, Layout, StepEncoder
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.decoder import Decoder

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+
 from support import tiny_model
 from support.naive_sampler import NaiveSampler
 from support.scripted_sampler import ScriptedSampler
-
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer

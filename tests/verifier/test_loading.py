@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import prm_folders, tiny_model
 
+from support import prm_folders, tiny_model
 from thinkprm_jax import ThinkPRM, cli, load_verifier
 from thinkprm_jax.checkpoint import weights
 from thinkprm_jax.search.models import load_models

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import prm_folders
 
+from support import prm_folders
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import prm_folders, tiny_model
-from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 
+from support import prm_folders, tiny_model
 from thinkprm_jax.data.discriminative import PUBLISHED
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.verifier.base import Verdict, Verifier
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
 from thinkprm_jax.verifier.loading import verifier_memory

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from support.scripted_sampler import CONFIDENCE, ScriptedSampler
 
+from support.scripted_sampler import CONFIDENCE, ScriptedSampler
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import encode_prompt, encode_training_text
 from thinkprm_jax.sampler.request import Request

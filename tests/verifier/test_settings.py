@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 
+import thinkprm_jax
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.verifier import registry
 from thinkprm_jax.verifier.base import Verdict
 from thinkprm_jax.verifier.host import HostVerifier
@@ -153,3 +155,12 @@ def test_the_documentation_has_the_table_of_every_kind() -> None:
         if settings_of(settings_class(kind)):
             section = next(part for part in text.split("\n### ")[1:] if f"`{kind}`" in part.partition("\n")[0])
             assert table in section, f"docs/verifiers.md: the table of {kind} is not that of its settings"
+
+
+@pytest.mark.parametrize("name", ["ThinkPRM", "LLMJudge", "QwenPRM", "DiscriminativePRM"])
+def test_help_shows_the_settings(name: str) -> None:
+    cls = getattr(thinkprm_jax, name)
+    shown = inspect.signature(cls).parameters
+    for each in settings_of(cls.Settings).values():
+        assert shown[each.name].default == each.default
+    assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in shown.values())

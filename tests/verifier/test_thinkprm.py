@@ -10,10 +10,10 @@ import threading
 import jax
 import numpy as np
 import pytest
+
 from support import tiny_model
 from support.naive_sampler import NaiveSampler
 from support.scripted_sampler import ScriptedSampler
-
 from thinkprm_jax import ThinkPRM
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import encode_prompt

@@ -21,7 +21,7 @@ from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
 from thinkprm_jax.sampler.request import Request, Result, Script
 from thinkprm_jax.verifier.findings import ChainVerdict, Combine, Findings, Reading, Unlocated
 from thinkprm_jax.verifier.loading import load_sampler
-from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, check_names
+from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, check_names, signature_with_settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -200,6 +200,12 @@ class Verifier(abc.ABC):
     n: int = 1
     judges_steps: bool = True
     sampler: Sampler | None = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Shows the settings in the signature, where `help` and notebooks look: ``**values`` names none."""
+        super().__init_subclass__(**arguments)
+        if hasattr(cls, "Settings"):
+            cls.__signature__ = signature_with_settings(cls.__init__, cls.Settings)  # type: ignore[attr-defined]
 
     @classmethod
     @abc.abstractmethod

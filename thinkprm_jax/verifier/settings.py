@@ -15,9 +15,10 @@ What many kinds share stands here: :class:`SamplingSettings` (how chains are dra
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -209,6 +210,20 @@ def _setting(field: dataclasses.Field[Any], annotation: Any) -> SettingField:
     choices = typing.get_args(found) if typing.get_origin(found) is Literal else ()
     kind = str if choices else typing.get_origin(found) or found
     return SettingField(field.name, kind, choices, optional, field.default, field.metadata[_KEY])
+
+
+def signature_with_settings(init: Callable[..., None], cls: type[VerifierSettings]) -> inspect.Signature:
+    """The signature of a class whose ``__init__`` takes the settings ``cls`` as ``**values``: with their names,
+    types and defaults in the place of that."""
+    _, *others = inspect.signature(init).parameters.values()
+    kept = [each for each in others if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = {each.name for each in kept}
+    values = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in dataclasses.fields(cls)
+        if _KEY in field.metadata and field.name not in named
+    ]
+    return inspect.Signature([*kept, *(values if len(kept) < len(others) else ())])
 
 
 def settings_table(cls: type[VerifierSettings]) -> str:
