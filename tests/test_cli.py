@@ -34,6 +34,14 @@ def test_nothing_asked_shows_the_usage(capsys):
     assert cli.main(["--version"]) == 0
 
 
+def test_an_interrupt_while_a_program_loads_is_one_line_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "slow_to_load.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.PROGRAMS, "score", ("slow_to_load", "nothing"))
+    assert cli.main(["score"]) == 130
+    assert capsys.readouterr().err == "thinkprm score: stopped\n"
+
+
 @pytest.mark.parametrize(("error", "status"), [(UserError("no"), 2), (KeyboardInterrupt(), 130)])
 def test_what_the_user_caused_is_one_line(capsys, error, status):
     def main(arguments):

@@ -46,8 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(name, PROGRAMS, n=1, cutoff=0)[0]
         print(f"thinkprm: error: no subcommand {name!r}; did you mean {nearest!r}?", file=sys.stderr)
         return 2
-    module = importlib.import_module(PROGRAMS[name][0])
-    return program.run(module.main, rest, name=f"thinkprm {name}")
+
+    def load_and_run(rest: Sequence[str]) -> int:
+        # Loading takes seconds: whoever interrupts it wants no traceback either.
+        status: int = importlib.import_module(PROGRAMS[name][0]).main(rest)
+        return status
+
+    return program.run(load_and_run, rest, name=f"thinkprm {name}")
 
 
 if __name__ == "__main__":
