@@ -68,7 +68,8 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
         if name in known:
             values[name] = value
         elif not field.info.shared and value != field.default:
-            raise UserError(f"{field.option} is no option of the verifier {found.kind}, which {model} is")
+            which = f", which {model} is" if found.needs_model else ""
+            raise UserError(f"{field.option} is no option of the verifier {found.kind}{which}")
     return found.changed(**values)
 
 

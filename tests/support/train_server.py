@@ -83,7 +83,7 @@ class TrainServer:
         )
         return Run(self, answer["pid"], errors)
 
-    def start_together(self, processes: int, recipe: Path, *overrides: str, devices: int) -> list[Run]:
+    def start_together(self, count: int, recipe: Path, *overrides: str, devices: int) -> list[Run]:
         """One run in so many processes over loopback, of so many devices each."""
         address = processes.free_address()
         return [
@@ -92,10 +92,10 @@ class TrainServer:
                 *overrides,
                 devices=devices,
                 JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES=str(processes),
+                JAX_NUM_PROCESSES=str(count),
                 JAX_PROCESS_ID=str(process),
             )
-            for process in range(processes)
+            for process in range(count)
         ]
 
     def __enter__(self) -> TrainServer:

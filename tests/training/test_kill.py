@@ -118,10 +118,12 @@ def test_a_disk_full_of_metrics(server: TrainServer, whole: Path, tmp_path: Path
     (run / "metrics.jsonl").write_text(filler * (ROOM // len(filler) + 1), encoding="utf-8")
     process = server.start(recipe, file_size=ROOM)
     assert process.wait() == 2, process.said()
-    assert process.said().endswith(f"error: {run}: File too large")
+    assert process.said().endswith(f"error: {run}/metrics.jsonl: cannot be written: File too large")
 
 
-@pytest.mark.parametrize(("room", "names"), [(200, "output {run}: "), (20_000, "{run}/model: ")])
+@pytest.mark.parametrize(
+    ("room", "names"), [(200, "{run}/recipe.yaml: cannot be written: "), (20_000, "{run}/model: ")]
+)
 def test_a_disk_full_at_the_start(server: TrainServer, tmp_path: Path, room: int, names: str) -> None:
     process = server.start(tiny_training.write_recipe(tmp_path, **RECIPE), file_size=room)
     assert process.wait() == 2, process.said()

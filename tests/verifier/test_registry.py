@@ -58,7 +58,7 @@ def folders(tmp_path_factory) -> Folders:
     return Folders(tmp_path_factory.mktemp("models"))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind != "majority"])
+@pytest.mark.parametrize("kind", [kind for kind in kinds() if settings_class(kind).needs_model])
 def test_every_kind_is_loaded_and_gives_what_all_offer(folders, kind):
     settings = {"max_length": 512, "dtype": "float32"}
     if kind in ("thinkprm", "judge"):

@@ -187,7 +187,7 @@ def default_settings(
 
 
 def load_verifier(
-    settings: VerifierSettings | str | Path,
+    settings: VerifierSettings | str | Path | None = None,
     *,
     kind: str | None = None,
     mesh: Mesh | None = None,
@@ -203,6 +203,7 @@ def load_verifier(
 
     Args:
       settings: of :func:`verifier_settings`; or its ``model``, and then ``kind`` and ``values`` are its others.
+        None: of a ``kind`` that needs no model.
       mesh: devices to run on.
       like: a loaded verifier that writes, of the same model, dtype and max_length: its sampler is used, with its
         slots, so that nothing is loaded or compiled again.

@@ -6,6 +6,7 @@ of search recipes, its place in the stamp on every row, and its line in the docu
     @dataclass(frozen=True, kw_only=True)
     class GuessSettings(VerifierSettings):
         kind = "guess"
+        needs_model = False
         answer: float = setting(0.5, "the score of every solution")
 
 What many kinds share stands here: :class:`SamplingSettings` (how chains are drawn) and :class:`PlacementSettings`
