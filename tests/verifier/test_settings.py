@@ -62,7 +62,9 @@ def guess(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("guess")
-def test_a_new_kind_is_one_registration_and_its_setting_one_field(tmp_path: Path) -> None:
+def test_a_new_kind_is_one_registration_and_its_setting_one_field(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     solution = {"problem": "2 + 2?", "steps": ["2 + 2 = 4.", "So 4."]}
     (tmp_path / "in.jsonl").write_text(json.dumps(solution) + "\n")
     options = ["--verifier", "guess", "--answer", "0.7", "--mood", "merry"]
@@ -73,6 +75,9 @@ def test_a_new_kind_is_one_registration_and_its_setting_one_field(tmp_path: Path
     assert row["verifier"] == {"kind": "guess", "answer": 0.7}
     assert "`answer` | `0.5` | `--answer` | `prm_answer` | the score" in settings_table(GuessSettings)
     assert load_verifier(GuessSettings(answer=0.2)).score(["?"], [["1\n\n2"]]) == [[[0.2, 0.2]]]
+    assert load_verifier(kind="guess", answer=0.3).score(["?"], [["1\n\n2"]]) == [[[0.3, 0.3]]]
+    assert cli.main(["score", *paths, *options, "--rounds", "2"]) == 2
+    assert capsys.readouterr().err.endswith("--rounds is no option of the verifier guess\n")
     details = ["--details", str(tmp_path / "details.jsonl")]
     assert cli.main(["evaluate", "arithmetic", "--problems", "2", "--verifier", "guess", *details]) == 0
 
