@@ -5,8 +5,10 @@
     python benchmarks/sampler.py --shared                                 eight chains of one 1,500-token prompt
     python benchmarks/sampler.py --room                                   short requests, max_length 512 and 8,192
 
-Runs alternate between the two programs and the table shows medians. Each side is timed in float32 and bfloat16 and
-shown in the dtype that is faster for it. Needs the `test` extra (torch, the CPU build).
+Runs alternate between the two programs and the table shows medians. Every repeat has new prompts, so that nothing
+is left of them in our prefix cache: both sides prefill every prompt, and the tokens that ours prefilled are
+counted. Each side is timed in float32 and bfloat16 and shown in the dtype that is faster for it. Needs the `test`
+extra (torch, the CPU build).
 """
 
 from __future__ import annotations
@@ -73,8 +75,15 @@ class Ours:
         self.hints = hints
         model, tokenizer = load_model(folder, dtype=dtype)
         self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length)
+        self.prompt_tokens = 0  # of all runs
+
+    def prefilled(self) -> str:
+        """Share of the prompts' tokens that went through the model: the rest stood in the prefix cache."""
+        return f"{1 - self.sampler.stats.shared_tokens / self.prompt_tokens:.1%}"
 
     def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
+        self.prompt_tokens += sum(map(len, prompts))
+
         def script(budget: int) -> Callable:
             def think():
                 thought = yield Think(budget)
@@ -94,6 +103,9 @@ class Theirs:
     def __init__(self, folder: Path, dtype: str, batch: int) -> None:
         self.name, self.dtype, self.batch = "transformers", dtype, batch
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+    def prefilled(self) -> str:
+        return "100.0%"  # generate() keeps nothing from call to call
 
     def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
         outputs = []
@@ -119,15 +131,19 @@ def save_random(config: ModelConfig, folder: Path) -> None:
     save_model(Decoder(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32), tokenizer, folder)
 
 
-def measure(programs: list, prompts: list[list[int]], new_tokens: list[int], repeats: int) -> dict:
-    """Median seconds of every program, after one warm-up; the programs take turns."""
+def measure(
+    programs: list, prompts_of: Callable[[], list[list[int]]], new_tokens: list[int], repeats: int
+) -> dict:
+    """Median seconds of every program, after one warm-up; they take turns with the prompts of a repeat."""
     times: dict = {program: [] for program in programs}
+    prompts = prompts_of()
     outputs = {program: program.run(prompts, new_tokens) for program in programs}
     reference = next(iter(outputs.values()))
     for program, output in outputs.items():
         same = np.mean([a == b for x, y in zip(output, reference, strict=True) for a, b in zip(x, y, strict=True)])
         program.agreement = float(same)
     for _ in range(repeats):
+        prompts = prompts_of()
         for program in programs:
             start = time.perf_counter()
             program.run(prompts, new_tokens)
@@ -135,14 +151,24 @@ def measure(programs: list, prompts: list[list[int]], new_tokens: list[int], rep
     return {program: statistics.median(seconds) for program, seconds in times.items()}
 
 
+def random_prompts(config: ModelConfig, rng: np.random.Generator, count: int, length: int) -> Callable:
+    """Draws `count` other prompts of `length` tokens each time it is called."""
+    return lambda: rng.integers(1, config.vocab_size, (count, length)).tolist()
+
+
 def report(title: str, seconds: dict, tokens: int) -> None:
     """Every program and dtype, and the ratio of the best of each side."""
     table = Table(title=title)
-    for column in ("program", "dtype", "seconds", "tokens/s", "same tokens as the first row"):
+    for column in ("program", "dtype", "seconds", "tokens/s", "prompt prefilled", "same tokens as the first row"):
         table.add_column(column, justify="left" if column in ("program", "dtype") else "right")
     for program, value in seconds.items():
         table.add_row(
-            program.name, program.dtype, f"{value:.2f}", f"{tokens / value:,.0f}", f"{program.agreement:.1%}"
+            program.name,
+            program.dtype,
+            f"{value:.2f}",
+            f"{tokens / value:,.0f}",
+            program.prefilled(),
+            f"{program.agreement:.1%}",
         )
     ours = min(v for p, v in seconds.items() if isinstance(p, Ours))
     theirs = min(v for p, v in seconds.items() if isinstance(p, Theirs))
@@ -154,13 +180,13 @@ def report(title: str, seconds: dict, tokens: int) -> None:
 def static_batches(names: list[str], repeats: int, batch: int) -> None:
     for name in names:
         shape = SHAPES[name]
-        prompts = np.random.default_rng(0).integers(1, shape.config.vocab_size, (batch, 128)).tolist()
+        prompts_of = random_prompts(shape.config, np.random.default_rng(0), batch, 128)
         new_tokens = [shape.new_tokens] * batch
         with tempfile.TemporaryDirectory() as folder:
             save_random(shape.config, Path(folder))
             programs = [Ours(Path(folder), dtype, batch, 256) for dtype in DTYPES]
             programs += [Theirs(Path(folder), dtype, batch) for dtype in DTYPES]
-            seconds = measure(programs, prompts, new_tokens, repeats)
+            seconds = measure(programs, prompts_of, new_tokens, repeats)
         report(f"{name}, batch {batch}, prompt 128, {shape.new_tokens} new", seconds, sum(new_tokens))
 
 
@@ -173,12 +199,12 @@ def unequal_work(repeats: int) -> None:
     rng = np.random.default_rng(1)
     shape = SHAPES["5m"]
     new_tokens = np.clip(16 + rng.exponential(150, 64), 16, 512).astype(int).tolist()
-    prompts = rng.integers(1, shape.config.vocab_size, (64, 128)).tolist()
+    prompts_of = random_prompts(shape.config, rng, 64, 128)
     with tempfile.TemporaryDirectory() as folder:
         save_random(shape.config, Path(folder))
         programs = [Ours(Path(folder), dtype, 16, 768, hints) for hints in (True, False) for dtype in DTYPES]
         programs += [Theirs(Path(folder), dtype, 16) for dtype in DTYPES]
-        seconds = measure(programs, prompts, new_tokens, repeats)
+        seconds = measure(programs, prompts_of, new_tokens, repeats)
     report(f"unequal work, 64 requests, {min(new_tokens)} to {max(new_tokens)} new", seconds, sum(new_tokens))
     for program in (programs[0], programs[2]):
         print(f"{program.name}: slots busy {program.sampler.stats.occupancy:.1%} of decode steps")
@@ -206,12 +232,13 @@ def unused_room(repeats: int) -> None:
     """The same short requests under a small and a large max_length: what is not used must cost nothing."""
     shape = dataclasses.replace(SHAPES["5m"].config, max_position_embeddings=8_192)
     rng = np.random.default_rng(3)
-    prompts = rng.integers(1, shape.vocab_size, (32, 100)).tolist()
+    prompts_of = random_prompts(shape, rng, 32, 100)
     with tempfile.TemporaryDirectory() as folder:
         save_random(shape, Path(folder))
         programs = {room: Ours(Path(folder), "float32", 16, room) for room in (512, 8_192)}
     times: dict[int, list[float]] = {room: [] for room in programs}
     for _ in range(repeats + 1):
+        prompts = prompts_of()
         for room, program in programs.items():
             start = time.perf_counter()
             program.run(prompts, [64] * len(prompts))
