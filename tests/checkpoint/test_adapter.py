@@ -61,8 +61,12 @@ def with_lora(
 
 
 @pytest.fixture
-def theirs() -> transformers.PreTrainedModel:
-    return oracle.random_model("qwen2", 4, 2, tied=False)
+def theirs(request: pytest.FixtureRequest) -> transformers.PreTrainedModel:
+    family = getattr(request, "param", "qwen2")
+    return oracle.random_model(family, 4, 2, tied=False, **({"head_dim": 12} if family == "qwen3" else {}))
+
+
+each_family = pytest.mark.parametrize("theirs", ["qwen2", "qwen3"], indirect=True)
 
 
 @pytest.fixture
@@ -111,6 +115,7 @@ def test_logits_of_an_adapter_folder(theirs: transformers.PreTrainedModel, folde
     np.testing.assert_allclose(logits_of(folder), expected, atol=1e-4)
 
 
+@each_family
 def test_logits_and_gradients_beside_the_base(
     theirs: transformers.PreTrainedModel, base: Path, folder: Path
 ) -> None:
@@ -182,6 +187,7 @@ def test_an_adapter_on_an_adapter(theirs: transformers.PreTrainedModel, folder: 
 # The real library
 
 
+@each_family
 def test_peft_reads_ours(theirs: transformers.PreTrainedModel, base: Path, folder: Path) -> None:
     peft = pytest.importorskip("peft")
     config = peft.PeftConfig.from_pretrained(folder)
@@ -191,6 +197,7 @@ def test_peft_reads_ours(theirs: transformers.PreTrainedModel, base: Path, folde
     np.testing.assert_allclose(logits_of(folder), oracle.logits(model, TOKENS), atol=1e-4)
 
 
+@each_family
 def test_we_read_theirs(theirs: transformers.PreTrainedModel, base: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(

@@ -227,8 +227,9 @@ def test_tokenizer_larger_than_the_model(folder: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_round_trip_bit_for_bit(tmp_path: Path, dtype: str, tied: bool) -> None:
-    theirs = oracle.random_model("llama", 4, 2, tied=tied, attention_bias=True, head_dim=10, rope=oracle.LLAMA3)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_round_trip_bit_for_bit(tmp_path: Path, dtype: str, tied: bool, family: str) -> None:
+    theirs = oracle.random_model(family, 4, 2, tied=tied, attention_bias=True, head_dim=10, rope=oracle.LLAMA3)
     first = oracle.save(theirs.to(getattr(torch, dtype)), tmp_path / "first")
     edit_config(first, eos_token_id=[3, 4], bos_token_id=2)
     save_model(*load_model(first, dtype), tmp_path / "second")

@@ -18,8 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    theirs = oracle.random_model("qwen2", 8, 2, tied=False)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    family = getattr(request, "param", "qwen2")
+    keys = {"head_dim": 8} if family == "qwen3" else {}
+    theirs = oracle.random_model(family, 8, 2, tied=False, **keys)
     return oracle.save(theirs, tmp_path_factory.mktemp("placement"), max_shard_size="60KB")
 
 
@@ -48,6 +50,7 @@ save_model(model, tokenizer, f"{out}/saved")
 """
 
 
+@pytest.mark.parametrize("folder", ["qwen2", "qwen3"], indirect=True)
 def test_meshes_of_eight_devices(folder: Path, tmp_path: Path) -> None:
     tokens = np.stack([oracle.prompt(20, seed) for seed in range(8)])
     np.save(tmp_path / "tokens.npy", tokens)

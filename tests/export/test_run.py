@@ -158,7 +158,11 @@ def test_a_greedy_base_stays_greedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("family", "keys"),
-    [("qwen2", {}), ("llama", {"rope": oracle.LLAMA3, "head_dim": 10, "attention_bias": True, "mlp_bias": True})],
+    [
+        ("qwen2", {}),
+        ("qwen3", {"head_dim": 16}),
+        ("llama", {"rope": oracle.LLAMA3, "head_dim": 10, "attention_bias": True, "mlp_bias": True}),
+    ],
 )
 @pytest.mark.parametrize("tied", [False, True])
 def test_config_says_what_transformers_would(tmp_path: Path, family: str, tied: bool, keys: dict) -> None:

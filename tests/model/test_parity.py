@@ -21,6 +21,9 @@ CASES = {
     "qwen2-5-tied": {"family": "qwen2", "heads": 5, "kv_heads": 1, "tied": True, "theta": 1e6},
     "qwen2-6": {"family": "qwen2", "heads": 12, "kv_heads": 2, "tied": False, "head_dim": 16},
     "qwen2-7-tied": {"family": "qwen2", "heads": 7, "kv_heads": 1, "tied": True, "theta": 1e6},
+    "qwen3": {"family": "qwen3", "heads": 4, "kv_heads": 2, "tied": False, "head_dim": 12, "theta": 1e6},
+    "qwen3-biases-tied": {"family": "qwen3", "heads": 6, "kv_heads": 2, "tied": True, "head_dim": 16,
+                          "attention_bias": True},
     "llama-scaled": {"family": "llama", "heads": 4, "kv_heads": 2, "tied": False, "theta": 5e5, "head_dim": 12,
                      "rope": oracle.LLAMA3},
     "llama-biases-tied": {"family": "llama", "heads": 6, "kv_heads": 1, "tied": True, "attention_bias": True,
@@ -109,7 +112,7 @@ def test_greedy_tokens_and_their_logits(pair: Pair) -> None:
     np.testing.assert_allclose(logits.swapaxes(0, 1), whole, atol=1e-4)
 
 
-@pytest.mark.parametrize("pair", ["qwen2-6", "llama-scaled"], indirect=True)
+@pytest.mark.parametrize("pair", ["qwen2-6", "qwen3", "llama-scaled"], indirect=True)
 def test_bfloat16_steps_equal_whole_sequence(pair: Pair) -> None:
     prompts = np.stack([oracle.prompt(PROMPT, seed) for seed in (1, 2)])
     ids, logits = map(np.asarray, greedy(pair.half, prompts, 40))
@@ -118,7 +121,7 @@ def test_bfloat16_steps_equal_whole_sequence(pair: Pair) -> None:
     assert error.mean() < 0.02 * np.std(whole)
 
 
-@pytest.mark.parametrize("pair", ["qwen2-6", "llama-scaled"], indirect=True)
+@pytest.mark.parametrize("pair", ["qwen2-6", "qwen3", "llama-scaled"], indirect=True)
 def test_packed_rows_equal_separate_ones(pair: Pair) -> None:
     prompts = [oracle.prompt(length, length) for length in (17, 30, 1, 13)]
     tokens = np.concatenate(prompts)[None]

@@ -1,9 +1,9 @@
-"""Loss, gradients and AdamW against torch and transformers, on small random Qwen2 models."""
+"""Loss, gradients and AdamW against torch and transformers, on small random models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,8 @@ class Pair(NamedTuple):
     params: dict[str, np.ndarray]
 
 
-def make_pair(folder: Path, tied: bool) -> Pair:
-    theirs = oracle.random_model("qwen2", 4, 2, tied=tied)
+def make_pair(folder: Path, tied: bool, family: str = "qwen2", **keys: Any) -> Pair:
+    theirs = oracle.random_model(family, 4, 2, tied=tied, **keys)
     ours, _ = load_model(oracle.save(theirs, folder))
     return Pair(theirs, ours.config, jax.device_get(parameters_of(ours)))
 
@@ -90,9 +90,10 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("tied"), tied=True)
 
 
-@pytest.fixture(scope="module")
-def untied(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("untied"), tied=False)
+@pytest.fixture(scope="module", params=["qwen2", "qwen3"])
+def untied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    keys = {"head_dim": 12} if request.param == "qwen3" else {}
+    return make_pair(tmp_path_factory.mktemp("untied"), False, request.param, **keys)
 
 
 def loss_and_gradients(pair: Pair, batch: Batch, *options: object) -> tuple:

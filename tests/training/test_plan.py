@@ -11,6 +11,7 @@ from support import processes, tiny_training
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import ModelSource
 from thinkprm_jax.training.plan import model_shapes, parse_memory, parse_mesh
+from thinkprm_jax.training.setup import parameter_count
 
 MODEL = {
     "tokenizer": "mini",
@@ -153,6 +154,9 @@ def test_the_7b_recipe_on_sixteen_devices() -> None:
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", 7_615_616_512),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-14B", 14_770_033_664),
         ("Qwen/QwQ-32B-Preview", 32_763_876_352),
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+        ("Qwen/Qwen3-8B", 8_190_735_360),
     ],
 )
 def test_written_down_shapes(name: str, parameters: int) -> None:
@@ -163,8 +167,11 @@ def test_written_down_shapes(name: str, parameters: int) -> None:
         config.num_heads * config.head_dim,
         config.num_kv_heads * config.head_dim,
     )
-    layer = 2 * d * heads + 2 * d * kv_heads + 3 * d * config.intermediate_size + heads + 2 * kv_heads + 2 * d
-    assert config.num_layers * layer + 2 * d * config.vocab_size + d == parameters
+    layer = 2 * d * heads + 2 * d * kv_heads + 3 * d * config.intermediate_size + 2 * d
+    layer += 2 * config.head_dim if config.qk_norm else heads + 2 * kv_heads  # norms of q and k, or biases
+    tables = 1 if config.tie_embeddings else 2
+    assert config.num_layers * layer + tables * d * config.vocab_size + d == parameters
+    assert parameter_count(config) == parameters
 
 
 def test_the_recipes_of_the_paper_have_shapes() -> None:

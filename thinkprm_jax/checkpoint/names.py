@@ -23,6 +23,8 @@ _NAMES: tuple[tuple[str, str, bool], ...] = (
     ("layers.{}.attention.value.bias", "model.layers.{}.self_attn.v_proj.bias", False),
     ("layers.{}.attention.output.kernel", "model.layers.{}.self_attn.o_proj.weight", True),
     ("layers.{}.attention.output.bias", "model.layers.{}.self_attn.o_proj.bias", False),
+    ("layers.{}.attention.query_norm.scale", "model.layers.{}.self_attn.q_norm.weight", False),
+    ("layers.{}.attention.key_norm.scale", "model.layers.{}.self_attn.k_norm.weight", False),
     ("layers.{}.mlp_norm.scale", "model.layers.{}.post_attention_layernorm.weight", False),
     ("layers.{}.mlp.gate.kernel", "model.layers.{}.mlp.gate_proj.weight", True),
     ("layers.{}.mlp.gate.bias", "model.layers.{}.mlp.gate_proj.bias", False),

@@ -1,9 +1,9 @@
 """The architecture of a decoder, read from a Hugging Face ``config.json``.
 
-Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with a head of scores: Qwen2.5-Math-PRM, Skywork), Llama
-(Llama 2, 3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes the arithmetic is read from
-the file and nothing is guessed from a model's name; a setting that we do not implement is refused by name, because
-a model that runs with the wrong arithmetic is worse than none.
+Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with a head of scores: Qwen2.5-Math-PRM, Skywork), Qwen3
+(dense, 0.6B to 32B), Llama (Llama 2, 3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes
+the arithmetic is read from the file and nothing is guessed from a model's name; a setting that we do not implement is
+refused by name, because a model that runs with the wrong arithmetic is worse than none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from thinkprm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FAMILIES = ("qwen2", "llama", "mistral")
+FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
 # architectures of config.json -> classes of the head that stands in place of the vocabulary's. Qwen's own code
 # gives its process reward models two, whatever config.json says; Skywork's have a value, the log odds.
 SCORE_HEADS = {"Qwen2ForProcessRewardModel": 2, "Qwen2ForPrmModel": 1}
@@ -46,7 +46,13 @@ _MUST_BE = {
 # Carried from folder to folder; `thinkprm` says what a verifier of ours was trained for.
 _KEPT = ("thinkprm", "pad_token_id")
 
-_ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+_ARCHITECTURES = {
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+}
+_QWEN3_HEAD_DIM = 128  # where the file does not say; other families divide the width by the heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +83,7 @@ class ModelConfig:
     qkv_bias: bool = True
     output_bias: bool = False
     mlp_bias: bool = False
+    qk_norm: bool = False  # an RMSNorm over h on every head of q and k, before the rotation
     tie_embeddings: bool = False
     score_labels: int | None = None  # classes of a reward model's head, which has no head over the vocabulary
     max_position_embeddings: int = 32_768
@@ -114,8 +121,9 @@ class ModelConfig:
             heads = int(config["num_attention_heads"])
             hidden = int(config["hidden_size"])
             eos = config.get("eos_token_id")
-            # Mistral's own code knows no such key.
-            attention_bias = family == "llama" and bool(config.get("attention_bias", False))
+            # Qwen2's and Mistral's own code knows no such key.
+            attention_bias = family in ("llama", "qwen3") and bool(config.get("attention_bias", False))
+            width = _QWEN3_HEAD_DIM if family == "qwen3" else hidden // heads
             labels = _score_labels(config)
             return cls(
                 model_type=family,
@@ -125,13 +133,14 @@ class ModelConfig:
                 num_layers=int(config["num_hidden_layers"]),
                 num_heads=heads,
                 num_kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or hidden // heads),
+                head_dim=int(config.get("head_dim") or width),
                 rope_theta=rope_theta,
                 rope_scaling=rope_scaling,
                 rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
                 qkv_bias=family == "qwen2" or attention_bias,
                 output_bias=attention_bias,
                 mlp_bias=family == "llama" and bool(config.get("mlp_bias", False)),
+                qk_norm=family == "qwen3",
                 tie_embeddings=bool(config.get("tie_word_embeddings", False)) and labels is None,
                 score_labels=labels,
                 max_position_embeddings=_positions(config),
@@ -170,12 +179,13 @@ class ModelConfig:
             "initializer_range": self.initializer_range,
             "use_cache": True,
         }
-        if self.model_type == "qwen2":
+        if self.model_type in ("qwen2", "qwen3"):
             config["use_sliding_window"] = False
         elif self.model_type == "mistral":
             config["sliding_window"] = None  # max_position_embeddings lies within it: see _positions
-        else:
+        if self.model_type in ("qwen3", "llama"):
             config["attention_bias"] = self.qkv_bias
+        if self.model_type == "llama":
             config["mlp_bias"] = self.mlp_bias
         if self.rope_scaling is not None:
             config["rope_scaling"] = {"rope_type": "llama3", **dataclasses.asdict(self.rope_scaling)}

@@ -1,4 +1,4 @@
-"""The decoder of the Qwen2 and Llama families in Flax NNX.
+"""The decoder of the Qwen2, Qwen3, Llama and Mistral families in Flax NNX.
 
 The residual stream, norms, softmax and logits are float32; matrix products take their inputs in ``dtype`` and
 accumulate in float32. Layers are separate list entries, not one stacked array: a decode step then reads every
@@ -101,6 +101,10 @@ class Attention(nnx.Module):
         self.key = build.linear(d, kv_heads, config.qkv_bias, "attention.key")
         self.value = build.linear(d, kv_heads, config.qkv_bias, "attention.value")
         self.output = build.linear(heads, d, config.output_bias, "attention.output")
+        self.query_norm, self.key_norm = (
+            RMSNorm(config.head_dim, config.rms_norm_eps, build.param_dtype) if config.qk_norm else None
+            for _ in range(2)
+        )
         self.head_dim = config.head_dim
 
     def project(
@@ -108,12 +112,13 @@ class Attention(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[..., D] -> q [..., H, h] (rotated, scaled), k [..., K, h] (rotated), v [..., K, h]."""
 
-        def heads(linear: Linear) -> jax.Array:
+        def heads(linear: Linear, norm: RMSNorm | None = None) -> jax.Array:
             y = linear(x, dropout_key)
-            return y.reshape(*y.shape[:-1], -1, self.head_dim)
+            y = y.reshape(*y.shape[:-1], -1, self.head_dim)
+            return y if norm is None else norm(y)
 
-        q = rotate(heads(self.query), cos, sin) * self.head_dim**-0.5
-        return q, rotate(heads(self.key), cos, sin), heads(self.value)
+        q = rotate(heads(self.query, self.query_norm), cos, sin) * self.head_dim**-0.5
+        return q, rotate(heads(self.key, self.key_norm), cos, sin), heads(self.value)
 
     def merge(self, heads: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """[..., H, h] -> [..., D]."""
@@ -413,8 +418,9 @@ def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[st
             if name in adapted:
                 axes[f"{layer}.{name}.lora_a"] = (inputs, None)
                 axes[f"{layer}.{name}.lora_b"] = (None, outputs)
-        axes[f"{layer}.attention_norm.scale"] = (None,)
-        axes[f"{layer}.mlp_norm.scale"] = (None,)
+        norms = ("attention.query_norm", "attention.key_norm") if config.qk_norm else ()
+        for name in (*norms, "attention_norm", "mlp_norm"):
+            axes[f"{layer}.{name}.scale"] = (None,)
     return axes
 
 

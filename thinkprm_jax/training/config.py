@@ -19,7 +19,7 @@ class ScratchModel:
     num_heads: int
     num_kv_heads: int
     head_dim: int | None = None  # default hidden_size / num_heads
-    model_type: Literal["qwen2", "llama"] = "qwen2"
+    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen2"
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-6
     tie_embeddings: bool = True

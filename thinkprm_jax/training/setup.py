@@ -147,6 +147,7 @@ def read_model(source: ModelSource) -> tuple[ModelConfig, Tokenizer]:
         rope_theta=sizes.rope_theta,
         rms_norm_eps=sizes.rms_norm_eps,
         qkv_bias=sizes.model_type == "qwen2",
+        qk_norm=sizes.model_type == "qwen3",
         tie_embeddings=sizes.tie_embeddings,
         max_position_embeddings=sizes.max_position_embeddings,
         initializer_range=sizes.initializer_range,
