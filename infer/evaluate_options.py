@@ -38,6 +38,8 @@ Label efficiency: a curve over evaluations that were run before (their --output)
 verifier trained on so many labels. 0 labels: an untrained verifier, a level line."""
 FIGURES = """\
 readable chains      the chain itself judged every step, up to the first one it calls incorrect
+score and labels     chains whose score of the whole says one thing and whose step labels another: a
+disagree             verifier in which this happens often says nothing that can be relied on
 step verdicts right  of all steps up to the true first error; a step without a verdict, or behind an
                      error that only the verifier saw, is wrong
 first-error F1       harmonic mean of the two accuracies below it (ProcessBench). Of several chains

@@ -140,7 +140,20 @@ def test_a_failed_discriminative_case_is_wrong_and_has_no_score():
 
 def outcome(truth: int, predicted: int | None, score: float | None, **more) -> Outcome:
     readable = int(predicted is not None)
-    return Outcome(truth, predicted, score, readable, 1, 1, 2, tokens=10, predicted_by_score=predicted, **more)
+    said = None if score is None or predicted is None else int((score > 0.5) != (predicted < 0))
+    return Outcome(
+        truth,
+        predicted,
+        score,
+        readable,
+        1,
+        1,
+        2,
+        tokens=10,
+        predicted_by_score=predicted,
+        contradictory=said,
+        **more,
+    )
 
 
 OUTCOMES = [
@@ -161,6 +174,7 @@ def test_summary_by_hand():
     assert values == pytest.approx(
         {
             "readable_chains": 3 / 5,
+            "contradictory_chains": 0.0,
             "step_accuracy": 1 / 2,
             "acc_error": 1 / 3,
             "acc_correct": 1 / 2,
@@ -178,6 +192,24 @@ def test_summary_by_hand():
     assert (found.acc_error.n, found.acc_correct.n, found.auroc.n, found.first_error_f1.n) == (3, 2, 4, 5)
     for name, value in values.items():
         assert getattr(found, name).low <= value <= getattr(found, name).high
+
+
+def test_chains_whose_score_and_labels_disagree_are_counted():
+    agreeing, disagreeing = (
+        chain("correct", "incorrect", "", score=0.1),
+        chain("correct", "incorrect", "", score=0.9),
+    )
+    assert thinkprm_verdict([disagreeing]).contradictory
+    assert not thinkprm_verdict([agreeing]).contradictory
+    assert compared(1, agreeing, disagreeing, chain("correct", "correct", "correct", score=0.2)).contradictory == 2
+    found = summarise([compared(1, agreeing), compared(1, disagreeing), OUTCOMES[-1]], resamples=20)
+    assert (found.contradictory_chains.value, found.contradictory_chains.n) == (0.5, 2)
+
+
+def test_a_verdict_without_chains_contradicts_itself_where_its_last_step_is_alone():
+    case = EvaluationCase("", ("a", "b"), -1)
+    assert outcome_of(case, Verdict.of_scores("", [0.1, 0.9])).contradictory == 1
+    assert outcome_of(case, Verdict.of_scores("", [0.9, 0.9])).contradictory == 0
 
 
 def test_break_down_leaves_undefined_figures_undefined():

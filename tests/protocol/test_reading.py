@@ -6,9 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkprm_jax.protocol.reading import find_verdicts, read_chain
+from thinkprm_jax.protocol.reading import contradicts, find_verdicts, read_chain
 
 GOOD, BAD = "The step is \\boxed{correct}", "The step is \\boxed{incorrect}"
+
+
+@pytest.mark.parametrize(
+    ("score", "labels", "expected"),
+    [
+        (0.9, (1, 1), False),
+        (0.9, (1, 0), True),
+        (0.1, (1, 0), False),
+        (0.1, (1, 1), True),
+        (0.5, (1, 1), False),
+        (0.5, (0,), False),
+        (None, (1,), None),
+        (0.9, (), None),
+    ],
+)
+def test_a_score_that_contradicts_the_labels(score, labels, expected):
+    assert contradicts(score, labels) is expected
 
 
 def labels(chain, num_steps):

@@ -187,3 +187,14 @@ def test_what_is_no_row_of_results_is_said(tmp_path):
     path.write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="no rows in it"):
         records.read_verdicts(path)
+
+
+def test_rows_say_that_score_and_labels_disagree_and_older_ones_say_nothing():
+    chain = {"output": "x", "prefix_score": 0.9, "step_labels": [0], "step_scores": [0.1]}
+    row = {"problem": "p", "steps": ["a"], "verdict": {**chain, "chains": [chain]}}
+    del row["verdict"]["output"]
+    assert records.VerdictRow.from_dict(row).verdict.contradictory is None
+    row["verdict"]["contradictory"] = row["verdict"]["chains"][0]["contradictory"] = True
+    found = records.VerdictRow.from_dict(row)
+    assert (found.verdict.contradictory, found.verdict.chains[0].contradictory) == (True, True)
+    assert found.to_dict()["verdict"]["chains"][0]["contradictory"] is True

@@ -88,7 +88,7 @@ def test_score_takes_a_verifier_without_chains(kind, tmp_path, capsys):
     folder.mkdir()
     getattr(prm_folders, kind)(folder)
     [row] = score(tmp_path, "--model", str(folder), "--verifier", kind, "--max-length", "512")
-    assert set(row["verdict"]) == {"prefix_score", "step_scores", "step_labels"}
+    assert set(row["verdict"]) == {"prefix_score", "step_scores", "step_labels", "contradictory"}
     assert row["verdict"]["prefix_score"] == row["verdict"]["step_scores"][-1]
     assert row["verifier"]["kind"] == kind
     prm = load_verifier(folder, kind=kind, max_length=512)

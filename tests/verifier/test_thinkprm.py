@@ -35,6 +35,7 @@ KEYS = {
     "step_forced",
     "finish_reasons",
     "output_tokens",
+    "contradictory",
 }
 
 

@@ -18,6 +18,7 @@ from thinkprm_jax.tables import TextTable
 # Field of EvaluationSummary -> (its name in full, at the head of a column, as a percentage; None: a quantity)
 FIGURES = {
     "readable_chains": ("readable chains", "readable", True),
+    "contradictory_chains": ("score and labels disagree", "contradictory", True),
     "step_accuracy": ("step verdicts right", "steps", True),
     "first_error_f1": ("first-error F1", "F1", False),
     "acc_error": ("  accuracy, solutions with an error", "error", True),
@@ -31,7 +32,8 @@ FIGURES = {
     "spearman": ("Spearman's correlation", "Spearman", False),
     "tokens": ("tokens per verdict", "tokens", None),
 }
-_NOT_BROKEN_DOWN = ("first_error_f1_by_score", "brier", "point_biserial", "spearman")  # JSON has them
+# JSON has them by group, too.
+_NOT_BROKEN_DOWN = ("contradictory_chains", "first_error_f1_by_score", "brier", "point_biserial", "spearman")
 _COLUMNS = {field: form for field, form in FIGURES.items() if field not in _NOT_BROKEN_DOWN}
 
 

@@ -69,7 +69,15 @@ def outcome_of(case: EvaluationCase, verdict: Verdict, chains: int = 1) -> Outco
         groups=case.groups,
         predicted_by_score=by_score,
         locates=locates,
+        contradictory=sum(map(bool, _contradictions(verdict))),
     )
+
+
+def _contradictions(verdict: Verdict) -> list[bool | None]:
+    """Of each chain, or of a verdict without chains, whether its score contradicts its labels."""
+    if not verdict.chains:
+        return [verdict.contradictory]
+    return [chain.contradictory for chain in verdict.chains]
 
 
 def _vote(indices: Sequence[int], by_score: int | None) -> int | None:

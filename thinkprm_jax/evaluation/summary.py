@@ -42,6 +42,7 @@ class EvaluationSummary:
     Attributes:
       solutions, failed: how many there were, and how many of them got no verdict.
       readable_chains: of all chains, those that judged every step themselves, up to the first they call incorrect.
+      contradictory_chains: of all chains, those whose score of the whole says one thing and whose labels another.
       step_accuracy: of all steps up to the true first error, those whose verdict in the chain is right.
       acc_error, acc_correct, first_error_f1: ProcessBench's measure, by the vote of the readable chains.
       first_error_f1_by_score: the same measure of the first step whose mean score is below one half.
@@ -53,6 +54,7 @@ class EvaluationSummary:
     solutions: int
     failed: int
     readable_chains: Estimate
+    contradictory_chains: Estimate
     step_accuracy: Estimate
     acc_error: Estimate
     acc_correct: Estimate
@@ -73,7 +75,8 @@ class EvaluationSummary:
 
 @dataclass(frozen=True)
 class OutcomeColumns:
-    """Outcomes as columns [N], so that a resample costs a few numpy calls. scores: NaN where there is none."""
+    """Outcomes as columns [N], so that a resample costs a few numpy calls. scores: NaN where there is none;
+    contradictory: NaN where nobody counted."""
 
     hits: np.ndarray
     hits_by_score: np.ndarray
@@ -81,6 +84,7 @@ class OutcomeColumns:
     locates: np.ndarray
     scores: np.ndarray
     readable: np.ndarray
+    contradictory: np.ndarray
     chains: np.ndarray
     steps_right: np.ndarray
     steps_counted: np.ndarray
@@ -100,6 +104,7 @@ class OutcomeColumns:
             locates=np.array([outcome.locates for outcome in outcomes], bool),
             scores=column(outcome.score for outcome in outcomes),
             readable=column(outcome.readable for outcome in outcomes),
+            contradictory=column(outcome.contradictory for outcome in outcomes),
             chains=column(outcome.chains for outcome in outcomes),
             steps_right=column(outcome.steps_right for outcome in outcomes),
             steps_counted=column(outcome.steps_counted for outcome in outcomes),
@@ -127,6 +132,7 @@ def summarise(outcomes: Sequence[Outcome], resamples: int = 1000) -> EvaluationS
     columns = OutcomeColumns.of(outcomes)
     scored = columns.take(~np.isnan(columns.scores))
     located = columns.take(columns.locates)
+    compared = located.take(~np.isnan(located.contradictory))
     # A prompt that does not fit costs nothing.
     spent = columns.take(~np.isnan(columns.scores) | (columns.tokens > 0))
     acc_error, acc_correct = first_error_shares(located)
@@ -138,6 +144,9 @@ def summarise(outcomes: Sequence[Outcome], resamples: int = 1000) -> EvaluationS
         solutions=len(outcomes),
         failed=len(outcomes) - len(scored),
         readable_chains=_ratio_estimate(of_all["readable_chains"]),
+        contradictory_chains=_ratio_estimate(
+            _bootstrap(compared, _OF_COMPARED, resamples)["contradictory_chains"]
+        ),
         step_accuracy=_ratio_estimate(of_steps["step_accuracy"]),
         acc_error=acc_error,
         acc_correct=acc_correct,
@@ -227,6 +236,7 @@ _OF_ALL: dict[str, ColumnsFigure] = {
     "binary_f1": whole_solution_f1,
     "readable_chains": lambda c: _ratio(c.readable, c.chains),
 }
+_OF_COMPARED: dict[str, ColumnsFigure] = {"contradictory_chains": lambda c: _ratio(c.contradictory, c.chains)}
 _OF_STEPS: dict[str, ColumnsFigure] = {
     "step_accuracy": lambda c: _ratio(c.steps_right, c.steps_counted),
     "first_error_f1": first_error_f1,

@@ -91,6 +91,17 @@ def find_verdicts(chain: str) -> list[tuple[int, int, int]]:
     return found
 
 
+def contradicts(score: float | None, labels: Sequence[int]) -> bool | None:
+    """Whether the score of a whole solution says one thing and the labels of its steps another.
+
+    The score says correct above one half and incorrect below it; the labels say correct where all are 1. A score
+    of exactly one half says nothing. None: one of the two is missing.
+    """
+    if score is None or not labels:
+        return None
+    return score != 0.5 and (score > 0.5) != (0 not in labels)
+
+
 def _sections(chain: str) -> tuple[list[_Verdict], list[_Section]]:
     """(verdicts before the first heading, sections)."""
     before: list[_Verdict] = []

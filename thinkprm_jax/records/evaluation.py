@@ -43,6 +43,8 @@ class Outcome(Record):
       predicted_by_score: the first step whose mean score is below one half, -1 for none, None for no verdict.
         Scores exist for steps too that a chain was silent about.
       locates: whether the verifier judges steps at all; if not, nothing that concerns steps is known.
+      contradictory: chains whose score of the whole says one thing and whose labels another; None where there is
+        no verdict, and in files that do not say it.
     """
 
     first_error: StepIndex
@@ -57,6 +59,7 @@ class Outcome(Record):
     error: str | None = None
     predicted_by_score: StepIndex | None = None
     locates: bool = True
+    contradictory: Count | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,8 @@ class ChainRecord(Record):
       label: of a judge alone: 1 correct, 0 incorrect, of the whole; None unreadable.
       first_error: of a judge alone: the first incorrect step from 0, -1 for none, None where it does not say.
       forced: of a judge alone: whether it was asked for a decision; None of others.
+      contradictory: whether the score says one thing and the labels another; None where it has not both, and in
+        files that do not say it.
     """
 
     output: str
@@ -51,6 +53,7 @@ class ChainRecord(Record):
     label: Label | None = None
     first_error: StepIndex | None = None
     forced: bool | None = None
+    contradictory: bool | None = field(default=None, metadata=LEFT_OUT)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], place: str = "row", name: str = "") -> Self:
@@ -82,12 +85,15 @@ class VerdictRecord(Record):
       steps: as the verifier was shown them, where the solution came as one text; None where they stand in the row.
       chains: () of a verifier that writes none; of a verdict with ``error`` those that could not be read.
       error: why there is no verdict.
+      contradictory: whether the score says one thing (correct above one half) and the labels of the steps another;
+        None where there are none, and in files that do not say it.
     """
 
     prefix_score: Probability | None = field(default=None, metadata=LEFT_OUT)
     step_scores: tuple[Probability, ...] | None = field(default=None, metadata=LEFT_OUT)
     step_labels: tuple[Label, ...] | None = field(default=None, metadata=LEFT_OUT)
     error: str | None = field(default=None, metadata=LEFT_OUT)
+    contradictory: bool | None = field(default=None, metadata=LEFT_OUT)
     steps: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
     chains: tuple[ChainRecord, ...] = field(default=(), metadata=LEFT_OUT)
 

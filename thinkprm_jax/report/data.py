@@ -155,6 +155,7 @@ def chain_json(chain: ReportChain) -> dict[str, Any]:
         "forced": [step for step, forced in enumerate(chain.forced) if forced],
         "first": chain.first_error,
         "readable": chain.readable,
+        "contradictory": chain.contradictory,
         "finish": chain.finish,
         "tokens": chain.tokens,
     }

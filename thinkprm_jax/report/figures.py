@@ -152,6 +152,9 @@ def verdict_figures(solutions: Sequence[ReportSolution]) -> list[ReportFigure]:
         ReportFigure("judged correct (score ≥ ½)", share([score >= 0.5 for score in scores])),
         ReportFigure("chains of a solution disagree", share([solution.disputed for solution in several])),
         ReportFigure("readable chains", share([chain.readable for chain in chains])),
+        ReportFigure(
+            "score and labels disagree", share([chain.contradictory for chain in chains if chain.labels])
+        ),
     ]
     if tokens:
         figures.append(ReportFigure("tokens per verdict", resampled(np.mean, np.array(tokens)), None))

@@ -49,7 +49,8 @@ def step_says(solution: ReportSolution, step: int) -> str:
 def chain_says(chain: ReportChain) -> str:
     """What a chain found."""
     score = "no score" if chain.score is None else f"P(correct) {chain.score:.3f}"
-    return f"{score}, {finding(chain.first_error)}{'' if chain.readable else ', unreadable'}"
+    flags = {", unreadable": not chain.readable, ", score and labels disagree": chain.contradictory}
+    return f"{score}, {finding(chain.first_error)}{''.join(text for text, said in flags.items() if said)}"
 
 
 def picks_say(picks: Sequence[ReportPick]) -> str:

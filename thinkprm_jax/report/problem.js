@@ -197,6 +197,7 @@ function chainBox(chain, number) {
       chain.score !== null && make("span", {}, "P(correct) ", chip(chain.score)),
       make("span", {}, finding(chain.first)),
       !chain.readable && make("span", { class: "flagged" }, "unreadable"),
+      chain.contradictory && make("span", { class: "flagged", title: "one of them is wrong" }, "score and labels disagree"),
       isCut(chain.finish) && make("span", { class: "flagged", title: "its end was forced" }, chain.finish === "context" ? "cut off: no room left" : "cut off: its budget was spent"),
       chain.tokens !== null && make("span", {}, counted(chain.tokens, "token")),
     ].filter(Boolean)),

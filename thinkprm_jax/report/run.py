@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from thinkprm_jax.protocol.reading import contradicts
 from thinkprm_jax.records.evaluation import Outcome
 
 
@@ -48,6 +49,11 @@ class ReportChain:
     readable: bool
     finish: str | None = None
     tokens: int | None = None
+
+    @property
+    def contradictory(self) -> bool:
+        """Its score of the whole says one thing and its labels another."""
+        return bool(contradicts(self.score, self.labels))
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,7 @@ FILTERS = (
         "unreadable", "Unreadable", "a chain did not judge every step up to the first it calls incorrect"
     ),
     ProblemFilter("forced", "Forced", "a chain was made to judge a step that it had passed over"),
+    ProblemFilter("contradictory", "Contradictory", "the score of a chain says one thing and its labels another"),
     ProblemFilter("failed", "Not judged", "a solution got no verdict, or the problem no solution"),
     ProblemFilter("cut", "Cut off", "a solution or a chain met its limit of tokens"),
     ProblemFilter("missed", "Missed", "there is a correct solution, and the selection took another"),
@@ -222,6 +229,7 @@ _TESTS = {
     "disputed": _any(lambda s: s.disputed),
     "unreadable": _any(lambda s: any(not chain.readable for chain in s.chains)),
     "forced": _any(lambda s: any(any(chain.forced) for chain in s.chains)),
+    "contradictory": _any(lambda s: any(chain.contradictory for chain in s.chains)),
     "failed": lambda problem: problem.error is not None or any(s.error is not None for s in problem.solutions),
     "cut": _any(lambda s: is_cut(s.finish) or any(is_cut(chain.finish) for chain in s.chains)),
     "missed": missed,

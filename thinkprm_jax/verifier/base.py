@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.protocol.reading import contradicts
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.records import VerdictRecord
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
@@ -124,6 +125,11 @@ class Verdict:
         return first
 
     @property
+    def contradictory(self) -> bool | None:
+        """Whether the score of the whole says one thing and the labels of the steps another; None: no labels."""
+        return contradicts(self.prefix_score, self.found.step_labels)
+
+    @property
     def output_tokens(self) -> int:
         """Tokens sampled for it, over all chains, unreadable ones too; 0 where there are none."""
         return sum(chain.output_tokens for chain in self.chains)
@@ -148,6 +154,7 @@ class Verdict:
                 "prefix_score": self.prefix_score,
                 "prefix_scores": [self.prefix_score],
                 "step_scores": [self.step_scores],
+                "contradictory": [self.contradictory],
                 "output_tokens": [0],
             }
         return {
@@ -160,6 +167,7 @@ class Verdict:
             "step_forced": [list(chain.step_forced) for chain in self.chains],
             "finish_reasons": [chain.finish_reason for chain in self.chains],
             "output_tokens": [chain.output_tokens for chain in self.chains],
+            "contradictory": [contradicts(chain.prefix_score, chain.step_labels) for chain in self.chains],
         }
 
     def record(self, steps: Sequence[str] | None = None) -> VerdictRecord:
@@ -172,8 +180,8 @@ class Verdict:
         chains = tuple(chain.record for chain in self.chains)
         if self.error is not None:
             return VerdictRecord(error=str(self.error), steps=given, chains=chains)
-        found = self.found
-        return VerdictRecord(found.prefix_score, found.step_scores, found.step_labels, steps=given, chains=chains)
+        numbers = (self.found.prefix_score, self.found.step_scores, self.found.step_labels)
+        return VerdictRecord(*numbers, contradictory=self.contradictory, steps=given, chains=chains)
 
 
 class Verifier(abc.ABC):
@@ -268,9 +276,9 @@ class Verifier(abc.ABC):
         Returns:
           Dictionaries with the keys step_labels (n lists, each as long as the steps), inputs (the prompt), outputs
           (n texts), prefix_score (mean over the chains), prefix_scores, step_scores (n lists), step_forced (n
-          lists), finish_reasons, output_tokens: see :class:`ChainVerdict`. A verifier without chains gives them as
-          of one empty chain, without step_forced and finish_reasons. A solution that cannot be judged (its prompt
-          does not fit, it has no steps, a lone surrogate) has the one key ``error``; the others are not touched.
+          lists), finish_reasons, output_tokens, contradictory (n): see :class:`ChainVerdict`. A verifier without
+          chains gives them as of one empty chain, without step_forced and finish_reasons. A solution that cannot
+          be judged (its prompt does not fit, it has no steps) has the one key ``error``, the others are as ever.
         Raises:
           UserError: the two lists do not go together.
         """

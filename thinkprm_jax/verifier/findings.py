@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from thinkprm_jax.errors import RequestError
+from thinkprm_jax.protocol.reading import contradicts
 from thinkprm_jax.records import ChainRecord
 
 
@@ -74,6 +75,11 @@ class ChainVerdict:
     forced: bool | None = None
 
     @property
+    def contradictory(self) -> bool | None:
+        """Whether its score of the whole says one thing and its labels another; None: it has not both."""
+        return contradicts(self.prefix_score, self.step_labels)
+
+    @property
     def record(self) -> ChainRecord:
         """The chain as it stands in a file."""
         return ChainRecord(
@@ -87,6 +93,7 @@ class ChainVerdict:
             None if self.forced is None else self.reading.label,
             None if self.forced is None else self.reading.first_error,
             self.forced,
+            self.contradictory,
         )
 
 
