@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from support.session import CACHE_VARIABLE
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def shared_compilations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples use the library, which leaves JAX's cache alone: here they share the test session's."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ[CACHE_VARIABLE])
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def run(name: str, *arguments: str, cwd: Path, **environment: str) -> str:
@@ -30,6 +40,7 @@ def test_every_example_is_short_and_shown_in_the_docs() -> None:
         assert f"def test_{program.stem}(" in Path(__file__).read_text(encoding="utf-8"), program.name
 
 
+@pytest.mark.slow
 def test_score_file(tmp_path: Path) -> None:
     lines = run("score_file.py", cwd=tmp_path).splitlines()
     assert len(lines) == 8
@@ -73,7 +84,8 @@ def test_train_on_own_chains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_devices(tmp_path: Path) -> None:
-    output = run("several_devices.py", cwd=tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    output = run("several_devices.py", cwd=tmp_path, XLA_FLAGS=flags)
     lines = output.splitlines()
     assert lines[1].startswith("4 devices: mesh {'data': 2, 'fsdp': 1, 'tensor': 2}")
     assert len(lines) == 11

@@ -105,6 +105,7 @@ def edit(folder: Path, **fields: object) -> None:
 # Arithmetic
 
 
+@pytest.mark.slow
 def test_logits_of_an_adapter_folder(theirs: transformers.PreTrainedModel, folder: Path) -> None:
     """Merged while loading; torch keeps the adapter beside its maps."""
     untouched = oracle.logits(theirs, TOKENS)

@@ -39,6 +39,7 @@ def chains(decoder, tokenizer, items=ITEMS, teacher=TEACHER, slots=4, seed=0, ma
     return dict(generate_chains(sampler, teacher, items, seed))
 
 
+@pytest.mark.slow
 def test_neighbours_order_and_slots_change_nothing(decoder, tokenizer):
     whole = chains(decoder, tokenizer)
     assert len({generation.text for generation in whole.values()}) > 5

@@ -102,6 +102,7 @@ def test_figures_are_those_of_evaluate() -> None:
     assert 0.5 < figures["verdict_f1"] <= 1
 
 
+@pytest.mark.slow
 def test_adapters_count(mini_tokenizer) -> None:
     base = Decoder(one_layer(mini_tokenizer), rngs=nnx.Rngs(0))
     trainer, whole = make_trainer(base.config, ADAPTERS), make_trainer(base.config)
@@ -116,6 +117,7 @@ def test_adapters_count(mini_tokenizer) -> None:
     assert figures != pytest.approx(evaluated(make_sampler(whole, plain, mini_tokenizer), 3), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_without(mini_tokenizer) -> None:
     """Bit for bit."""
     trainer = make_trainer(one_layer(mini_tokenizer))
@@ -133,6 +135,7 @@ def test_training_goes_on_as_without(mini_tokenizer) -> None:
     jax.tree.map(np.testing.assert_array_equal, run(False), run(True))
 
 
+@pytest.mark.slow
 def test_the_next_weights_compile_nothing_and_are_the_ones_that_judge(mini_tokenizer) -> None:
     trainer = make_trainer(one_layer(mini_tokenizer), learning_rate=0.0)
     hook = make_hook(trainer, mini_tokenizer, 3)

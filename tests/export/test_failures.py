@@ -20,6 +20,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.export import run as exporting
 from thinkprm_jax.training.trainer import TrainState
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:

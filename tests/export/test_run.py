@@ -116,6 +116,7 @@ def test_several_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits_of(tmp_path / "many"), logits_of(tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_the_adapter_alone(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     tiny_run.make_run(tmp_path / "run", base, lora=True)
@@ -239,6 +240,7 @@ def test_the_card_names_a_base_of_the_hub(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+@pytest.mark.slow
 def test_the_code_of_the_card_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And gives the score that our own verifier gives for the chain it wrote."""
     base = tiny_model.save_folder(tmp_path / "base")

@@ -47,6 +47,7 @@ def rounded(x):
     return round(x, 4) if isinstance(x, float) else x
 
 
+@pytest.mark.slow
 def test_tables_json_and_details_agree_and_a_stopped_run_goes_on(run, tmp_path):
     output, details = tmp_path / "figures.json", tmp_path / "details.jsonl"
     files = ("--output", "figures.json", "--details", "details.jsonl")

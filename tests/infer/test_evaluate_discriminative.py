@@ -71,6 +71,7 @@ def test_figures_are_those_of_the_scores(run, model, tmp_path):
         assert "chains" not in row["verdict"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(run, tmp_path):
     details = tmp_path / "details.jsonl"
     assert run("--details", "details.jsonl")[0] == 0

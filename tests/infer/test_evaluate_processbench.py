@@ -45,6 +45,7 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_tables_json_details_and_pictures(run, tmp_path):
     status, text, _ = run(*PROCESSBENCH, "--limit", "2", "--balanced", "--output-dir", "out")
     assert status == 0
@@ -65,6 +66,7 @@ def test_tables_json_details_and_pictures(run, tmp_path):
     assert (tmp_path / "out/figures.svg").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on(run, tmp_path):
     one = ("processbench", "--data", "pb.jsonl", "--subset", "math", "--limit", "2")
     sweep = (*one, "--sweep", "n=1,2", "--sweep", "rounds=1,2", "--output-dir", "out")

@@ -115,6 +115,7 @@ def test_more_problems_are_added_to_a_run(run, tmp_path) -> None:
     assert len(read(tmp_path / "out" / FILES[0])) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approach", ["beam_search", "dvts"])
 def test_trees_over_waves_of_any_size(run, tmp_path, approach) -> None:
     status, out, err = run(approach=approach, **TREE)

@@ -330,6 +330,7 @@ def test_equal_prompts_are_prefilled_once(tiny_model, mini_tokenizer):
     assert shared == [results(fresh, [request])[0].value.ids for request in requests]
 
 
+@pytest.mark.slow
 def test_the_cache_follows_the_longest_row_and_not_max_length(tiny_model, mini_tokenizer):
     prompt = ids_of(mini_tokenizer, PROMPTS[1])
     long = ids_of(mini_tokenizer, PROMPTS[3] * 4)

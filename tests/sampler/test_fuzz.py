@@ -105,6 +105,7 @@ def sampler(tiny_model, mini_tokenizer):
     return Sampler(tiny_model, mini_tokenizer, slots=3, max_length=MAX_LENGTH, chunk=8)
 
 
+@pytest.mark.slow
 def test_random_scripts_equal_the_naive_loop(tiny_model, mini_tokenizer, sampler):
     naive = NaiveSampler(tiny_model, mini_tokenizer, max_length=MAX_LENGTH)
     vocab, stopped = mini_tokenizer.vocab_size, 0

@@ -54,6 +54,7 @@ def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0):
     return p / p.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

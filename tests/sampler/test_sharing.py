@@ -173,6 +173,7 @@ def test_any_sequence_of_prompts_gives_the_samples_of_fresh_samplers(
     assert stats.fed_samples + stats.forced_tokens + stats.refed_tokens <= stats.busy_slot_steps
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_prefilled_in_pieces(make, fresh, monkeypatch):
     prompt = tokens_of(1, 230)
     requests = [Request(prompt, think(), 1.0, seed=1), Request([*prompt[:200], 5, 6], think(), 1.0, seed=1)]

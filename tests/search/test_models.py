@@ -38,6 +38,7 @@ def run(recipe: SearchRecipe, engine: ModelEngine, places: range) -> None:
     assert len(list(search_tasks(recipe, load_tasks(recipe), places, engine))) == len(places)
 
 
+@pytest.mark.slow
 def test_a_wave_again_compiles_nothing_and_no_prefix_is_processed_twice(recipe, engine) -> None:
     # In turns: side by side, what is verified together is a matter of time, and so are the shapes of its prefill.
     engine = ModelEngine(engine.generator, engine.verifier)

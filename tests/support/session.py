@@ -8,14 +8,18 @@ compiles as users do.
 from __future__ import annotations
 
 import atexit
+import compileall
 import os
 import shutil
+import sys
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 QUICK_COMPILATION = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 if version("jaxlib").startswith("0.10."):  # later ones have no others, and no such flag
     QUICK_COMPILATION.append("--xla_cpu_use_fusion_emitters=false")
+ROOT = Path(__file__).resolve().parents[2]
 CACHE_VARIABLE = "THINKPRM_JAX_CACHE"
 
 
@@ -27,6 +31,9 @@ def start() -> None:
     if CACHE_VARIABLE not in os.environ:  # test processes inherit the folder of the one that started them
         os.environ[CACHE_VARIABLE] = folder = tempfile.mkdtemp(prefix="thinkprm_jax_tests_")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if sys.dont_write_bytecode:  # else every program that a test starts compiles all our modules again
+            for package in ("thinkprm_jax", "train", "infer"):
+                compileall.compile_dir(ROOT / package, quiet=2)
 
     from thinkprm_jax.runtime import enable_compilation_cache
 

@@ -41,6 +41,7 @@ def trained(train: Trainer, steps: int = 3) -> TrainState:
     return state
 
 
+@pytest.mark.slow
 def test_only_adapters_train_and_only_they_are_saved() -> None:
     train = trainer()
     state = trained(train)
@@ -55,6 +56,7 @@ def test_only_adapters_train_and_only_they_are_saved() -> None:
     assert jax.tree.structure(restored) == jax.tree.structure(state)
 
 
+@pytest.mark.slow
 def test_new_adapters_change_nothing_and_merged_ones_the_same() -> None:
     train = trainer()
     tokens = BATCH.tokens
@@ -80,6 +82,7 @@ def test_the_frozen_base_may_be_bfloat16_while_adapters_are_float32() -> None:
     assert {value.dtype.name for value in state.params.values()} == {"float32"}
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_from_seed_step_and_part() -> None:
     spec = LoraSpec(rank=4, alpha=8.0, targets=("q_proj",), dropout=0.5)
 

@@ -58,6 +58,7 @@ def trainer(mini_tokenizer: Tokenizer) -> Trainer:
     return make_trainer(mini_tokenizer)
 
 
+@pytest.mark.slow
 def test_the_loss_is_binary_cross_entropy_of_the_logit_difference(
     trainer: Trainer, mini_tokenizer: Tokenizer
 ) -> None:
@@ -92,6 +93,7 @@ def endless(data: DiscriminativeDataset) -> Iterator[Batch]:
     return (batch for batch, _ in batches(data, [96], lambda _: 16))
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_what_the_verifier_reads(trainer: Trainer, mini_tokenizer: Tokenizer) -> None:
     state = trainer.init(0)
     for batch in itertools.islice(endless(dataset(mini_tokenizer, 400)), 60):
