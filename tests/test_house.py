@@ -17,7 +17,7 @@ PACKAGE = "thinkprm_jax"
 # The floors of the house, the lowest first: a file may use its own room and every room on a lower floor.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "bundled"),
-    ("recipe", "program", "progress", "runtime", "tables", "distributed"),
+    ("recipe", "program", "progress", "runtime", "tables", "distributed", "gguf_header"),
     ("tokenizer", "grading"),
     ("protocol",),
     ("records", "model"),

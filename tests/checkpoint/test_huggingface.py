@@ -82,7 +82,7 @@ def test_one_file_and_many_are_the_same(folder: Path, sharded: Path) -> None:
 
 def test_blocks_of_a_large_tensor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = load_model(folder)[0]
-    monkeypatch.setattr("thinkprm_jax.checkpoint.safetensors_io._BLOCK_BYTES", 1000)
+    monkeypatch.setattr("thinkprm_jax.checkpoint.pieces._BLOCK_BYTES", 1000)
     jax.tree.map(np.testing.assert_array_equal, load_model(folder)[0], whole)
 
 

@@ -24,11 +24,11 @@ from thinkprm_jax.checkpoint.files import (
     stored_as,
 )
 from thinkprm_jax.checkpoint.names import adapter_name, stored_tensors
+from thinkprm_jax.checkpoint.pieces import reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import (
     DTYPES,
     SafetensorsFile,
     TensorToWrite,
-    reading_threads,
     write_safetensors,
 )
 from thinkprm_jax.errors import UserError

@@ -32,8 +32,10 @@ from thinkprm_jax.checkpoint.files import (
     write_folder,
     write_weights,
 )
+from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
-from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, reading_threads
+from thinkprm_jax.checkpoint.pieces import reading_threads
+from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, Weights, find_model, resolve_folder
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError
@@ -53,6 +55,7 @@ __all__ = [
     "load_model",
     "parameter_shapes",
     "read_config",
+    "read_config_content",
     "read_generation_config",
     "resolve_folder",
     "save_model",
@@ -74,7 +77,7 @@ def load_model(
 
     Args:
       path_or_id: ``"mini"`` (the bundled verifier), a local folder, or a Hugging Face id; of a model, or of a
-        LoRA adapter, which is then added to the base that it names. Or what ``find_model`` found of it.
+        LoRA adapter, which is then added to the base that it names; or a GGUF file. Or what ``find_model`` found.
       dtype: float32, bfloat16 or float16: what parameters are stored in and products take their inputs in,
         whatever the checkpoint's own dtype.
       mesh: where the parameters go, split as :mod:`thinkprm_jax.distributed.mesh` says; None: the default device.
@@ -116,24 +119,35 @@ def load_decoder(
     return nnx.merge(graph, nnx.from_flat_state(loaded))
 
 
-def read_config(folder: str | Path) -> ModelConfig:
-    """The architecture of a local folder.
+def read_config(place: str | Path) -> ModelConfig:
+    """The architecture of a local folder or a GGUF file.
 
     bos and eos ids of generation_config.json win over those of config.json, as in transformers' generate: chat
     models list there every id that ends a turn.
     """
-    folder = Path(folder)
-    path = folder / CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no {CONFIG}")
-    config = ModelConfig.from_hf(read_json(path), str(path))
-    generation = read_generation_config(folder)
+    content, source = read_config_content(Path(place))
+    config = ModelConfig.from_hf(content, source)
+    generation = read_generation_config(place)
     eos = generation.get("eos_token_id")
     return dataclasses.replace(
         config,
         bos_token_id=config.bos_token_id if generation.get("bos_token_id") is None else generation["bos_token_id"],
         eos_token_id=config.eos_token_id if eos is None else tuple(eos) if isinstance(eos, list) else eos,
     )
+
+
+def read_config_content(place: Path) -> tuple[dict[str, Any], str]:
+    """(the content of config.json, its place for messages); of a GGUF file, what config.json would say.
+
+    Raises:
+      UserError: there is none.
+    """
+    if place.is_file():
+        return read_gguf_config(place), str(place)
+    path = place / CONFIG
+    if not path.is_file():
+        raise UserError(f"{place}: holds no {CONFIG}")
+    return read_json(path), str(path)
 
 
 def read_generation_config(folder: str | Path) -> dict[str, Any]:

@@ -19,16 +19,17 @@ from thinkprm_jax.checkpoint.files import (
     ADAPTER_WEIGHTS,
     CARD,
     CONFIG,
-    INDEX_FILE,
     MODEL_FILES,
-    SINGLE_FILE,
     listed,
 )
+from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
+from thinkprm_jax.checkpoint.formats.registry import open_source
 from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
+from thinkprm_jax.checkpoint.pieces import TensorSource, reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile
+from thinkprm_jax.checkpoint.stored import StoredTensors
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.records.files import read_json
 from thinkprm_jax.tokenizer import files as tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
@@ -46,7 +47,10 @@ def resolve_folder(path_or_id: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model is: ``base`` holds config.json and whole weights, ``adapters`` are added to it, in order."""
+    """Where a model is: ``base`` holds its configuration and whole weights, ``adapters`` are added, in order.
+
+    A GGUF file is a base, too, and then stands in place of the folder of the configuration and of the tokenizer.
+    """
 
     base: Path
     adapters: tuple[tuple[Path, AdapterConfig], ...] = ()
@@ -99,11 +103,11 @@ class Weights:
     def __init__(self, model: ModelFiles, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """``shapes``: of our parameters, by dotted path."""
         self.tensors = stored_tensors(config)
-        self._files = _open_files(model.base)
-        _check_tensors(model.base, config, self.tensors, shapes, self._files)
+        self._source = open_source(model.base)
+        _check_tensors(model.base, config, self.tensors, shapes, self._source)
         self._adapters = [read_adapter(folder, found, config) for folder, found in model.adapters]
         # Along each file from its start to its end: disks and network file systems read ahead.
-        self.reading_order = sorted(self.tensors, key=self._place)
+        self.reading_order = sorted(self.tensors, key=lambda tensor: self._source.place(tensor.name))
 
     def add(self, adapter: Adapter) -> None:
         """From here on the weights are those with ``adapter``."""
@@ -113,19 +117,17 @@ class Weights:
         self, tensor: StoredTensor, index: tuple[slice, ...], dtype: np.dtype, pool: ThreadPoolExecutor
     ) -> np.ndarray:
         """The piece ``index`` of our parameter, in our orientation."""
-        file = self._files[tensor.name]
         if not self._adapted(tensor):
-            return file.read(tensor.name, index, tensor.transposed, dtype, pool)
-        piece = file.read(tensor.name, index, tensor.transposed, np.dtype(np.float32), pool)
+            return self._source.read(tensor.name, index, tensor.transposed, dtype, pool)
+        piece = self._source.read(tensor.name, index, tensor.transposed, np.dtype(np.float32), pool)
         for adapter in self._adapters:
             adapter.add_to(piece, tensor.path, index)
         return piece.astype(dtype, copy=False)
 
     def read_stored(self, tensor: StoredTensor, pool: ThreadPoolExecutor) -> np.ndarray:
         """The whole tensor in float32, in the orientation of the file."""
-        file = self._files[tensor.name]
-        everything = tuple(slice(size) for size in file.tensors[tensor.name].shape)
-        whole = file.read(tensor.name, everything, False, np.dtype(np.float32), pool)
+        everything = tuple(slice(size) for size in self._source.tensors[tensor.name].shape)
+        whole = self._source.read(tensor.name, everything, False, np.dtype(np.float32), pool)
         if self._adapted(tensor):
             for adapter in self._adapters:
                 adapter.add_to(whole.T, tensor.path, everything[::-1])
@@ -134,15 +136,16 @@ class Weights:
     def _adapted(self, tensor: StoredTensor) -> bool:
         return any(tensor.path.removesuffix(".kernel") in adapter.matrices for adapter in self._adapters)
 
-    def _place(self, tensor: StoredTensor) -> tuple[str, int]:
-        file = self._files[tensor.name]
-        return file.path.name, file.tensors[tensor.name].number
-
 
 def fingerprint(model: ModelFiles) -> str:
     """Tells models apart: names, dtypes, shapes and the first bytes of every tensor, adapters included."""
     digest = hashlib.sha256()
-    files = [file for _, file in sorted(_open_files(model.base).items())]
+    files: list[SafetensorsFile] = []
+    if model.base.is_file():
+        for part in GgufTensors(model.base).fingerprint_parts(_FINGERPRINT_BYTES):
+            digest.update(part)
+    else:  # as they are stored: packed weights are not unpacked for this
+        files += [file for _, file in sorted(StoredTensors(model.base).files.items())]
     files += [SafetensorsFile(folder / ADAPTER_WEIGHTS) for folder, _ in model.adapters]
     for file in dict.fromkeys(files):
         for name, info in sorted(file.tensors.items()):
@@ -151,46 +154,27 @@ def fingerprint(model: ModelFiles) -> str:
     return digest.hexdigest()[:32]
 
 
-def _open_files(folder: Path) -> dict[str, SafetensorsFile]:
-    """Tensor name -> its file, for every tensor of the folder."""
-    if (folder / SINGLE_FILE).is_file():
-        file = SafetensorsFile(folder / SINGLE_FILE)
-        return dict.fromkeys(file.tensors, file)
-    index = folder / INDEX_FILE
-    if not index.is_file():
-        torch_only = any(folder.glob("pytorch_model*.bin"))
-        hint = " (its pytorch_model.bin is not read: convert it to safetensors)" if torch_only else ""
-        raise UserError(f"{folder}: holds neither {SINGLE_FILE} nor {INDEX_FILE}{hint}")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise UserError(f"{index}: has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
-    outside = [name for name in names if Path(name).name != name]
-    if outside:
-        raise UserError(f"{index}: names files outside its folder: {listed(outside)}")
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise UserError(f"{index}: names files that are not there: {listed(absent)}")
-    files = {name: SafetensorsFile(folder / name) for name in names}
-    return {tensor: file for file in files.values() for tensor in file.tensors}
-
-
 def _check_tensors(
     folder: Path,
     config: ModelConfig,
     tensors: Sequence[StoredTensor],
     shapes: Mapping[str, tuple[int, ...]],
-    files: Mapping[str, SafetensorsFile],
+    source: TensorSource,
 ) -> None:
     """One `UserError` for everything that does not fit between the decoder and the files."""
     expected = {tensor.name: tensor for tensor in tensors}
-    missing = [name for name in expected if name not in files]
-    unexpected = sorted(name for name in files if name not in expected and not ignorable(name, config))
+    found = source.tensors
+    missing = [name for name in expected if name not in found]
+    unexpected = sorted(
+        name
+        for name in found
+        if name not in expected and not ignorable(name, config) and not _is_no_bias(name, source)
+    )
     shaped, typed = [], []
     for name, tensor in expected.items():
         if name in missing:
             continue
-        info = files[name].tensors[name]
+        info = found[name]
         shape = tuple(shapes[tensor.path])[:: -1 if tensor.transposed else 1]
         if info.shape != shape:
             shaped.append(f"{name} {list(info.shape)} instead of {list(shape)}")
@@ -204,4 +188,14 @@ def _check_tensors(
     )
     problems = [f"{title}: {listed(names)}" for title, names in groups if names]
     if problems:
-        raise UserError(f"{folder}: the tensors do not fit config.json; {'; '.join(problems)}")
+        said_by = "its metadata" if folder.is_file() else "config.json"
+        raise UserError(f"{folder}: the tensors do not fit {said_by}; {'; '.join(problems)}")
+
+
+def _is_no_bias(name: str, source: TensorSource) -> bool:
+    """True for a bias of zeros: tools that pack weights write one for maps that have none."""
+    shape = source.tensors[name].shape
+    if not name.endswith(".bias") or len(shape) != 1 or source.tensors[name].dtype not in DTYPES:
+        return False
+    with reading_threads() as pool:
+        return not source.read(name, (slice(None),), False, np.dtype(np.float32), pool).any()

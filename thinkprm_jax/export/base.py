@@ -16,16 +16,17 @@ from thinkprm_jax.checkpoint.files import CARD
 from thinkprm_jax.checkpoint.huggingface import read_generation_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model, fingerprint
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.gguf_header import read_header
 from thinkprm_jax.records.files import read_json, write_json
 
 BASE_FILE = "base.json"
 
 
 def portable_name(path_or_id: str | Path) -> str:
-    """A name that means the same from another working directory: a hub id as it is, a folder in full."""
-    folder = Path(path_or_id).expanduser()
-    named = str(path_or_id) not in BUNDLED and folder.is_dir()
-    return str(folder.resolve()) if named else str(path_or_id)
+    """A name that means the same from another working directory: a hub id as it is, a folder or file in full."""
+    place = Path(path_or_id).expanduser()
+    named = str(path_or_id) not in BUNDLED and place.exists()
+    return str(place.resolve()) if named else str(path_or_id)
 
 
 def keep_base(folder: Path, path_or_id: str | Path) -> None:
@@ -54,9 +55,12 @@ def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
         raise UserError(f"{name}: its weights are not those that the run in {folder} began with")
 
 
-def _license(folder: Path) -> str | None:
-    """As the header of the model card says."""
-    path = folder / CARD
+def _license(place: Path) -> str | None:
+    """As the header of the model card says, or the metadata of a GGUF file."""
+    if place.is_file():
+        said = read_header(place).metadata.get("general.license")
+        return said if isinstance(said, str) else None
+    path = place / CARD
     if not path.is_file():
         return None
     parts = path.read_text(encoding="utf-8", errors="replace").split("---", 2)

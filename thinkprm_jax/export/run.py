@@ -21,7 +21,8 @@ from thinkprm_jax.checkpoint.huggingface import (
     write_configs,
 )
 from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
-from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, reading_threads
+from thinkprm_jax.checkpoint.pieces import reading_threads
+from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
 from thinkprm_jax.checkpoint.saved_weights import SavedWeights
 from thinkprm_jax.checkpoint.weights import BUNDLED, Weights, find_model
 from thinkprm_jax.data.discriminative import KEY
@@ -165,7 +166,7 @@ def _facts(
     run: TrainingRun, saved: SavedWeights, config: ModelConfig, dtype: np.dtype, adapter_only: bool, name: str
 ) -> CardFacts:
     base, position = read_base(run.folder), saved.record.get("data") or {}
-    on_hub = run.base is not None and run.base not in BUNDLED and not Path(run.base).expanduser().is_dir()
+    on_hub = run.base is not None and run.base not in BUNDLED and not Path(run.base).expanduser().exists()
     return CardFacts(
         name=name,
         step=saved.step,

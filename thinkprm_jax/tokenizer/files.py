@@ -11,6 +11,8 @@ from typing import Any
 import tokenizers
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.gguf_header import gguf_of
+from thinkprm_jax.tokenizer.gguf import read_gguf_tokenizer
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 TOKENIZER_FILES = [
@@ -24,9 +26,12 @@ TOKENIZER_FILES = [
 
 
 def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILES) -> Path:
-    """The local folder of a tokenizer (or of other `files`, by name or pattern); a Hugging Face id is downloaded
-    first, or found in the hub's cache."""
+    """The local folder of a tokenizer (or of other `files`, by name or pattern), or the GGUF file that stands for
+    one; a Hugging Face id is downloaded first, or found in the hub's cache."""
     folder = Path(path_or_id).expanduser()
+    gguf = gguf_of(folder)
+    if gguf is not None:
+        return gguf
     if folder.is_dir():
         return folder
     if folder.exists() or not _HUB_ID.fullmatch(str(path_or_id)):
@@ -42,7 +47,9 @@ def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILE
 
 
 def read_folder(folder: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], str | None]:
-    """(tokenizer, tokenizer_config.json, chat template) of a folder."""
+    """(tokenizer, tokenizer_config.json, chat template) of a folder or a GGUF file."""
+    if folder.is_file():
+        return read_gguf_tokenizer(folder)
     config = {
         **_read_json(folder / "special_tokens_map.json"),
         **_read_json(folder / "tokenizer_config.json"),

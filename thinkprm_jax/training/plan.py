@@ -246,7 +246,7 @@ def model_shapes(source: ModelSource) -> tuple[ModelConfig, str]:
         return setup.read_model(source)[0], "shapes of the recipe"
     name = source.pretrained
     written = SHAPES / f"{name.replace('/', '--')}.json"
-    if name in BUNDLED or Path(name).expanduser().is_dir():
+    if name in BUNDLED or Path(name).expanduser().exists():
         return read_config(find_model(name).config_folder), "shapes of its config.json"
     import huggingface_hub
 

@@ -11,7 +11,6 @@ from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import SCORE_HEADS
-from thinkprm_jax.records.files import read_json
 
 if TYPE_CHECKING:
     from thinkprm_jax.checkpoint.weights import ModelFiles
@@ -58,11 +57,9 @@ def read_architectures(model: str | Path | ModelFiles) -> set[str]:
 
 
 def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:
-    """(content, path) of config.json."""
+    """(content, path) of config.json, or of what stands for it."""
+    from thinkprm_jax.checkpoint.huggingface import read_config_content
     from thinkprm_jax.checkpoint.weights import find_model
 
-    folder = find_model(model).config_folder
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: holds no config.json")
-    return read_json(path), path
+    content, source = read_config_content(find_model(model).config_folder)
+    return content, Path(source)

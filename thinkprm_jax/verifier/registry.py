@@ -181,8 +181,8 @@ def default_settings(
     if not cls.needs_model:
         return cls()
     assert model is not None
-    # The same folder from wherever a run goes on.
-    place = str(Path(model).resolve()) if Path(model).is_dir() else str(model)
+    # The same folder or file from wherever a run goes on.
+    place = str(Path(model).resolve()) if Path(model).exists() else str(model)
     return cls(model=place, files=files)
 
 
@@ -286,16 +286,16 @@ def resolve_kind(
 
 
 def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:
-    """(one of :func:`kinds`, where the model is): as the folder says, or else its name. None where neither does,
-    and where nothing had to be looked for: a known id is not downloaded for that.
+    """(one of :func:`kinds`, where the model is): as the folder or file says, or else its name. None where neither
+    does, and where nothing had to be looked for: a known id is not downloaded for that.
 
     Raises:
       UserError: as of :func:`read_kind`.
     """
-    is_folder = Path(model).is_dir()
-    name = (Path(model).resolve().name if is_folder else str(model)).lower()  # not where a folder lies
+    is_here = Path(model).exists()
+    name = (Path(model).resolve().name if is_here else str(model)).lower()  # not where a folder lies
     named = next((each.kind for each in _REGISTRY.values() if each.names and re.search(each.names, name)), None)
-    if named is not None and not is_folder:
+    if named is not None and not is_here:
         return named, None
     from thinkprm_jax.checkpoint.weights import find_model
 
