@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ RUN is one of
 Any browser of 2023 or later shows the page; without JavaScript it shows the first 20 problems.
 Exit status: 0 done; 2 bad usage or input."""
 
+NO_FORMULAS = 'formulas are shown as TeX; pip install "thinkprm-jax[report]" has them drawn'
+
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
@@ -31,10 +34,13 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{output}: is the run itself; give another --output")
 
     from thinkprm_jax.records.files import atomic_write
+    from thinkprm_jax.report.mathematics import can_convert
     from thinkprm_jax.report.page import render, summary
     from thinkprm_jax.report.sources import load_run
 
     run = load_run(options.run)
+    if not can_convert():
+        run = dataclasses.replace(run, notes=(*run.notes, NO_FORMULAS))
     page = render(run, options.title).encode("utf-8")
     atomic_write(output, page)
     for note in run.notes:

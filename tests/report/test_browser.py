@@ -266,3 +266,20 @@ def test_without_scripts_the_first_problems_can_be_read(tab, files):
         assert tab.run("document.querySelector('noscript .note') !== null")
     finally:
         tab.scripts(enabled=True)
+
+
+def test_formulas_are_drawn(show, files) -> None:
+    pytest.importorskip("latex2mathml")
+    row = {"problem": r"What is $\frac{1}{2}$ of \(x\)? And \(\frac{\)?", "steps": ["It is $x^2$."]}
+    verdict = {"prefix_score": 0.5, "step_scores": [0.5], "step_labels": [1], "chains": []}
+    source = fake_run.write_lines(files["details"].with_name("formulas.jsonl"), [{**row, "verdict": verdict}])
+    files["formulas"] = source.with_suffix(".html")
+    files["formulas"].write_text(pages.render(load_run(source)), encoding="utf-8", newline="\n")
+    tab = show("formulas", "#p1")
+    fraction = "document.querySelector('.problem-text mfrac')"
+    assert tab.run(f"{fraction}.namespaceURI").endswith("MathML")
+    above, below = (f"{fraction}.children[{place}].getBoundingClientRect()" for place in (0, 1))
+    assert tab.run(f"{below}.top >= {above}.bottom - 2")
+    assert tab.run("document.querySelectorAll('.problem-text math').length") == 2
+    assert tab.run("document.querySelector('.problem-text .tex').textContent") == r"\(\frac{\)"
+    assert tab.run("document.querySelector('.step-text msup') !== null")

@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 
 from support import fake_run
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.report import data, page
+from thinkprm_jax.report import data, mathematics, page
 from thinkprm_jax.report.figures import overview
 from thinkprm_jax.report.sources import load_run
 
@@ -131,7 +131,11 @@ def test_no_element_comes_from_the_texts_of_a_run(run, elements):
     harmless = dataclasses.replace(
         run, problems=tuple(dataclasses.replace(problem, text="text") for problem in run.problems)
     )
-    assert [tag for tag, _ in elements.found] == [tag for tag, _ in Elements(page.render(harmless)).found]
+
+    def tags(found: Elements) -> list[str]:  # formulas are made of elements that are on a list of ours
+        return [tag for tag, _ in found.found if tag not in mathematics.ELEMENTS]
+
+    assert tags(elements) == tags(Elements(page.render(harmless)))
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thinkprm_jax.report.mathematics import formulas
 from thinkprm_jax.report.run import (
     FILTERS,
     ReportChain,
@@ -119,7 +120,17 @@ def problem_json(problem: ReportProblem) -> dict[str, Any]:
         "groups": dict(problem.groups),
         "picks": [[pick.name, pick.answer, list(pick.solutions)] for pick in problem.picks],
         "solutions": [solution_json(solution) for solution in problem.solutions],
+        "formulas": formulas_json(problem),
     }
+
+
+def formulas_json(problem: ReportProblem) -> dict[str, Any]:
+    """TeX as it stands in the texts of the problem -> its MathML, of what could be converted."""
+    texts = [problem.text]
+    for solution in problem.solutions:
+        texts += solution.steps
+        texts += [part for chain in solution.chains for part in chain.parts if isinstance(part, str)]
+    return {text[begin:end]: tree for text in dict.fromkeys(texts) for begin, end, tree in formulas(text)}
 
 
 def solution_json(solution: ReportSolution) -> dict[str, Any]:

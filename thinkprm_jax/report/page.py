@@ -17,6 +17,7 @@ from markupsafe import Markup
 from thinkprm_jax.report import figures, plain
 from thinkprm_jax.report.charts import charts
 from thinkprm_jax.report.data import encode
+from thinkprm_jax.report.mathematics import with_formulas
 from thinkprm_jax.report.run import ReportRun
 from thinkprm_jax.tables import TextTable
 
@@ -62,6 +63,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.globals["with_formulas"] = with_formulas
     for says in (plain.verdict_says, plain.step_says, plain.chain_says, plain.picks_say, plain.score_class):
         found.globals[says.__name__] = says
     return found

@@ -13,7 +13,7 @@ function showProblem() {
       make("span", { class: "turn" },
         make("button", { type: "button", class: "step-to", id: "previous", onclick: () => turn(-1) }, "← Previous"),
         make("button", { type: "button", class: "step-to", id: "next", onclick: () => turn(1) }, "Next →"))),
-    make("div", { class: "problem-text", dir: "auto" }, ...rich(problem.text)),
+    make("div", { class: "problem-text", dir: "auto" }, ...rich(problem.text, problem.formulas)),
     factsOf(problem),
     problem.picks.length > 0 && make("div", { class: "scroll" }, picksTable(problem)),
     several && tabs("Solutions", problem.solutions.map((solution, place) => solutionTab(problem, solution, place)),
@@ -148,7 +148,7 @@ function stepItem(solution, text, step) {
       forced > 0 && make("span", { title: "chains that had not judged this step by themselves, and were made to" },
         solution.chains.length === 1 ? "forced" : `forced in ${forced} of ${solution.chains.length}`),
       solution.chains.length > 0 && make("span", { class: "dots" }, ...solution.chains.map((chain, number) => dot(chain, number, step)))),
-    make("div", { class: "step-text", dir: "auto" }, ...rich(text)));
+    make("div", { class: "step-text", dir: "auto" }, ...rich(text, open.problem.formulas)));
 }
 
 // What one chain says of one step; leads to the place where it says so.
@@ -208,7 +208,7 @@ function chainBox(chain, number) {
 
 function chainText(chain, number) {
   return chain.parts.flatMap((part) => {
-    if (typeof part === "string") return rich(part, true);
+    if (typeof part === "string") return rich(part, open.problem.formulas, true);
     const [text, label, step] = part;
     const kind = label ? "good" : "bad";
     if (step === null) return [make("span", { class: `mark ${kind} idle`, title: "this verdict does not count: another is in its place" }, text)];

@@ -14,8 +14,19 @@ function make(tag, properties = {}, ...children) {
 const TEX = /\$\$[^$]{1,2000}\$\$|\$(?![\s\d]*[\s,.])[^$\n]{1,400}?[^\s$\\]\$(?!\d)|\$[^\s$]\$|\\\([^\n]{1,400}?\\\)|\\\[[^]{1,2000}?\\\]/g;
 const HEADING = /^(?:[#*]{0,4}\s?)Step \d{1,6}\b[^\n]{0,2}/gim;
 
-// The text with its TeX in a typewriter face; with headings `Step k` in bold where asked.
-function rich(text, headings = false) {
+const MATHML = document.getElementById("mathml").namespaceURI;
+
+// A formula as the page's maker has converted it: [element, attributes, a text or another one, ...].
+function formula([name, attributes, ...inside]) {
+  const element = document.createElementNS(MATHML, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...inside.map((part) => (typeof part === "string" ? part : formula(part))));
+  return element;
+}
+
+// The text with its formulas, or, of what could not be converted, its TeX in a typewriter face; with headings `Step k`
+// in bold where asked. formulas: TeX -> MathML.
+function rich(text, formulas, headings = false) {
   const pieces = [];
   let end = 0;
   const found = [...text.matchAll(TEX)].map((match) => [match.index, match[0], "tex"]);
@@ -24,7 +35,8 @@ function rich(text, headings = false) {
   for (const [start, piece, kind] of found) {
     if (start < end) continue;
     if (start > end) pieces.push(text.slice(end, start));
-    pieces.push(make("span", { class: kind }, piece));
+    const known = kind === "tex" && Object.hasOwn(formulas, piece);
+    pieces.push(known ? make("span", { class: "formula", title: piece }, formula(formulas[piece])) : make("span", { class: kind }, piece));
     end = start + piece.length;
   }
   if (end < text.length) pieces.push(text.slice(end));
