@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thinkprm_jax.sampler.cache_store import length_buckets, round_up
+from thinkprm_jax.sampler.buckets import length_buckets
+from thinkprm_jax.sampler.cache_store import round_up
 from thinkprm_jax.sampler.sampling import _keep_top, log_probabilities, sample
 
 VOCAB = 1000

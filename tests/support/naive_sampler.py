@@ -41,7 +41,7 @@ class NaiveSampler:
 
     def _begin(self, tokenizer: Tokenizer, max_length: int) -> None:
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.max_length = self.positions = max_length
         self.end_ids = (tokenizer.eos_id,)
         self.asked: list[Request] = []
         self._waiting: list[tuple[Request, Handle[Result]]] = []

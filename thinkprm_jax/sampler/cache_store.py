@@ -1,6 +1,6 @@
 """The keys and values that exist: the slots' rows, the prefix cache, and how they get there.
 
-    sizes         few, so that few programs are compiled (length_buckets, coarse_buckets)
+    sizes         few, so that few programs are compiled (:mod:`.buckets`)
     PrefixTree    on the host: which tokens stand in which block of the prefix cache, each common beginning once
     plan          of the prompts of one admission: what is copied, from where, and what is processed
     CacheStore    the arrays, and the calls that bring a plan about
@@ -18,7 +18,7 @@ import collections
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jax.typing import DTypeLike
 
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.sampler.buckets import coarse_buckets, length_buckets, multiple
 from thinkprm_jax.sampler.device import DeviceFunctions
 from thinkprm_jax.sampler.request import SamplerStats
 
@@ -43,33 +44,7 @@ PIECE_TOKENS = 4096
 SHORT_REST = 16
 # Blocks of BLOCK tokens that the statistics remember: half a million tokens, some 20 MB of the host.
 REMEMBERED_BLOCKS = 2**15
-
-
-def length_buckets(smallest: int, largest: int) -> tuple[int, ...]:
-    """smallest, 1.5 x, 2 x, 3 x, 4 x, ... up to ``largest``, which is always the last."""
-    sizes: list[int] = []
-    size = smallest
-    while size < largest:
-        sizes.append(size)
-        if size * 3 // 2 < largest and size * 3 % 2 == 0:
-            sizes.append(size * 3 // 2)
-        size *= 2
-    return (*sizes, largest)
-
-
-def coarse_buckets(smallest: int, largest: int, factor: int) -> tuple[int, ...]:
-    """smallest, factor x, factor^2 x, ... up to ``largest``, which is always the last."""
-    sizes: list[int] = []
-    size = smallest
-    while size < largest:
-        sizes.append(size)
-        size *= factor
-    return (*sizes, largest)
-
-
-def multiple(value: int, unit: int) -> int:
-    """``value`` rounded up to a multiple of ``unit``."""
-    return -(-value // unit) * unit
+ROWS_STRIDE = 4  # by which the number of rows changes at least: each is a decode program of its own
 
 
 def round_up(value: int, buckets: tuple[int, ...]) -> int:
@@ -361,12 +336,14 @@ class CacheStore:
     Args:
       device: the functions of this architecture, mesh and chunk.
       stats: what is counted here.
-      slots: rows. max_length, chunk: as of the sampler. dtype: of keys and values.
+      row_counts: how many rows there may be, rising; of one number, that many always.
+      max_length, chunk: as of the sampler. dtype: of keys and values.
       prefix_cache: its positions, rounded up to whole blocks (and to what a mesh can split).
       share_from: see :class:`thinkprm_jax.sampler.engine.Sampler`.
       parts: devices that the rows are split over.
 
     Attributes:
+      capacity: rows, at most.
       rows: what each row of the cache holds.
       cache: the arrays; None before the first request and while a call has taken them.
     """
@@ -377,7 +354,7 @@ class CacheStore:
         config: ModelConfig,
         stats: SamplerStats,
         *,
-        slots: int,
+        row_counts: tuple[int, ...],
         max_length: int,
         chunk: int,
         dtype: DTypeLike,
@@ -387,7 +364,7 @@ class CacheStore:
     ) -> None:
         self._device, self._config, self._stats = device, config, stats
         self._chunk, self._dtype, self._share_from = chunk, jnp.dtype(dtype), share_from
-        self._slots = slots
+        self._row_counts, self.capacity = row_counts, row_counts[-1]
         # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
         self._cache_lengths = length_buckets(128, multiple(max_length + chunk + 128, BLOCK))
         piece = min(max_length, PIECE_TOKENS)
@@ -401,7 +378,7 @@ class CacheStore:
 
     def reset(self) -> None:
         """Forgets everything and frees its memory."""
-        self.rows = [CacheRow(number) for number in range(self._slots)]
+        self.rows = [CacheRow(number) for number in range(self._row_counts[0])]
         self.cache: KVCache | None = None
         self._length = 0  # of the cache
         self._remembered = PrefixTree(REMEMBERED_BLOCKS)
@@ -416,7 +393,7 @@ class CacheStore:
         for row in self.rows:
             row.release()
         if self.cache is None:
-            self.rows = [CacheRow(number) for number in range(self._slots)]
+            self.rows = [CacheRow(number) for number in range(len(self.rows))]
         if self._prefixes is None:
             self._clear_prefixes()
 
@@ -430,7 +407,7 @@ class CacheStore:
     def planned_bytes(self) -> int:
         """Of the rows at their longest and the prefix cache."""
         row = self._cache_lengths[-1] + self._chunk
-        return (self._slots * row + self._blocks * BLOCK) * self.position_bytes
+        return (self.capacity * row + self._blocks * BLOCK) * self.position_bytes
 
     def take_cache(self) -> KVCache:
         """The cache, for a call it is donated to; there is none until the result of the call is put back."""
@@ -438,11 +415,32 @@ class CacheStore:
         assert cache is not None
         return cache
 
+    def fit_rows(self, wanted: int) -> None:
+        """Changes the number of rows, and their numbers, where so many occupants ask for it: not for a few, since
+        every number is a program. Of the free rows those with the least in them go first."""
+        count, stride = len(self.rows), ROWS_STRIDE if self.cache is not None else 1
+        if 0 < wanted <= count // stride:
+            new = round_up(wanted, self._row_counts)
+        elif wanted > count:
+            new = round_up(min(max(wanted, count * stride), self.capacity), self._row_counts)
+        else:
+            return
+        if new == count:
+            return
+        kept = sorted(self.rows, key=lambda row: (not row.busy, not row.to_save, -row.fed))[:new]
+        kept += [CacheRow() for _ in range(new - len(kept))]
+        if self.cache is not None:
+            order = np.asarray([row.number for row in kept], np.int32)  # a new row begins as a copy of the first
+            self.cache = _moved(self.take_cache(), lambda x: _take_rows(x, order))
+        self.rows = kept
+        for number, row in enumerate(kept):
+            row.number = number
+
     def reserve(self, positions: int, shrink: bool = False) -> None:
         """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
         length = round_up(positions, self._cache_lengths)
         if self.cache is None:
-            self.cache = self._zeros(self._slots, length, self._chunk)
+            self.cache = self._zeros(len(self.rows), length, self._chunk)
         elif length > self._length or (shrink and length < self._length):
             logger.debug("cache: %d -> %d positions", self._length, length)
             self.cache = self._resized(self.take_cache(), length)
@@ -454,14 +452,9 @@ class CacheStore:
         self._length = length
 
     def _resized(self, cache: KVCache, length: int) -> KVCache:
-        """The same rows with room for ``length`` tokens; what does not fit is cut. The given one is used up: each
-        of its arrays is given up once its successor exists, so that only one of them exists twice."""
+        """The same rows with room for ``length`` tokens; what does not fit is cut. The given one is used up."""
         kept, total = min(self._length, length), length + self._chunk
-
-        def moved(arrays: list[jax.Array]) -> list[jax.Array]:
-            return [_resize(arrays.pop(0), kept, total) for _ in range(len(arrays))]
-
-        return KVCache(moved(cache.keys), moved(cache.values), self._chunk)
+        return _moved(cache, lambda x: _resize(x, kept, total))
 
     def _zeros(self, rows: int, length: int, steps: int) -> KVCache:
         sharding = self._device.cache_sharding(rows, self._config.num_kv_heads)
@@ -526,7 +519,7 @@ class CacheStore:
 
     def _load(self, loaded: Sequence[tuple[list[int], CacheRow]]) -> None:
         """Blocks of the prefix cache into rows."""
-        table = np.zeros((self._slots, self._length // BLOCK), np.int32)
+        table = np.zeros((len(self.rows), self._length // BLOCK), np.int32)
         for i, (blocks, _) in enumerate(loaded):
             table[i, : len(blocks)] = blocks
         _, targets, _, count = self._pairs([(0, row, 0) for _, row in loaded])
@@ -573,7 +566,7 @@ class CacheStore:
         self, pairs: Sequence[tuple[int, CacheRow, int]]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(source rows, numbers of the target rows, places, how many of them count), padded to B."""
-        sources, targets, places = np.zeros((3, self._slots), np.int32)
+        sources, targets, places = np.zeros((3, len(self.rows)), np.int32)
         for i, (source, row, place) in enumerate(pairs):
             sources[i], targets[i], places[i] = source, row.number, place
         return sources, targets, places, np.asarray(len(pairs), np.int32)
@@ -593,7 +586,7 @@ class CacheStore:
         if self._prefixes is None:
             self._prefixes = self._zeros(self._blocks, BLOCK, 0)
         tree, stats = self._tree, self._stats
-        table = np.full((self._slots, self._length // BLOCK), self._blocks, np.int32)
+        table = np.full((len(self.rows), self._length // BLOCK), self._blocks, np.int32)
         written: list[int] = []
         prefixes, self._prefixes = self._prefixes, None
         added, evicted = tree.added, tree.evicted
@@ -605,12 +598,27 @@ class CacheStore:
                 written.append(row.number)
             row.to_save = 0
         if written:
-            rows = np.zeros(self._slots, np.int32)
+            rows = np.zeros(len(self.rows), np.int32)
             rows[: len(written)] = written
             prefixes = self._device.save(prefixes, self.cache, rows, table, np.asarray(len(written), np.int32))
         self._prefixes = prefixes
         stats.saved_tokens += tree.added - added
         stats.evicted_tokens += tree.evicted - evicted
+
+
+def _moved(cache: KVCache, move: Callable[[jax.Array], jax.Array]) -> KVCache:
+    """The cache with each of its arrays moved. The given one is used up: an array is given up once its successor
+    exists, so that only one of them exists twice."""
+
+    def every(arrays: list[jax.Array]) -> list[jax.Array]:
+        return [move(arrays.pop(0)) for _ in range(len(arrays))]
+
+    return KVCache(every(cache.keys), every(cache.values), cache.steps)
+
+
+@jax.jit
+def _take_rows(x: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.take(x, rows, axis=0)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

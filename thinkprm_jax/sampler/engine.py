@@ -1,6 +1,7 @@
 """Continuous batching: requests in, results out as they finish, one engine for every user.
 
-slots      a fixed number B; the decode shape never changes with the load
+slots      at most B; the decode shape does not change with the load, but for a large model on a CPU, where idle
+           slots would cost as much as busy ones: there the number of rows follows the work, in few steps
 queue      requests wait for a free slot; of their prompts only what no row and no prefix cache holds is processed,
            once for all that begin with it
 step       C decode steps on the device, then the host reads what each slot sampled, looks for stop texts, runs the
@@ -30,10 +31,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from thinkprm_jax.activity import Activity
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
+from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.device import ChunkOutput, device_functions
 from thinkprm_jax.sampler.handle import StepLoop, refuse_tracing
@@ -69,7 +72,7 @@ class Sampler:
     Args:
       model: the decoder; its parameters are used where they are, never copied.
       tokenizer: for stop texts and :meth:`generate`.
-      slots: B, contexts decoded together.
+      slots: B, contexts decoded together, at most.
       max_length: longest context (prompt, generated and forced tokens).
       chunk: decode steps between two looks of the host.
       mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor.
@@ -113,6 +116,7 @@ class Sampler:
         self._queued = 0  # of the queue, those that are not cancelled
         # What is kept by one worker would be processed again by another.
         alone = prefix_cache > 0 or (mesh is not None and mesh.size > 1)
+        self._dtype = model.dtype
         count = 1 if alone else worker_count(model.config, model.dtype, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
         self._workers = [
@@ -127,7 +131,7 @@ class Sampler:
             self._device,
             self._config,
             stats,
-            slots=slots,
+            row_counts=row_counts(self._config, self._dtype, slots),
             max_length=self.max_length,
             chunk=self.chunk,
             dtype=dtype,
@@ -274,6 +278,25 @@ class Sampler:
         """What all workers have done so far; a copy where there are several."""
         first, *others = (worker.stats for worker in self._workers)
         return first.plus(others) if others else first
+
+    @property
+    def positions(self) -> int:
+        """The model's: no max_length can be above."""
+        return self._config.max_position_embeddings
+
+    @property
+    def activity(self) -> Activity:
+        """What it is doing at this moment, for whoever shows it; from any thread, and nothing waits for it."""
+        stats = self.stats
+        running = [worker for worker in self._workers if worker.jobs]
+        doing = {worker.doing for worker in running}
+        return Activity(
+            "prefilling" if "prefilling" in doing else max(doing, default=""),
+            sum(len(worker.jobs) for worker in running),
+            self._queued,
+            stats.finished,
+            stats.sampled_tokens,
+        )
 
     @property
     def position_bytes(self) -> int:
@@ -426,14 +449,25 @@ def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tu
         yield from sorted(window, key=lambda item: -item[1].size_hint)
 
 
+def row_counts(config: ModelConfig, dtype: DTypeLike, slots: int) -> tuple[int, ...]:
+    """How many rows a decode loop may have: ``slots``, or on processors, for a model that workers would not
+    share, also every smaller power of two. There a step of an idle row costs what one of a busy row costs."""
+    if not _on_processors() or weight_bytes(config, dtype) <= WORKER_WEIGHT_BYTES:
+        return (slots,)
+    return coarse_buckets(1, slots, 2)
+
+
+def _on_processors() -> bool:
+    return jax.device_count() == 1 and jax.default_backend() == "cpu"
+
+
 def worker_count(config: ModelConfig, dtype: DTypeLike, slots: int) -> int:
     """Workers that keep the processors of this machine busy: one each, of at least four slots.
 
     1 where the model does not run on them, where there are several devices, and where the weights are larger than
     a processor's cache: then every worker would read them anew, and their products are large enough to be split.
     """
-    on_processors = jax.device_count() == 1 and jax.default_backend() == "cpu"
-    if not on_processors or weight_bytes(config, dtype) > WORKER_WEIGHT_BYTES:
+    if not _on_processors() or weight_bytes(config, dtype) > WORKER_WEIGHT_BYTES:
         return 1
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return next(count for count in range(min(processors, max(slots // 4, 1)), 0, -1) if slots % count == 0)

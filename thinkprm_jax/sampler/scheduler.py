@@ -364,7 +364,7 @@ _DEVICE = object()  # the phase needs the device
 
 
 class Worker:
-    """One decode loop: ``slots`` contexts that are decoded together.
+    """One decode loop: contexts that are decoded together, a row each.
 
     Args:
       device: the functions it calls. store: its rows. stats: what is counted.
@@ -372,6 +372,7 @@ class Worker:
 
     Attributes:
       jobs: what runs, by number of the row.
+      doing: "prefilling" or "decoding", in the chunk that runs or the last one.
     """
 
     def __init__(
@@ -385,20 +386,23 @@ class Worker:
     ) -> None:
         self.store, self.stats = store, stats
         self.jobs: dict[int, Job] = {}
+        self.doing = ""
         self._admitted: list[CacheRow] = []
         self._device, self._tokenizer, self._limits, self._steps = device, tokenizer, limits, chunk
 
     @property
     def free(self) -> int:
-        """Rows without a job."""
-        return len(self.store.rows) - len(self.jobs)
+        """Jobs that it can still take."""
+        return self.store.capacity - len(self.jobs)
 
     def admit(self, take: Callable[[], RequestHandle | None], most: int) -> None:
-        """Gives free rows to up to ``most`` requests, and starts their scripts.
+        """Has as many rows as that takes, gives free ones to up to ``most`` requests, and starts their scripts.
 
         Args:
           take: gives the next request; None: there is none.
         """
+        self.store.fit_rows(len(self.jobs) + min(most, self.free))
+        self.jobs = {job.row.number: job for job in self.jobs.values()}
         while most > 0 and self.free and (handle := take()) is not None:
             free = [row for row in self.store.rows if not row.busy]
             row, kept = self.store.choose(free, handle.prompt)
@@ -422,7 +426,9 @@ class Worker:
         store = self.store
         admitted, self._admitted = self._admitted, []
         if admitted:
+            self.doing = "prefilling"
             store.fill(parameters, admitted)
+        self.doing = "decoding"
         longest = max(job.row.fed for job in self.jobs.values())
         store.reserve(longest + self._steps, shrink=True)
         cache, output = self._device.decode(parameters, store.take_cache(), self._controls())

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from thinkprm_jax.activity import Activity
 from thinkprm_jax.data.discriminative import StepwiseText
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError, TooLong, UserError
+from thinkprm_jax.sampler.buckets import length_buckets
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, refuse_tracing
 from thinkprm_jax.verifier.base import Verdict, Verifier, check_item
 from thinkprm_jax.verifier.loading import load_objects
@@ -100,19 +102,18 @@ class StepwisePRM(Verifier):
         self.settings = settings.settled()
         model, self.tokenizer = load_objects(self.settings, model, tokenizer, mesh)
         self.max_length = self.settings.max_length
-        if self.max_length > model.config.max_position_embeddings:
+        self._positions = model.config.max_position_embeddings
+        if self.max_length > self._positions:
             raise UserError(
-                f"max_length is {self.max_length}, it must be from 1 to the model's "
-                f"{model.config.max_position_embeddings} positions"
+                f"max_length is {self.max_length}, it must be from 1 to the model's {self._positions} positions"
             )
-        from thinkprm_jax.sampler.cache_store import length_buckets  # JAX
-
         self._encoder = self.make_encoder()
         self._pass = _ForwardPass(model, self._encoder.choices, mesh)
         self._lengths = length_buckets(min(_SHORTEST, self.max_length), self.max_length)
         self._rows = {length: max(1, self.settings.batch_tokens // length) for length in self._lengths}
         self._waiting: dict[int, list[_Waiting]] = {length: [] for length in self._lengths}
         self._loop = StepLoop(self._step, self._has_room)
+        self._scoring = self._scored = 0  # texts: in the pass that runs, in all before it
 
     @classmethod
     def _given_settings(
@@ -139,6 +140,11 @@ class StepwisePRM(Verifier):
         return self._pass.compilations()
 
     @property
+    def activity(self) -> Activity:
+        waiting = sum(len(texts) for texts in self._waiting.values())
+        return Activity("scoring" if self._scoring else "", self._scoring, waiting, self._scored)
+
+    @property
     def loop(self) -> StepLoop:
         return self._loop
 
@@ -147,7 +153,8 @@ class StepwisePRM(Verifier):
         try:
             text = self._encoder.encode(problem, check_item(problem, steps))
             if len(text.ids) > self.max_length:
-                raise RequestError(f"the text has {len(text.ids)} tokens, max_length is {self.max_length}")
+                message = f"the text has {len(text.ids)} tokens, max_length is {self.max_length}"
+                raise TooLong(message, len(text.ids), self._positions)
         except RequestError as error:
             return finished(self.loop, Verdict(error=error))
         handle: Handle[Verdict] = Handle(self.loop)
@@ -170,6 +177,7 @@ class StepwisePRM(Verifier):
             batch, length = self._next_batch()
         if not batch:
             return False
+        self._scoring = len(batch)
         try:
             self._judge(batch, length)
         except Exception as error:  # of the device
@@ -180,6 +188,9 @@ class StepwisePRM(Verifier):
                 for text, handle in batch:
                     self._waiting[self._length_of(text)].append((text, handle))
             raise
+        finally:
+            self._scoring = 0
+        self._scored += len(batch)
         return True
 
     def _next_batch(self) -> tuple[list[_Waiting], int]:
