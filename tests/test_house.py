@@ -1,4 +1,4 @@
-"""The rules of the house that a program can check: which room may import which, and what loads torch."""
+"""The rules that a program can check: which package may import which, and what loads torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from thinkprm_jax.cli import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "thinkprm_jax"
-# The floors of the house, the lowest first: a file may use its own room and every room on a lower floor.
-FLOORS: tuple[tuple[str, ...], ...] = (
+# The lowest first: a file may import its own package and every package of a lower layer.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "bundled"),
     ("recipe", "program", "progress", "runtime", "tables", "distributed", "gguf_header"),
     ("tokenizer", "grading"),
@@ -37,9 +37,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("train", "infer"),
     ("cli",),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-# Walls inside what the floors allow.
-WALLS = {
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
+# Also forbidden, inside what the layers allow.
+FORBIDDEN = {
     "sampler": {"protocol", "records", "data", "arithmetic"},  # the sampler knows nothing of verdicts
     "verifier/script.py": {"distributed", "model", "checkpoint"},  # the script of a verification knows no devices
 }
@@ -53,7 +53,7 @@ def library() -> list[Path]:
     return [path for top in (PACKAGE, "train", "infer") for path in sorted((ROOT / top).rglob("*.py"))]
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     parts = path.relative_to(ROOT).parts
     first = parts[1] if parts[0] == PACKAGE else parts[0]
     return first.removesuffix(".py")
@@ -75,10 +75,10 @@ def imports(tree: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool]]:
 
 @pytest.mark.parametrize("path", library(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_point_down(path: Path) -> None:
-    room = room_of(path)
-    assert room in FLOOR, f"a new room {room}: say in this table on which floor it is"
-    walls = (
-        WALLS.get(room, set()) | WALLS.get(path.relative_to(ROOT / PACKAGE).as_posix(), set())
+    package = package_of(path)
+    assert package in LAYER, f"a new package {package}: say in this table in which layer it is"
+    forbidden = (
+        FORBIDDEN.get(package, set()) | FORBIDDEN.get(path.relative_to(ROOT / PACKAGE).as_posix(), set())
         if (path.is_relative_to(ROOT / PACKAGE))
         else set()
     )
@@ -89,16 +89,17 @@ def test_arrows_point_down(path: Path) -> None:
             continue
         inner = name.removeprefix(f"{PACKAGE}.").removeprefix(PACKAGE)
         target = inner.split(".")[0]
-        if target not in FLOOR:  # `from thinkprm_jax import ThinkPRM`
+        if target not in LAYER:  # `from thinkprm_jax import ThinkPRM`
             target = "__init__"
-        assert target == room or FLOOR[target] < FLOOR[room], f"{room} imports {name}, which is not below it"
-        assert not any(inner == wall or inner.startswith(f"{wall}.") for wall in walls), f"a wall: {name}"
+        allowed = target == package or LAYER[target] < LAYER[package]
+        assert allowed, f"{package} imports {name}, which is not below it"
+        assert not any(inner == one or inner.startswith(f"{one}.") for one in forbidden), f"forbidden: {name}"
 
 
 @pytest.mark.parametrize("path", library(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_file_loads(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") < LONGEST_IN.get(room_of(path), LONGEST_FILE)
+    assert text.count("\n") < LONGEST_IN.get(package_of(path), LONGEST_FILE)
     for name, inside in imports(ast.parse(text)):
         top = name.split(".")[0]
         assert top not in ("torch", "tensorflow"), "the oracles are for tests and benchmarks"
@@ -106,7 +107,7 @@ def test_what_a_file_loads(path: Path) -> None:
             f"{name}: import it where it is used"
         )
     programs = {module.removeprefix("thinkprm_jax.").replace(".", "/") + ".py" for module, _ in PROGRAMS.values()}
-    if room_of(path) in ("cli", "program", "errors", "__init__") or str(path.relative_to(ROOT)) in programs:
+    if package_of(path) in ("cli", "program", "errors", "__init__") or str(path.relative_to(ROOT)) in programs:
         # `thinkprm --help` is quick
         top_level = {name.split(".")[0] for name, inside in imports(ast.parse(text)) if not inside}
         assert not top_level & {"jax", "flax", "numpy", "optax", "orbax", "rich", "tokenizers", "yaml"}
@@ -116,7 +117,7 @@ def test_only_the_command_line_names_the_programs() -> None:
     for path in library():
         text = path.read_text(encoding="utf-8")
         named = f"{PACKAGE}.train." in text or f"{PACKAGE}.infer." in text
-        assert not named or room_of(path) in ("cli", "train", "infer"), path
+        assert not named or package_of(path) in ("cli", "train", "infer"), path
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks"])
@@ -161,9 +162,9 @@ def test_no_class_name_stands_twice() -> None:
     assert not [name for name, count in names.items() if count > 1]
 
 
-def test_views_stay_out_of_library_rooms() -> None:
+def test_views_stay_out_of_library_packages() -> None:
     for path in library():
-        if room_of(path) in ("train", "infer", "cli"):
+        if package_of(path) in ("train", "infer", "cli"):
             continue
         for name, _ in imports(ast.parse(path.read_text(encoding="utf-8"))):
             allowed = VIEWS.get(name.split(".")[0])

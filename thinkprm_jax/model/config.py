@@ -1,9 +1,9 @@
 """The architecture of a decoder, read from a Hugging Face ``config.json``.
 
-Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with a head of scores: Qwen2.5-Math-PRM, Skywork), Qwen3
-(dense, 0.6B to 32B), Llama (Llama 2, 3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that changes
-the arithmetic is read from the file and nothing is guessed from a model's name; a setting that we do not implement is
-refused by name, because a model that runs with the wrong arithmetic is worse than none.
+Supported families: Qwen2 (R1-Distill-Qwen, ThinkPRM, QwQ; with a head of scores: Qwen2.5-Math-PRM, Skywork),
+Qwen3 (dense, 0.6B to 32B), Llama (Llama 2, 3, 3.1, 3.2) and Mistral (Mistral-7B, Math-Shepherd). Everything that
+changes the arithmetic is read from the file and nothing is guessed from a model's name; a setting that we do not
+implement is refused by name, because a model that runs with the wrong arithmetic is worse than none.
 """
 
 from __future__ import annotations

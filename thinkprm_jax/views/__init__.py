@@ -1,1 +1,1 @@
-"""What programs show: tables on a terminal, pictures, files of figures. No library room imports this one."""
+"""What programs show: tables on a terminal, pictures, files of figures. No library package imports this one."""
