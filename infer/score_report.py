@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thinkprm_jax.progress import VerdictProgress
+from thinkprm_jax.errors import TooLongCount
+from thinkprm_jax.progress import ProgressBar, VerdictProgress, spell_rate
 from thinkprm_jax.records.inputs import SolutionRow
+from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
@@ -41,46 +43,47 @@ class Report:
         self._total = sum(len(row.solutions) for row in rows)
         self._done = self._resumed = sum(len(row.verdicts) for row in resumed)
         self._quiet = quiet
+        self._counts = ChainCounts.of(verdict for row in resumed for verdict in row.verdicts)
+        self._too_long = TooLongCount()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # otherwise replaced by a test or a notebook
                 stream.reconfigure(errors="replace")
         self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
         self._progress: VerdictProgress | None = None
-        self._verifier: Verifier | None = None
         self._speed = ""
         if resumed:
             self._say(f"{source}: {self._resumed} of {self._total} solutions are judged already")
 
     @contextlib.contextmanager
     def loading(self, model: str) -> Iterator[None]:
-        if self._quiet or not self._err.is_terminal:
-            yield
-            return
-        with self._err.status(Text(f"loading {printable(model)}")):
+        with ProgressBar(None, quiet=self._quiet) as progress:
+            progress.phase(f"loading {printable(model)}")
             yield
 
     @contextlib.contextmanager
     def judging(self, verifier: Verifier) -> Iterator[None]:
-        self._verifier = verifier
         began, done, sampled = time.monotonic(), self._done, verifier.sampled_tokens
         if self._quiet:
             yield
         else:
-            with VerdictProgress(self._total, self._done, unit="solutions") as self._progress:
+            with VerdictProgress(self._total, self._done, unit="solution") as self._progress:
+                left = self._total - self._done
+                self._progress.follow({"": lambda: verifier.activity}, *verifier.requests(left))
                 yield
             self._progress = None
         seconds = max(time.monotonic() - began, 1e-9)
         tokens = verifier.sampled_tokens - sampled
-        rates = f"{(self._done - done) / seconds:,.2f} solutions/s"
-        rates += f", {tokens / seconds:,.0f} tokens/s" if tokens else ""
-        self._speed = f" in {seconds:.1f} s ({rates})"
+        rates = [spell_rate(self._done - done, seconds, "solution"), spell_rate(tokens, seconds, "token")]
+        self._speed = f" in {seconds:.1f} s ({', '.join(filter(None, rates)) or 'nothing to judge'})"
 
     def judged(self, verdict: Verdict) -> None:
         """One more solution has its verdict, perhaps not yet its turn to be shown."""
         self._done += 1
         self.failed += verdict.error is not None
-        if self._progress is not None and self._verifier is not None:
-            self._progress.advance(self._verifier.sampled_tokens)
+        self._counts += ChainCounts.of([verdict.record()])
+        self._too_long.add(verdict.error)
+        if self._progress is not None:
+            self._progress.advance()
 
     def show(self, number: int, row: VerdictRow) -> None:
         """An output row; number: from 1, its name where it has no id."""
@@ -99,6 +102,8 @@ class Report:
     def summary(self) -> None:
         failures = f", {self.failed} not judged (`error` in the output says why)" if self.failed else ""
         self._say(f"{self._done} solutions{failures}{self._speed}")
+        for line in [*self._too_long.lines("--max-length"), *self._counts.lines]:
+            self._say(line)
 
     def _say(self, text: str) -> None:
         if not self._quiet:
@@ -106,16 +111,18 @@ class Report:
 
 
 def verdict_line(name: str, verdict: VerdictRecord) -> str:
-    """Tab-separated: name, score, what it means, score of each step."""
+    """Tab-separated: name, score, what it means, score of each step; and where chains were cut, contradict
+    themselves or were asked for verdicts, a column that says so."""
+    remarks = "".join(f"\t{remark}" for remark in [", ".join(ChainCounts.of([verdict]).remarks)] if remark)
     if verdict.prefix_score is None:
         return f"{printable(name)}\t-\tnot judged: {printable(verdict.error)}"
     labels = verdict.step_labels or ()
     if not labels:  # of a judge that says nothing of steps
         meaning = "correct" if verdict.prefix_score >= 0.5 else "incorrect"
-        return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t"
+        return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t{remarks}"
     meaning = f"first error in step {labels.index(0) + 1}" if 0 in labels else "all steps correct"
     scores = " ".join(f"{number}:{score:.3f}" for number, score in enumerate(verdict.step_scores or (), start=1))
-    return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t{scores}"
+    return f"{printable(name)}\t{verdict.prefix_score:.4f}\t{meaning}\t{scores}{remarks}"
 
 
 def verdict_table(name: str, question: str, steps: Sequence[str], verdict: VerdictRecord) -> Table:
@@ -145,8 +152,10 @@ def verdict_table(name: str, question: str, steps: Sequence[str], verdict: Verdi
         mark, style = ("✓ correct", "green") if labels[index] else ("✗ incorrect", "red")
         star = "*" if asked[index] else " "
         table.add_row(Text(text, style=style), Text(f"{mark}{star} {scores[index]:.3f}", style=style))
-    if any(asked):
-        table.caption = "* asked for: the chain did not judge this step by itself"
+    counts = ChainCounts.of([verdict])
+    captions = ["* asked for: the chain did not judge this step by itself"] if any(asked) else []
+    captions += [remark for remark in counts.remarks if "asked for" not in remark]
+    table.caption = "; ".join(captions) or None
     return table
 
 

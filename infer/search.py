@@ -2,7 +2,7 @@
 
 The run lives in the recipe's ``output_dir``: recipe.yaml (resolved), completions.jsonl (solutions, scores,
 answers, predictions), verdicts.jsonl (what the verifier said of each), accuracy.json, accuracy.png and
-accuracy.svg. Started again with the same recipe, it goes on where it was, problem by problem, even after kill -9.
+accuracy.svg. Started again with the same recipe, it goes on where it was, even after kill -9.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def search(recipe: SearchRecipe) -> SearchReport:
             # Generator and verifier, side by side
             if resolved.prm_path != recipe.prm_path:
                 run.say(f"the recipe has no prm_path: the verifier is {resolved.prm_path}")
+            run.phase("loading the models")
             engine = load_models(resolved, tasks, run.say)
             run.watch(engine)
 
-            # Wave by wave; a problem's rows are written when it is finished
-            for index, result in search_tasks(resolved, tasks, run.missing, engine):
+            # Wave by wave; a problem's rows are written when it is finished, and until then what there is of it
+            for index, result in search_tasks(resolved, tasks, run.missing, run.keeping(engine)):
                 run.add(index, result)
         speed = run.speed()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
 
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError, TooLong, TooLongCount, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.recipe import load_recipe
 
@@ -58,3 +59,21 @@ def test_a_recipe_keeps_the_message_of_its_own_check(tmp_path) -> None:
     file.write_text("size: 1\nother: 2\n")
     with pytest.raises(UserError, match=r"^recipe .*recipe\.yaml, line 1: other must be 0$"):
         load_recipe(Checked, str(file))
+
+
+def test_many_prompts_that_are_too_long_are_said_once() -> None:
+    count = TooLongCount()
+    assert count.lines("--max-length") == []
+    assert not count.add(RequestError("another thing"))
+    assert count.add(TooLong("the prompt has 900 tokens", 3000, 4096))
+    assert count.lines("--max-length") == ["1 prompt is too long: --max-length 3000 would do"]
+    assert count.add(TooLong("the prompt has 1,900 tokens", 4000, 4096))
+    assert count.add(TooLong("the prompt has 5,000 tokens", 5001, 4096))
+    assert count.lines("--max-length") == [
+        "3 prompts are too long: --max-length 4000 would do; 1 cannot fit, since the model has 4,096 positions"
+    ]
+
+
+def test_a_prompt_that_is_too_long_crosses_processes() -> None:
+    error = pickle.loads(pickle.dumps(TooLong("the prompt has 900 tokens", 3000, 4096)))
+    assert (str(error), error.needed, error.limit) == ("the prompt has 900 tokens", 3000, 4096)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "thinkprm_jax"
 # The lowest first: a file may import its own package and every package of a lower layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "bundled"),
+    ("errors", "activity", "bundled"),
     ("recipe", "program", "progress", "runtime", "tables", "distributed", "gguf_header"),
     ("tokenizer", "grading"),
     ("protocol",),

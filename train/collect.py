@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING
 from thinkprm_jax import program
 
 if TYPE_CHECKING:
+    from thinkprm_jax.activity import Activity
     from thinkprm_jax.collect.filters import Collection
     from thinkprm_jax.collect.recipe import CollectRecipe, Teacher
     from thinkprm_jax.data.prm800k import Prefix
+    from thinkprm_jax.sampler import Sampler
 
 DESCRIPTION = (
     "Lets a teacher verify labelled solution prefixes and keeps the chains whose verdicts agree with the labels. "
@@ -102,7 +105,7 @@ def generate(
     sampler = None
     with (
         GenerationStore(path, prefixes, teacher.chains, teacher_settings(teacher, recipe.seed)) as store,
-        VerdictProgress(store.size, store.stored, unit="chains") as progress,
+        VerdictProgress(store.size, store.stored, unit="chain") as progress,
     ):
         if store.stored:
             progress.say(f"{path}: {store.stored:,} of {store.size:,} chains are there already")
@@ -113,10 +116,12 @@ def generate(
                 if sampler is None:
                     enable_compilation_cache()
                     mesh = recipe.mesh
+                    progress.phase(f"loading {teacher.model}")
                     sampler = load_teacher(teacher, optional_mesh(mesh.data, mesh.fsdp, mesh.tensor))
+                progress.follow({"": functools.partial(_activity, sampler)}, "chains", len(missing))
                 for key, generation in generate_chains(sampler, teacher, missing, recipe.seed):
                     store.add(key, **dataclasses.asdict(generation))
-                    progress.advance(sampler.stats.sampled_tokens)
+                    progress.advance()
             for number in wave:
                 collection.add(number, store.generated(number))
             if missing:
@@ -125,6 +130,10 @@ def generate(
                 progress.say(f"{said}: {collection.selectable:,}{wanted} chains to keep")
             if collection.complete:
                 break
+
+
+def _activity(sampler: Sampler) -> Activity:
+    return sampler.activity
 
 
 if __name__ == "__main__":

@@ -20,7 +20,21 @@ from thinkprm_jax.views.terminal import show_report
 def print_collection(report: Mapping[str, Any], folder: Path) -> None:
     """Both tables, and where the chains are."""
     kept = f"{folder / CHAINS}: {report['kept']['chains']:,} chains"
-    show_report([], [selection_table(report), statistics_table(report), kept])
+    show_report(doubts(report), [selection_table(report), statistics_table(report), kept])
+
+
+def doubts(report: Mapping[str, Any]) -> list[str]:
+    """What to say of a teacher whose chains say little: how many were cut, and how many judged nothing."""
+    counts, dropped = report["generations"], report["dropped"]
+    chains = counts.get("chains", 0)
+    cut = sum(counts.get(f"finish: {finish}", 0) for finish in ("length", "context"))
+    silent = sum(dropped.get(reason, 0) for reason in ("no generation", "no verdict", "steps without a verdict"))
+    said = [f"{cut:,} of {chains:,} chains were cut (teacher.max_tokens, teacher.max_length)"] if cut else []
+    if 2 * silent > chains:
+        said.append(
+            f"{silent:,} of {chains:,} chains have no verdict on each step: this teacher is probably no verifier"
+        )
+    return said
 
 
 def draw_lengths(kept: Sequence[Candidate]) -> bytes:

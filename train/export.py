@@ -59,6 +59,7 @@ def export(
     from thinkprm_jax.export.hub import check_access, upload
     from thinkprm_jax.export.run import TrainingRun, write_run
     from thinkprm_jax.model.lora import LoraSpec
+    from thinkprm_jax.progress import ProgressBar
     from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
     from thinkprm_jax.training.config import TrainRecipe
 
@@ -83,12 +84,15 @@ def export(
     check_target(out)
     if push is not None:
         check_access(push)
-    try:
-        step = write_run(found, out, step, np.dtype(float_dtype(dtype)), adapter, name=push)
-    except OSError as error:
-        raise UserError(f"{out}: {error.strerror or error}") from None
-    if push is not None:
-        upload(out, push, f"step {step}")
+    with ProgressBar(None) as progress:
+        progress.phase(f"writing {out}")
+        try:
+            step = write_run(found, out, step, np.dtype(float_dtype(dtype)), adapter, name=push)
+        except OSError as error:
+            raise UserError(f"{out}: {error.strerror or error}") from None
+        if push is not None:
+            progress.phase(f"uploading to {push}")
+            upload(out, push, f"step {step}")
     return step
 
 

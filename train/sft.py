@@ -18,6 +18,7 @@ from thinkprm_jax import program
 
 if TYPE_CHECKING:
     from thinkprm_jax.distributed.mesh import Processes
+    from thinkprm_jax.progress import TrainingProgress
     from thinkprm_jax.training.config import TrainRecipe
 
 DESCRIPTION = (
@@ -86,19 +87,22 @@ def train(
     Returns: whether the last step was reached; else a signal came, and the run can go on.
     """
     from thinkprm_jax.distributed.mesh import start_processes
+    from thinkprm_jax.progress import TrainingProgress
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training.config import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
-    with start_processes(*launch) as processes:  # before anything touches a device
-        return train_together(recipe, processes)
+    with (
+        start_processes(*launch) as processes,  # before anything touches a device
+        TrainingProgress(quiet=not processes.first) as progress,
+    ):
+        return train_together(recipe, processes, progress)
 
 
-def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
+def train_together(recipe: TrainRecipe, processes: Processes, progress: TrainingProgress) -> bool:
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.data.batches import Prefetcher
     from thinkprm_jax.evaluation.callback import verdict_callback
-    from thinkprm_jax.progress import TrainingProgress
     from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
@@ -112,6 +116,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
     folder = setup.open_run(recipe)
 
     # Model and data
+    progress.phase("reading model and data")
     config, tokenizer = setup.read_model(recipe.model)
     setup.save_model_files(folder, config, tokenizer, recipe.model.pretrained)
     dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data")
@@ -139,6 +144,7 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
 
     with CheckpointStore(folder / "checkpoints", recipe.checkpoint.keep, recipe.checkpoint.keep_every) as store:
         # Where the run stands
+        progress.phase("loading weights")
         state, position, record = setup.start_or_resume(recipe, trainer, dataset, store)
         done = int(state.step)
         rates = setup.make_rates(recipe, trainer)
@@ -146,11 +152,11 @@ def train_together(recipe: TrainRecipe, processes: Processes) -> bool:
         # The loop
         with (
             closing(setup.open_log(folder, recipe, record, done)) as log,
-            TrainingProgress(steps, done, quiet=not processes.first) as progress,
             closing(
                 Prefetcher(setup.training_batches(recipe, dataset, trainer, position), recipe.data.prefetch)
             ) as stream,
         ):
+            progress.begin(steps, done)
             going_on = f", going on from step {done}" if done else ""
             progress.say(f"{folder}: {setup.parameter_count(config):,} parameters, {steps} steps{going_on}")
             sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())

@@ -23,7 +23,7 @@ from thinkprm_jax.collect.store import GenerationStore
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import DecisionRow
-from thinkprm_jax.train.collect_report import draw_lengths, print_collection
+from thinkprm_jax.train.collect_report import doubts, draw_lengths, print_collection
 
 
 def candidate(problem: str, labels: list[int], steps: int, tokens: int) -> Candidate:
@@ -45,6 +45,14 @@ def test_statistics_are_those_of_the_papers_table():
         "steps": {"mean": 2.0, "min": 1, "max": 3},
         "tokens": {"mean": 30.0, "min": 10, "max": 60},
     }
+
+
+def test_a_teacher_whose_chains_say_little_is_named():
+    counts = {"chains": 10, "finish: stop": 4, "finish: length": 5, "finish: context": 1}
+    found = doubts({"generations": counts, "dropped": {"no verdict": 5, "steps without a verdict": 1}})
+    assert found[0] == "6 of 10 chains were cut (teacher.max_tokens, teacher.max_length)"
+    assert found[1].startswith("6 of 10 chains have no verdict on each step: this teacher is probably no verifier")
+    assert doubts({"generations": {"chains": 10, "finish: stop": 10}, "dropped": {"no verdict": 5}}) == []
 
 
 def test_files_and_tables(tmp_path, capsys):

@@ -89,6 +89,18 @@ def test_rows_in_rows_out(run, tmp_path):
     assert not (tmp_path / "out.jsonl.waiting").exists()
 
 
+def test_the_summary_says_what_no_score_says(run, tmp_path):
+    long = {**PROBLEM, "steps": ["2 + 2 = 4. " * 300]}
+    status, out, err = run(write(tmp_path / "in.jsonl", long, PROBLEM, long))
+    assert status == 1
+    lines = out.splitlines()
+    assert lines[1].endswith("step verdicts asked for, cut")  # of random weights
+    assert "no room for a chain" in lines[0]
+    assert err.count("too long") == 1
+    assert "2 prompts are too long: --max-length" in err
+    assert "1 of 1 chains were cut, unreadable or asked for their verdicts: this model is probably no" in err
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -263,7 +275,9 @@ def test_control_characters_of_the_input_do_not_reach_the_terminal():
     assert "✗ incorrect* 0.200" in text
     assert "after the error" in text
     assert not {"\x1b", "\x00", "\x07", "\ud800"} & set(text)
-    assert verdict_line("a\tb", verdict) == "a b\t0.1000\tfirst error in step 2\t1:0.900 2:0.200 3:0.000"
+    assert verdict_line("a\tb", verdict) == (
+        "a b\t0.1000\tfirst error in step 2\t1:0.900 2:0.200 3:0.000\t1 of 2 step verdicts asked for"
+    )
 
 
 def test_both_names_run_the_same_file():

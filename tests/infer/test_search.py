@@ -105,6 +105,30 @@ def test_a_run_and_the_same_run_again(run, tmp_path) -> None:
     assert contents(tmp_path / "out") == before
 
 
+def test_what_a_stopped_run_had_of_its_first_problem_is_not_made_again(run, tmp_path, monkeypatch) -> None:
+    from thinkprm_jax.search.runner import OpenSearch
+
+    assert run(**TREE, approach="beam_search", output_dir="whole")[0] == 0
+    with monkeypatch.context() as patch:
+
+        def stop(self: OpenSearch, index: int, result: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(OpenSearch, "add", stop)
+        assert run(**TREE, approach="beam_search")[0] == 130
+    kept = read(tmp_path / "out" / "unfinished.jsonl")
+    assert len(kept) > 4
+    assert not (tmp_path / "out" / FILES[0]).read_bytes()
+    assert run(**TREE, approach="beam_search", seed=7)[0] == 2  # another recipe
+    status, _, err = run(**TREE, approach="beam_search")
+    assert status == 0
+    assert f"{len(kept)} pieces and verdicts of unfinished problems are there already" in err
+    assert not (tmp_path / "out" / "unfinished.jsonl").exists()
+    rows, whole = (read(tmp_path / folder / FILES[0]) for folder in ("out", "whole"))
+    assert [row["completions"] for row in rows] == [row["completions"] for row in whole]
+    assert [row["tokens"] for row in rows] == [row["tokens"] for row in whole]
+
+
 def test_more_problems_are_added_to_a_run(run, tmp_path) -> None:
     run(num_samples=1)
     first = (tmp_path / "out" / FILES[0]).read_bytes()

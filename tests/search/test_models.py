@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import pytest
 
 from support import tiny_model
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.records import VerdictRecord
 from thinkprm_jax.sampler import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Piece, Problem
 from thinkprm_jax.search.model_engine import ModelEngine, read_verdict
@@ -93,6 +95,28 @@ def test_no_more_slots_than_the_problems_that_there_are_can_fill(recipe) -> None
     assert (planned.slots, planned.prm_slots) == (8, 8)  # 2 problems, n 4
 
 
+def test_a_judge_with_few_tokens_takes_the_cache_that_it_can_use(recipe) -> None:
+    files, judge = find_model(recipe.model_path), describe(recipe)
+    wide = dataclasses.replace(judge, max_length=4096, max_gen_tokens=96)
+    small, large = (plan_memory(recipe, 2, files, 64, wide, None, longest=longest) for longest in (80, None))
+    assert "4 x 1,200 tokens" in small.text  # 80, instructions, 96
+    assert "4 x 4,096 tokens" in large.text
+    assert small.needed < large.needed
+
+
+def test_a_generator_that_judges_itself_is_loaded_once(recipe) -> None:
+    same = dataclasses.replace(recipe, prm_path=recipe.model_path, prm_type="thinkprm")
+    said: list[str] = []
+    engine = load_models(same, load_tasks(same), say=said.append)
+    assert "the same weights" in said[0]
+    generator, verifier = engine.generator.sampler, engine.verifier.sampler
+    assert generator is not verifier
+    pairs = zip(jax.tree.leaves(generator._parameters), jax.tree.leaves(verifier._parameters), strict=True)
+    assert all(one is other for one, other in pairs)
+    assert verifier.max_length == 384
+    run(same, engine, range(1))
+
+
 def test_the_verifier_of_a_recipe_that_names_none() -> None:
     assert resolve(SearchRecipe()).prm_path == VERIFIER
     assert resolve(SearchRecipe(just_sample=True)).prm_path is None
@@ -104,6 +128,11 @@ class Verdict:
     prefix_score: float
     error: RequestError | None = None
     output_tokens: int = 3
+
+    def record(self, steps: list[str]) -> VerdictRecord:
+        if self.error is not None:
+            return VerdictRecord(error=str(self.error), steps=tuple(steps))
+        return VerdictRecord(self.prefix_score, tuple(self.step_scores), (1,), steps=tuple(steps))
 
 
 def test_the_last_score_is_that_of_the_whole() -> None:
@@ -132,4 +161,4 @@ class Splitter:
 )
 def test_of_a_long_chain_the_thinking_is_judged(text: str, shown: str) -> None:
     engine = ModelEngine(None, Splitter(), long_cot=True)
-    assert engine.verify(Problem(0, "p"), text).result().steps == (shown,)
+    assert engine.verify(Problem(0, "p"), text).result().record.steps == (shown,)

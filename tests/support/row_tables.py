@@ -27,6 +27,8 @@ CLASSES: tuple[type[records.Record], ...] = (
     records.CompletionRow,
     records.SearchTokens,
     records.SearchVerdictRow,
+    records.SearchPieceRow,
+    records.SearchJudgementRow,
     records.GenerationRow,
     records.DecisionRow,
     records.CollectedChainRow,

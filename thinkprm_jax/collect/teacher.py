@@ -23,7 +23,7 @@ from thinkprm_jax.protocol.prompts import (
 from thinkprm_jax.runtime import default_dtype
 from thinkprm_jax.sampler.request import Phase, Request, Think, Thought
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import chain_seed
+from thinkprm_jax.verifier.script import chain_seed
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

@@ -12,6 +12,7 @@ from thinkprm_jax.evaluation.metrics import ReliabilityBin, reliability_bins
 from thinkprm_jax.evaluation.panels import Panel, ReliabilityPanel
 from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
 from thinkprm_jax.evaluation.summary import EvaluationSummary, break_down, summarise
+from thinkprm_jax.progress import spell_rate
 from thinkprm_jax.records.evaluation import Outcome
 from thinkprm_jax.tables import TextTable
 
@@ -63,6 +64,7 @@ def figures_report(task: EvaluationTask, verifier: Mapping[str, Any], judged: Ju
         "verifier": dict(verifier),
         **judged.speed,
         **summary_json(summary),
+        "chains": dataclasses.asdict(judged.counts),
         "reliability": bins_json(bins_of(judged.outcomes)),
         "by": breakdown_json(groups),
     }
@@ -74,17 +76,17 @@ def figures_report(task: EvaluationTask, verifier: Mapping[str, Any], judged: Ju
 def heading(task: EvaluationTask, verifier: Mapping[str, Any], judged: JudgedCases) -> list[str]:
     """Lines above the tables: what judged what, how, and how fast."""
     speed = judged.speed
-    rate = f"{speed['verdicts_per_second']:.1f} verdicts/s"
-    pace = f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s, {rate}"
-    if speed["tokens_per_second"]:
-        pace += f", {speed['tokens_per_second']:,.0f} tokens/s"
+    rates = [spell_rate(speed[f"{unit}s_per_second"], 1.0, unit) for unit in ("verdict", "token")]
+    told = [f"{speed['judged_now']:,} verdicts in {speed['seconds']:.1f} s", *filter(None, rates)]
+    pace = ", ".join(told)
     dtype = f"{verifier['dtype']} on " if verifier.get("dtype") else ""
     lines = [
         f"{name_of(verifier)} on {task.title}",
         f"{_settings_in_words(verifier)}, {dtype}{speed['device']}: {pace}",
     ]
     failed = sum(outcome.error is not None for outcome in judged.outcomes)
-    return [*lines, f"{failed:,} solutions got no verdict and count as wrong"] if failed else lines
+    lines += [f"{failed:,} solutions got no verdict and count as wrong"] if failed else []
+    return [*lines, *judged.counts.lines]
 
 
 def name_of(verifier: Mapping[str, Any]) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.errors import TooLongCount
 from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases, outcome_of
 from thinkprm_jax.evaluation.summary import TaskFigure
 from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
 from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
 if TYPE_CHECKING:
@@ -37,12 +39,14 @@ class JudgedCases:
 
     of_first: number of chains -> the outcomes of that many first chains of every verdict, from 1 to all of them.
     speed: of what was judged now, compilation included. breakdowns: whether a report is to have them.
+    counts: of all chains, how they came to say what they say.
     """
 
     outcomes: list[Outcome]
     of_first: dict[int, list[Outcome]]
     speed: dict[str, Any]
     breakdowns: bool = True
+    counts: ChainCounts = field(default_factory=ChainCounts)
 
     @property
     def status(self) -> int:
@@ -77,19 +81,25 @@ def judge_all(
     given = [case_fields(index, case) for index, case in enumerate(cases)]
     with OrderedOutput(details_path, EvaluationRow, given, {"verifier": settings.stamp}, current_stamp) as details:
         found = {row.index: [*row.outcomes_of_first, row.outcome] for row in details.resumed}
+        counts = ChainCounts.of(row.verdict for row in details.resumed)
+        too_long = TooLongCount()
         missing = details.missing
-        verifier = loader.load(settings) if missing else None
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
+            verifier = _load(loader, settings, len(missing), progress) if missing else None
             for nth, verdict, outcome in judge_cases(verifier, [cases[i] for i in missing]) if verifier else ():
                 index = missing[nth]
                 found[index] = [*_of_fewer_chains(cases[index], verdict, outcome), outcome]
-                details.add(index, details_row(index, cases[index], found[index], verdict, settings.stamp))
+                row = details_row(index, cases[index], found[index], verdict, settings.stamp)
+                details.add(index, row)
+                counts += ChainCounts.of([row.verdict])
                 tokens += outcome.tokens
-                progress.advance(tokens)
-                if outcome.error is not None:
+                progress.advance()
+                if outcome.error is not None and not too_long.add(verdict.error):
                     failed += 1
                     _say_failure(progress, index, outcome.error, failed)
+            for line in too_long.lines("--max-length"):
+                progress.say(line)
             seconds = progress.seconds
     ordered = [found[index] for index in range(len(cases))]
     chains = max((len(outcomes) for outcomes in ordered), default=0)
@@ -97,7 +107,15 @@ def judge_all(
         [outcomes[-1] for outcomes in ordered],
         {count + 1: [outcomes[count] for outcomes in ordered] for count in range(chains)},
         _speed(len(missing), tokens, seconds),
+        counts=counts,
     )
+
+
+def _load(loader: VerifierLoader, settings: VerifierSettings, missing: int, progress: VerdictProgress) -> Verifier:
+    progress.phase(f"loading {settings.model or settings.kind}")
+    verifier = loader.load(settings)
+    progress.follow({"": lambda: verifier.activity}, *verifier.requests(missing))
+    return verifier
 
 
 def _say_failure(progress: VerdictProgress, index: int, error: str, failed: int) -> None:
@@ -120,8 +138,8 @@ def _speed(verdicts: int, tokens: int, seconds: float) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "judged_now": verdicts,
         "seconds": round(seconds, 3),
-        "verdicts_per_second": round(verdicts / seconds, 3),
-        "tokens_per_second": round(tokens / seconds, 1),
+        "verdicts_per_second": float(f"{verdicts / seconds:.4g}"),  # of a slow model a small number, and no 0
+        "tokens_per_second": float(f"{tokens / seconds:.4g}"),
     }
 
 

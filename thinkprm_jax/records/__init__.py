@@ -11,7 +11,8 @@ Classes of rows, by the program that writes them::
 
     thinkprm score       VerdictRow
     thinkprm evaluate    EvaluationRow (--details); LabelledSolutionRow is what `evaluate solutions` reads
-    thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl)
+    thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl); of problems that are
+                         not finished SearchPieceRow and SearchJudgementRow (unfinished.jsonl)
     thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
 """
 
@@ -21,7 +22,13 @@ from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow, Gene
 from thinkprm_jax.records.evaluation import EvaluationRow, LabelledSolutionRow, Outcome
 from thinkprm_jax.records.reading import read, read_verdicts
 from thinkprm_jax.records.schema import Record, Row
-from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
+from thinkprm_jax.records.search import (
+    CompletionRow,
+    SearchJudgementRow,
+    SearchPieceRow,
+    SearchTokens,
+    SearchVerdictRow,
+)
 from thinkprm_jax.records.search_folder import SearchedProblemRow, SearchFolder, read_search_folder
 from thinkprm_jax.records.verdicts import ChainRecord, VerdictRecord, VerdictRow
 
@@ -37,6 +44,8 @@ __all__ = [
     "Record",
     "Row",
     "SearchFolder",
+    "SearchJudgementRow",
+    "SearchPieceRow",
     "SearchTokens",
     "SearchVerdictRow",
     "SearchedProblemRow",

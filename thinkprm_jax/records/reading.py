@@ -11,7 +11,7 @@ from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow, Gene
 from thinkprm_jax.records.evaluation import EvaluationRow
 from thinkprm_jax.records.jsonl import read_rows
 from thinkprm_jax.records.schema import FORMAT_KEY, Row
-from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
+from thinkprm_jax.records.search import CompletionRow, SearchJudgementRow, SearchPieceRow, SearchVerdictRow
 from thinkprm_jax.records.verdicts import VerdictRow
 
 # Class -> fields by which its rows are known where they say nothing of their format; the first that fits counts.
@@ -23,6 +23,8 @@ ROWS: Mapping[type[Row], tuple[str, ...]] = {
     CollectedChainRow: ("cot", "prefix_steps"),
     CompletionRow: ("completions",),
     SearchVerdictRow: ("index", "verdicts"),
+    SearchPieceRow: ("index", "key", "ids"),
+    SearchJudgementRow: ("index", "key", "verdict"),
 }
 
 

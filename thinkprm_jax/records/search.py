@@ -149,3 +149,49 @@ class SearchVerdictRow(Row):
 
     index: Count
     verdicts: tuple[VerdictRecord, ...]
+
+
+@dataclass(frozen=True)
+class SearchPieceRow(Row):
+    """A line of unfinished.jsonl: what the generator wrote for a problem that has no row yet.
+
+    Attributes:
+      index: of the problem, as in completions.jsonl.
+      key: what the piece depends on (its seed and the tokens before it), as a digest.
+      ids: its tokens.
+      text: of the whole solution so far.
+      finish: "step", "stop" or "length".
+      tokens: sampled for it.
+    """
+
+    FORMAT = "search_piece"
+
+    index: Count
+    key: str
+    ids: tuple[Count, ...]
+    text: str
+    finish: str
+    tokens: Count
+
+    def check(self, place: str, prefix: str) -> None:
+        if self.finish not in ("step", "stop", "length"):
+            raise field_error(place, f"{prefix}finish", f"must be step, stop or length, it is {self.finish!r}")
+
+
+@dataclass(frozen=True)
+class SearchJudgementRow(Row):
+    """A line of unfinished.jsonl: a verdict on a solution of a problem that has no row yet.
+
+    Attributes:
+      index: of the problem, as in completions.jsonl.
+      key: the text that was judged, as a digest.
+      tokens: the verifier sampled for it.
+      verdict: with the steps as they were judged.
+    """
+
+    FORMAT = "search_judgement"
+
+    index: Count
+    key: str
+    tokens: Count
+    verdict: VerdictRecord

@@ -17,6 +17,7 @@ from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.verdicts import VerdictRecord
 
 COMPLETIONS, VERDICTS, ACCURACY = "completions.jsonl", "verdicts.jsonl", "accuracy.json"
+UNFINISHED = "unfinished.jsonl"  # of problems that have no rows yet; gone at the end
 
 
 @dataclass(frozen=True)

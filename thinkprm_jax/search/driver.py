@@ -66,9 +66,9 @@ class SearchRun:
         loops = collections.deque(self._engine.loops)
         threads = _stepping(loops, self._news) if self._engine.side_by_side else contextlib.nullcontext()
         try:
+            for index in list(self._searches):  # before anything steps: a sampler sees at once how much there is
+                self._go_on(index, None)
             with threads:
-                for index in list(self._searches):
-                    self._go_on(index, None)
                 while self._searches or self._finished:
                     while self._finished:
                         yield self._finished.popleft()

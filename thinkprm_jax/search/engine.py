@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from thinkprm_jax.errors import RequestError
+from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.search.voting import Strategy, aggregate
 
@@ -71,18 +73,25 @@ class Judgement:
     """What the verifier says of a solution so far.
 
     Attributes:
-      scores: one a step; the last one is that of the whole. () where there is no verdict.
-      verdict: as the verifier gave it.
-      steps: as the verifier was shown them.
+      scores: one a step; the last one is that of the whole: by "last" it is the verifier's own score, by "min",
+        "prod" and "mean" the steps count too. () where there is no verdict.
+      record: the verdict, with the steps as the verifier was shown them.
       tokens: the verifier sampled for it.
-      error: why there is no verdict.
+      error: why there is no verdict. failure: the same, as it was raised.
     """
 
     scores: tuple[float, ...] = ()
-    verdict: Any = None
-    steps: tuple[str, ...] = ()
+    record: VerdictRecord | None = None
     tokens: int = 0
     error: str | None = None
+    failure: RequestError | None = None
+
+    @classmethod
+    def of_record(cls, record: VerdictRecord, tokens: int, failure: RequestError | None = None) -> Judgement:
+        """failure: why the record holds no scores."""
+        if record.error is not None or record.prefix_score is None:
+            return cls((), record, tokens, record.error, failure)
+        return cls((*(record.step_scores or ())[:-1], record.prefix_score), record, tokens)
 
 
 class Engine(Protocol):

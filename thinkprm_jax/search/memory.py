@@ -34,6 +34,7 @@ class PlannedModel:
 
     Attributes:
       name: in messages. max_length: tokens of a row of its cache; 0: it keeps no cache.
+      shared: its weights are those of another one in the plan.
     """
 
     name: str
@@ -41,10 +42,11 @@ class PlannedModel:
     dtype: str
     max_length: int
     mesh: Mesh | None = None
+    shared: bool = False
 
     @functools.cached_property
     def weights(self) -> int:
-        return weight_bytes(self.config, self.dtype, self.mesh)
+        return 0 if self.shared else weight_bytes(self.config, self.dtype, self.mesh)
 
     def cache(self, slots: int) -> int:
         """Of the key-value cache once its longest row is full."""
@@ -157,7 +159,8 @@ def _plan(
         needed += model.weights + cache
         work += model.work(number)  # they may run side by side
         held = f" + {_gb(cache)} cache ({number} x {model.max_length:,} tokens)" if cache else ""
-        parts.append(f"{model.name} {_gb(model.weights)}{held}")
+        weights = "the same weights" if model.shared else _gb(model.weights)
+        parts.append(f"{model.name} {weights}{held}")
     work += int(_SPARE * available) if available is not None else 0
     needed += work
     if generator is not None and prefix_cache:

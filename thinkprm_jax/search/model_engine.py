@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from thinkprm_jax.activity import Activity
 from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.search.engine import Continuation, Judgement, Piece, Problem
 from thinkprm_jax.search.generator import Generator
@@ -73,6 +74,16 @@ class ModelEngine:
         self._written, self._judged = _Progress(), _Progress()
 
     @property
+    def activities(self) -> dict[str, Callable[[], Activity]]:
+        """What its models are doing: a function for each that there is."""
+        found: dict[str, Callable[[], Activity]] = {}
+        if (generator := self.generator) is not None:
+            found["generator"] = lambda: generator.sampler.activity
+        if (verifier := self.verifier) is not None:
+            found["verifier"] = lambda: verifier.activity
+        return found
+
+    @property
     def loops(self) -> list[StepLoop]:
         generator = [] if self.generator is None else [self.generator.sampler.loop]
         return generator if self.verifier is None else [*generator, self.verifier.loop]
@@ -95,9 +106,5 @@ class ModelEngine:
 
 
 def read_verdict(verdict: Verdict, steps: Sequence[str]) -> Judgement:
-    """The scores of the steps, the last of them replaced by the score of the whole: aggregated by "last" it is the
-    verifier's own score, by "min", "prod" and "mean" the steps count too."""
-    if verdict.error is not None:
-        return Judgement((), verdict, tuple(steps), verdict.output_tokens, str(verdict.error))
-    scores = (*verdict.step_scores[:-1], verdict.prefix_score)
-    return Judgement(scores, verdict, tuple(steps), verdict.output_tokens)
+    """The verdict on these steps, as a search wants it."""
+    return Judgement.of_record(verdict.record(steps), verdict.output_tokens, verdict.error)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 VERIFICATION_LENGTH = 8192  # the paper's, where the verifier has so many positions
 STEP_TOKENS = 256  # of a step, for the plan of the prefix cache
+INSTRUCTION_TOKENS = 1024  # of a verifier's longest prompt without the solution, and of what is forced
+OTHER_TOKENIZER = 1.25  # so many tokens of the verifier may one of the generator be
 
 
 def resolve(recipe: SearchRecipe) -> SearchRecipe:
@@ -50,9 +52,11 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
     if any(task.solutions is None for task in tasks):
         files = find_model(recipe.model_path)
         prompts, length = _prompts(recipe, files, tasks)
-    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), files, length, described, mesh)
+    shared = described is not None and _is_generator(described, files, recipe)
+    longest = _longest_solution(recipe, described, tasks, length)
+    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), files, length, described, mesh, longest, shared)
     say(planned.text)
-    generator = None
+    generator = judging = None
     if prompts is not None and files is not None:
         model, tokenizer = load_model(files, recipe.dtype or default_dtype(), mesh)
         sampler = Sampler(
@@ -65,11 +69,15 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             share_from=1 if planned.prefix_cache else 64,
         )
         generator = Generator.of(recipe, sampler, prompts)
+        if shared and isinstance(described, SamplingSettings):
+            judging = Sampler(
+                model, tokenizer, slots=planned.prm_slots, max_length=described.max_length, mesh=mesh
+            )
     verifier = None
     if described is not None:
         if described.writes:
             described = described.changed(slots=planned.prm_slots)
-        verifier = load_verifier(described, mesh=mesh)
+        verifier = load_verifier(described, mesh=mesh, sampler=judging)
     return ModelEngine(generator, verifier, recipe.long_cot, side_by_side=mesh is None or mesh.size == 1)
 
 
@@ -102,8 +110,12 @@ def plan_memory(
     length: int,
     verifier: VerifierSettings | None,
     mesh: Mesh | None,
+    longest: int | None = None,
+    shared: bool = False,
 ) -> SearchMemoryPlan:
-    """problems: searched together. files: of the generator, None: there is none. length: of a row of its cache."""
+    """problems: searched together. files: of the generator, None: there is none. length: of a row of its cache.
+    longest: tokens of the longest problem and solution that are judged; None: nobody knows.
+    shared: the verifier is the generator."""
     dtype = recipe.dtype or default_dtype()
     generator = judging = None
     if files is not None:
@@ -114,13 +126,51 @@ def plan_memory(
         config = read_config(find_files(verifier).config_folder)
         cached = 0
         if isinstance(verifier, SamplingSettings):
-            chains, cached = verifier.n, verifier.max_length
-        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh)
+            chains, cached = verifier.n, _longest_verification(recipe, verifier, longest)
+        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh, shared)
     solutions = problems * recipe.settings.n
     prefixes = problems * _prefixes(recipe, length)
     need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, prefixes)
     memory = device_bytes() if recipe.device_memory is None else int(recipe.device_memory * 1e9)
     return plan(generator, judging, need, memory, mesh)
+
+
+def _is_generator(described: VerifierSettings, files: ModelFiles | None, recipe: SearchRecipe) -> bool:
+    """Whether the verifier's weights are the generator's, as it holds them."""
+    return (
+        isinstance(described, SamplingSettings)
+        and files is not None
+        and find_files(described) == files
+        and described.dtype == (recipe.dtype or default_dtype())
+    )
+
+
+def _longest_solution(
+    recipe: SearchRecipe, described: VerifierSettings | None, tasks: Sequence[Task], length: int
+) -> int | None:
+    """Tokens of the longest problem and solution, as the verifier's tokenizer counts them; None: nobody has to
+    know. length: of a row of the generator, which holds both."""
+    if not isinstance(described, SamplingSettings) or described.max_gen_tokens is None:
+        return None
+    texts = [
+        task.problem.text + beam.text
+        for task in tasks
+        if task.solutions is not None
+        for beam in task.solutions.solutions
+    ]
+    given = 0
+    if texts:
+        tokenizer = Tokenizer.load(find_files(described).tokenizer_folder)
+        # Of so many only the longest by its characters is counted.
+        given = len(tokenizer.encode_plain(max(texts, key=len).encode(errors="replace").decode()))
+    return max(int(OTHER_TOKENIZER * length), int(OTHER_TOKENIZER * given))
+
+
+def _longest_verification(recipe: SearchRecipe, verifier: SamplingSettings, longest: int | None) -> int:
+    """Tokens of a row of the verifier's cache. It may grow up to its max_length all the same."""
+    if longest is None or verifier.max_gen_tokens is None:
+        return verifier.max_length
+    return min(verifier.max_length, longest + INSTRUCTION_TOKENS + recipe.rounds * verifier.max_gen_tokens)
 
 
 def _prefixes(recipe: SearchRecipe, length: int) -> int:

@@ -80,8 +80,8 @@ def _highest(scores: Sequence[float | None]) -> int:
 
 def verdict_row(index: int, result: SearchResult) -> SearchVerdictRow:
     """The line of verdicts.jsonl on a problem."""
-    judged = [beam.judgement for beam in result.solutions if beam.judgement is not None]
-    return SearchVerdictRow(index, tuple(one.verdict.record(one.steps) for one in judged))
+    judged = [beam.judgement.record for beam in result.solutions if beam.judgement is not None]
+    return SearchVerdictRow(index, tuple(record for record in judged if record is not None))
 
 
 def total_tokens(rows: Sequence[CompletionRow]) -> dict[str, int]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax.records.output import OrderedOutput, has_rows
 from thinkprm_jax.records.run_folder import claim_folder
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
-from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
+from thinkprm_jax.records.search_folder import COMPLETIONS, UNFINISHED, VERDICTS
 from thinkprm_jax.search.approaches import search_of
-from thinkprm_jax.search.engine import SearchResult
+from thinkprm_jax.search.engine import Engine, SearchResult
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.progress import SearchProgress
 from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
 from thinkprm_jax.search.results import completion_row, verdict_row
+from thinkprm_jax.search.unfinished import KeepingEngine, UnfinishedStore
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.model_engine import ModelEngine
@@ -43,14 +44,30 @@ class OpenSearch:
         self._recipe, self._tasks = recipe, tasks
         self._completions, self._verdicts, self._progress = completions, verdicts, progress
         self.missing = sorted({*completions.missing, *verdicts.missing})
+        wanted = {tasks[place].problem.number for place in self.missing}
+        self._unfinished = UnfinishedStore(recipe.folder / UNFINISHED, wanted)
+        if self._unfinished.kept:
+            kept = f"{self._unfinished.kept:,} pieces and verdicts of unfinished problems"
+            progress.say(f"{recipe.folder}: {kept} are there already")
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
         self._progress.say(line)
 
+    def phase(self, text: str) -> None:
+        """What is being done before the search begins."""
+        self._progress.phase(text)
+
     def watch(self, engine: ModelEngine) -> None:
         """Tokens and speed are those of these models."""
         self._progress.watch(engine)
+
+    def keeping(self, engine: Engine) -> Engine:
+        """The engine; what it gives for problems that have no rows yet is kept, and not asked for again."""
+        return KeepingEngine(engine, self._unfinished)
+
+    def close(self) -> None:
+        self._unfinished.close()
 
     def add(self, index: int, result: SearchResult) -> None:
         """Writes the rows of a task."""
@@ -60,6 +77,7 @@ class OpenSearch:
             self._verdicts.add(index, verdict_row(self._tasks[index].problem.number, result))
         if index in self._completions.missing:
             self._completions.add(index, completion_row(self._tasks[index], result, self._recipe))
+        self._unfinished.forget(self._tasks[index].problem.number)
         self._progress.finished()
 
     def speed(self) -> dict[str, Any]:
@@ -78,7 +96,7 @@ def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSea
     """
     folder = recipe.folder
     # Before the first row, a recipe that could not run may be mended.
-    begun = any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS))
+    begun = any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS, UNFINISHED))
     claim_folder(folder, recipe, begun, FREE_FIELDS)
     numbers = [{"index": task.problem.number} for task in tasks]
     with (
@@ -88,11 +106,14 @@ def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSea
     ):
         if completions.resumed:
             progress.say(f"{folder}: {len(completions.resumed):,} of {len(tasks):,} problems are done already")
-        yield OpenSearch(recipe, tasks, completions, verdicts, progress)
+        with contextlib.closing(OpenSearch(recipe, tasks, completions, verdicts, progress)) as run:
+            yield run
+        for line in progress.too_long.lines("max_verification_length"):
+            progress.say(line)
 
 
 def search_tasks(
-    recipe: SearchRecipe, tasks: Sequence[Task], wanted: Sequence[int], engine: ModelEngine
+    recipe: SearchRecipe, tasks: Sequence[Task], wanted: Sequence[int], engine: Engine
 ) -> Iterator[tuple[int, SearchResult]]:
     """(place of the task, result) of the wanted tasks, in any order within a wave. Waves begin at fixed places."""
     approach, chosen = search_of(recipe), set(wanted)

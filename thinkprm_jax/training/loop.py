@@ -35,6 +35,9 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """One line."""
 
+    def phase(self, text: str) -> None:
+        """What is being done until the next call; "": steps."""
+
 
 class StopSignal:
     """Turns SIGTERM (a preemption notice) and the first Ctrl-C into a flag that the loop reads between steps."""
@@ -184,14 +187,17 @@ class _Loop:
         started = time.perf_counter()
         self.rates.seconds["compute"] += started - begun
         if self._is_time_for(self.recipe.evaluate_every):
+            self.report.phase("evaluating held-out chains")
             values = evaluate(self.trainer, self.state, held_out)
             self._write(values)
             self.report.say(f"step {self.step}: {_in_words(values)}")
         if on_verdicts is not None and verdicts_due:
+            self.report.phase("judging held-out solutions")
             values = on_verdicts(self.state, self.step)
             self._write(values)
             figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
             self.report.say(f"step {self.step}: {figures}")
+        self.report.phase("")
         self.rates.seconds["evaluate"] += time.perf_counter() - started
 
     def save(self, position: dict[str, Any]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from thinkprm_jax.activity import Activity
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.reading import contradicts
 from thinkprm_jax.protocol.steps import split_solution
@@ -22,6 +22,7 @@ from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
 from thinkprm_jax.sampler.request import Request, Result, Script
 from thinkprm_jax.verifier.findings import ChainVerdict, Combine, Findings, Reading, Unlocated
 from thinkprm_jax.verifier.loading import load_sampler
+from thinkprm_jax.verifier.script import chain_seed
 from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, check_names, signature_with_settings
 
 if TYPE_CHECKING:
@@ -262,6 +263,15 @@ class Verifier(abc.ABC):
         """Tokens sampled so far, over all verdicts."""
         return 0 if self.sampler is None else self.sampler.stats.sampled_tokens
 
+    @property
+    def activity(self) -> Activity:
+        """What it is doing at this moment, for whoever shows it."""
+        return Activity() if self.sampler is None else self.sampler.activity
+
+    def requests(self, solutions: int) -> tuple[str, int]:
+        """(what :attr:`activity` counts, how many of them so many solutions take)."""
+        return ("solutions", solutions) if self.sampler is None else ("chains", solutions * self.n)
+
     def split(self, solution: str) -> list[str]:
         """The steps of a whole solution, as this kind's own code cuts it."""
         return split_solution(solution)
@@ -378,13 +388,7 @@ class ChainVerifier(Verifier):
         temperature = settings.temperature
         assert temperature is not None  # settled
         chains = [
-            Request(
-                ids,
-                script,
-                temperature=temperature,
-                top_p=settings.top_p,
-                seed=chain_seed(settings.seed, chain, ids),
-            )
+            Request(ids, script, temperature, settings.top_p, seed=chain_seed(settings.seed, chain, ids))
             for chain in range(1 if temperature == 0 else self.n)  # greedily all chains are the same one
         ]
         verdict = functools.partial(self._verdict, self.tokenizer.decode(ids))
@@ -438,9 +442,3 @@ def check_lengths(name: str, questions: Sequence[str], others: Sequence[Any]) ->
             raise UserError(f"{what} is one text: give a list")
     if len(questions) != len(others):
         raise UserError(f"there are {len(questions)} questions and {len(others)} {name}")
-
-
-def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
-    """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
-    text = f"{seed} {chain} {' '.join(map(str, prompt))}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -30,7 +30,7 @@ from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Scr
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.base import ChainVerifier, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings, Reading
-from thinkprm_jax.verifier.script import ChainTokens, encode_forced, first_of_two
+from thinkprm_jax.verifier.script import ChainTokens, check_room, encode_forced, first_of_two
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
 
 if TYPE_CHECKING:
@@ -146,11 +146,8 @@ class LLMJudge(ChainVerifier):
         """(ids of the prompt, script of a chain); RequestError where no answer fits behind it."""
         message = judge_message(self.settings.judge_prompt, problem, steps)
         ids = self.tokenizer.encode_chat([{"role": "user", "content": message}])
-        if len(ids) + self._script.room >= self.max_length:
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens: with max_length {self.max_length} there is no room for an "
-                "answer"
-            )
+        room, positions, tokens = self._script.room, self.sampler.positions, self.settings.max_gen_tokens
+        check_room(len(ids), room, "an answer", self.max_length, positions, tokens)
         return ids, functools.partial(self._script, len(steps))
 
     def predict_correctness_batch(

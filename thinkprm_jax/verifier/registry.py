@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from thinkprm_jax.checkpoint.weights import ModelFiles
+    from thinkprm_jax.sampler import Sampler
     from thinkprm_jax.verifier.base import Verifier
 
 
@@ -192,6 +193,7 @@ def load_verifier(
     kind: str | None = None,
     mesh: Mesh | None = None,
     like: Verifier | None = None,
+    sampler: Sampler | None = None,
     **values: Any,
 ) -> Verifier:
     """A verifier of any kind, loaded.
@@ -207,6 +209,7 @@ def load_verifier(
       mesh: devices to run on.
       like: a loaded verifier that writes, of the same model, dtype and max_length: its sampler is used, with its
         slots, so that nothing is loaded or compiled again.
+      sampler: around the very model of the settings; of a kind that writes.
     Raises:
       UserError: the settings cannot work, the model cannot be loaded, or ``like`` is of another model.
     """
@@ -216,7 +219,7 @@ def load_verifier(
         raise UserError("majority is no verifier: it judges no solution")
     if like is not None:
         _check_alike(settings, like)
-    sampler = None if like is None else like.sampler
+        sampler = like.sampler
     return _REGISTRY[settings.kind].load_class().load(settings, mesh=mesh, sampler=sampler)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import bisect
 import codecs
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Generator, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError, TooLong, UserError
 from thinkprm_jax.protocol.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUESTION, THINK_CLOSE, TRIGGERS, YES
 from thinkprm_jax.protocol.reading import ChainReading, read_chain
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
@@ -31,6 +32,7 @@ from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.findings import ChainVerdict, Reading
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
 
+CHAIN_TOKENS = 2048  # of an ordinary chain: the paper's have 1,037 on average and 3,669 at most
 _SPARE = 16  # positions for the rest of a token that is broken where the thinking is cut
 _DANGLING = re.compile(r"\s+[#*_>-]*[ \t]*\Z")  # blanks, and the marks of a heading that is not there
 
@@ -97,6 +99,12 @@ class VerificationScript:
         self._close = tokenizer.control_ids.get(THINK_CLOSE)
         self._stop_ids = ends if self._close is None else (self._close, *ends)
         self._stop_texts = (QUESTION, THINK_CLOSE) if self._close is None else (QUESTION,)
+
+    @property
+    def budget(self) -> int | None:
+        """Tokens that all rounds may think; None: as many as fit."""
+        limit = self._settings.max_gen_tokens
+        return None if limit is None else limit * self._settings.rounds
 
     def room(self, num_steps: int) -> int:
         """Positions a context needs behind the prompt for all that may be forced, the trigger phrases aside."""
@@ -265,6 +273,30 @@ class ChainTokens:
         begins = (ends[token - 1] if token else 0) == position
         watched = self._watched[token]
         return watched if begins and np.isfinite(watched).all() else None
+
+
+def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
+    """In [0, 2**31), from what defines the chain; with the prompt, so that two solutions never share noise."""
+    text = f"{seed} {chain} {' '.join(map(str, prompt))}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def check_room(prompt: int, forced: int, what: str, max_length: int, positions: int, tokens: int | None) -> None:
+    """Refuses a prompt behind which there is no room for a token of a chain.
+
+    Args:
+      prompt: its tokens. forced: those that may be forced. what: is to be written.
+      max_length: longest context. positions: the model's.
+      tokens: that may be written; None: as many as fit.
+    Raises:
+      TooLong: with the max_length at which an ordinary chain fits, or as much of one as the model can.
+    """
+    least = prompt + forced + 1
+    if least <= max_length:
+        return
+    message = f"the prompt has {prompt} tokens: with max_length {max_length} there is no room for {what}"
+    wanted = least + (CHAIN_TOKENS if tokens is None else tokens)
+    raise TooLong(message, max(min(wanted, positions), least), positions)
 
 
 def encode_forced(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:

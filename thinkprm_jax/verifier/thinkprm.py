@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, encode_prompt
 from thinkprm_jax.sampler.request import Script
 from thinkprm_jax.verifier.base import ChainVerifier, Item, Verdict, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings
-from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript
+from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript, check_room
 from thinkprm_jax.verifier.settings import setting
 
 if TYPE_CHECKING:
@@ -152,10 +151,8 @@ class ThinkPRM(ChainVerifier):
         """(ids of the prompt, script of a chain); RequestError where no chain fits behind it."""
         script = self._script if script is None else script
         ids = encode_prompt(self.tokenizer, problem, steps, self.settings.prompt)
-        if len(ids) + script.room(len(steps)) >= self.max_length:
-            raise RequestError(
-                f"the prompt has {len(ids)} tokens: with max_length {self.max_length} there is no room for a chain"
-            )
+        forced, positions = script.room(len(steps)), self.sampler.positions
+        check_room(len(ids), forced, "a chain", self.max_length, positions, script.budget)
         return ids, functools.partial(script, len(steps))
 
     def _make_script(self, rounds: int) -> VerificationScript:

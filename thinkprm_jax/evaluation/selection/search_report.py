@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from thinkprm_jax.evaluation.selection.comparison import ByN, accuracy_cell, by_
 from thinkprm_jax.evaluation.selection.runs import WHOLE_SEARCHES, read_run
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.search_folder import COMPLETIONS, VERDICTS
+from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.search.results import failures, total_tokens
 from thinkprm_jax.search.voting import powers_of_two
 from thinkprm_jax.tables import TextTable
@@ -41,17 +43,20 @@ def read_search(recipe: SearchRecipe, speed: Mapping[str, Any]) -> SearchReport:
     rows = CompletionRow.read(folder / COMPLETIONS)
     verdicts = SearchVerdictRow.read(folder / VERDICTS)
     by_n, tokens = accuracies(recipe), total_tokens(rows)
+    counts = ChainCounts.of(verdict for row in verdicts for verdict in row.verdicts)
     content = {
         "n": len(rows),
         "approach": recipe.approach,
         "by_n": by_n_json(by_n),
         "tokens": tokens,
+        "chains": dataclasses.asdict(counts),
         **speed,
     }
     judged = f"{tokens['verifier']:,} of the verifier ({tokens['verifications']:,} verdicts)"
     lines = [
         f"{recipe.approach} on {len(rows):,} problems: accuracy with its 95% interval",
         f"tokens: {tokens['generated']:,} generated, {judged}",
+        *counts.lines,
     ]
     panel = CurvesPanel(
         curves_by_n(by_n), x_label="solutions (N)", y_label="accuracy", title=folder.name, percent=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ def processbench_report(
         "verifier": dict(verifier),
         **judged.speed,
         **processbench_json(figures),
+        "chains": dataclasses.asdict(judged.counts),
         "reliability": bins_json(bins_of(judged.outcomes)),
         "by": breakdown_json(break_down(judged.outcomes) if judged.breakdowns else {}),
     }
