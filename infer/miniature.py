@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.search import search
+from thinkprm_jax.seeds import check_seeds
 
 if TYPE_CHECKING:
     from thinkprm_jax.miniature.clock import StageClock
@@ -163,11 +164,16 @@ def make_plan(options: argparse.Namespace) -> MiniaturePlan:
     for model in (options.generator, *verifiers.values()):
         find_model(model)
     folder = options.output or Path("runs/miniature_quick" if options.quick else "runs/miniature")
+    plan = MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
+    try:
+        check_seeds(plan, "seed", "case_seed")
+    except ValueError as error:
+        raise UserError(f"--seed {options.seed}: {error}") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    return MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
+    return plan
 
 
 def say(line: str) -> None:

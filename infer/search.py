@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm search", description=DESCRIPTION, epilog=STATUS)
     parser.add_argument("recipe", help="a YAML file, such as configs/search/mini_best_of_n.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
-    options = parser.parse_args(argv)
+    from thinkprm_jax.recipe import plain_overrides
+
+    options = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv))
 
     from thinkprm_jax.search.recipe import load_search_recipe
     from thinkprm_jax.views.terminal import show_report
@@ -48,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def search(recipe: SearchRecipe) -> SearchReport:
     """Searches what the recipe's folder does not hold yet, and writes what was found into it."""
     from thinkprm_jax.evaluation.selection.search_report import read_search
-    from thinkprm_jax.search.models import load_models, resolve
+    from thinkprm_jax.search.models import describe, load_models, resolve
     from thinkprm_jax.search.problems import load_tasks
-    from thinkprm_jax.search.runner import open_search, search_tasks
+    from thinkprm_jax.search.runner import has_begun, open_search, search_tasks
 
     # Problems
     tasks = load_tasks(recipe)
 
     resolved = resolve(recipe)
+    if resolved.verified and not has_begun(resolved.folder):
+        describe(resolved)  # what cannot work leaves no folder behind
     with open_search(resolved, tasks) as run:
         if run.missing:
             # Generator and verifier, side by side

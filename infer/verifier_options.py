@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.verifier.registry import all_settings, default_settings, kinds, settings_class
+from thinkprm_jax.verifier.registry import (
+    ANY_DISCRIMINATIVE,
+    all_settings,
+    default_settings,
+    judges,
+    kinds,
+    settings_class,
+)
 from thinkprm_jax.verifier.settings import SettingField, VerifierSettings, settings_of
 
 DEFAULT_MODEL, DEFAULT_KIND = "mini", "thinkprm"
@@ -20,7 +27,7 @@ def add_verifier_options(parser: argparse.ArgumentParser, slots: int | None = No
     """slots: the default for --slots in place of the settings' own."""
     add = parser.add_argument_group("verifier").add_argument
     add("--model", help=f"mini (bundled), a Hugging Face folder or id (default: {DEFAULT_MODEL})")
-    judging = [kind for kind in kinds() if kind != "majority"]
+    judging = [kind for kind in kinds() if judges(kind)]
     add(
         "--verifier",
         "--prm-type",
@@ -52,13 +59,13 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
     """
     from thinkprm_jax.runtime import enable_compilation_cache
 
-    if options.verifier == "majority":
-        raise UserError("--verifier majority gives no verdicts: it is for `thinkprm search`")
+    if not judges(options.verifier):
+        raise UserError(f"--verifier {options.verifier} gives no verdicts: it is for `thinkprm search`")
     enable_compilation_cache()
-    model = options.model
-    if model is None and (options.verifier is None or settings_class(options.verifier).needs_model):
+    model, kind = options.model, options.verifier
+    if model is None and (kind in (None, ANY_DISCRIMINATIVE) or settings_class(kind).needs_model):
         model = DEFAULT_MODEL
-    found = default_settings(model, kind=options.verifier, default=DEFAULT_KIND)
+    found = default_settings(model, kind=kind, default=DEFAULT_KIND)
     known = settings_of(type(found))
     values = {}
     for name, (field, _) in all_settings().items():

@@ -81,6 +81,21 @@ def load_recipe(
     return _build(cls, tree, "")
 
 
+def plain_overrides(arguments: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """Arguments of a program in which overrides may be written `--field=value`, as search-and-learn has them.
+
+    Args:
+      options: of the program itself, such as ``--mesh``, which stay as they are, however they are shortened.
+    """
+
+    def plain(argument: str) -> str:
+        name, equals, _ = argument.partition("=")
+        is_option = any(option.startswith(name) for option in options)
+        return argument.lstrip("-") if equals and name.startswith("--") and not is_option else argument
+
+    return [plain(argument) for argument in arguments]
+
+
 def to_dict(recipe: Any) -> dict[str, Any]:
     """The recipe with every default filled in, as plain YAML values."""
 
@@ -222,9 +237,7 @@ def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
     values = {name: _read(hints[name], value, prefix + name) for name, value in tree.content.items()}
     try:
         return cls(**values)
-    except UserError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # a UserError is one: of a value that the class has others look at
         section = f"{prefix.rstrip('.')}: " if prefix else ""
         raise UserError(f"recipe {tree.place}: {section}{error}") from None
 

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm collect", description=DESCRIPTION, epilog=STATUS)
     parser.add_argument("recipe", help="a YAML file, such as configs/collect/arithmetic.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as filter.labels=outcome")
-    arguments = parser.parse_args(argv)
+    from thinkprm_jax.recipe import plain_overrides
+
+    arguments = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv))
     return collect(arguments.recipe, arguments.overrides)
 
 
@@ -84,8 +86,7 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
     target = recipe.filter.target
     if kept and (target is None or len(kept) >= target):
         return 0
-    wanted = f" of the {target:,} wanted" if target else ""
-    print(f"thinkprm collect: {len(kept):,} chains{wanted}: the source is used up", file=sys.stderr)
+    print(f"thinkprm collect: {collection.shortfall(kept, decisions)}", file=sys.stderr)
     return 1
 
 

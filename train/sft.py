@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     planning.add_argument("--device-memory", metavar="16GB", help="of one device (default: a known device's)")
     planning.add_argument("--topology", metavar="v5e:4x4", help="compile for these TPUs; needs libtpu, no TPU")
     planning.add_argument("--exact", action="store_true", help="compile all layers, not two shallow models")
-    arguments = parser.parse_intermixed_args(argv)  # fields and options in any order
+    from thinkprm_jax.recipe import plain_overrides
+
+    own = ("--status-if-stopped", "--coordinator", "--processes", "--mesh", "--device-memory", "--topology")
+    given = plain_overrides(sys.argv[1:] if argv is None else argv, own)
+    arguments = parser.parse_intermixed_args(given)  # fields and options in any order
     if arguments.plan:
         return plan(arguments)
     for name in ("mesh", "device_memory", "topology", "exact"):

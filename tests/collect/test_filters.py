@@ -200,3 +200,18 @@ def test_complete_says_when_the_target_can_be_met(tokenizer):
         said.append((collection.complete, collection.selectable))
     assert said == [(False, 0), (False, 0), (False, 0), (False, 2), (True, 4)]
     assert len(collection.select()[0]) == 3
+
+
+def test_the_end_names_the_filters_that_left_chains_out(tokenizer):
+    collection = Collection(Filters(balance=True, target=1000), tokenizer, 0)
+    for number, item in enumerate([*many(3, 0), generated([1, 1], "no box")]):
+        collection.add(number, item)
+    assert collection.shortfall(*collection.select()) == (
+        "0 chains of the 1,000 wanted: the source is used up; left out of 4 generations: no verdict 1, balance 3. "
+        "3 chains of correct and 0 of incorrect prefixes had passed: filter.balance=false keeps them all"
+    )
+
+
+def test_a_source_without_generations_is_used_up(tokenizer):
+    collection = Collection(Filters(balance=False, target=None), tokenizer, 0)
+    assert collection.shortfall(*collection.select()) == "0 chains: the source is used up"

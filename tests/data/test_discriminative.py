@@ -11,7 +11,7 @@ import pytest
 from support.small_batches import make_batch, make_packed_batch
 from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.data.batches import batches
-from thinkprm_jax.data.chains import LabelledChain
+from thinkprm_jax.data.chains import ChainReport, LabelledChain
 from thinkprm_jax.data.discriminative import (
     PUBLISHED,
     DiscriminativeDataset,
@@ -183,3 +183,17 @@ def test_prm800k(mini_tokenizer, tmp_path):
     assert encoder.encode("1 + 1?", ["1 + 1.", "3."]).ids == example.ids.tolist()
     assert example.targets[example.weights > 0].tolist() == [encoder.marks.positive, encoder.marks.negative]
     assert data.place(0) == f"{path}:1"
+
+
+def test_rows_of_prm800k_without_a_path_are_counted(mini_tokenizer, tmp_path):
+    step = {"completions": [{"text": "2 + 2 = 4.", "rating": 1}], "chosen_completion": 0}
+    rows = [
+        {"question": {"problem": "2 + 2?"}, "label": {"steps": [step], "finish_reason": "solution"}},
+        {"question": {"problem": "?"}, "label": {"steps": [], "finish_reason": "bad_problem"}},
+    ]
+    path = tmp_path / "prm800k.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = ChainReport("training data")
+    found = prm800k_solutions(str(path), report)
+    dataset = DiscriminativeDataset(len(found), ListedSteps(found), StepEncoder(mini_tokenizer), 64, report=report)
+    assert (len(dataset), dataset.unusable, report.rows) == (1, 1, 2)

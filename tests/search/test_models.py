@@ -78,14 +78,14 @@ def test_a_prefix_is_judged_up_to_its_last_step(recipe) -> None:
 def test_settings_of_chains_are_dropped_for_a_verifier_without_any(recipe) -> None:
     without = dataclasses.replace(recipe, prm_type="disc_prm", prm_temperature=0.4)
     assert "temperature" not in describe(without).stamp
-    with pytest.raises(UserError, match="prm_n 4: the verifier"):
+    with pytest.raises(UserError, match="prm_n 4: a verifier of kind disc_prm has no such setting"):
         describe(dataclasses.replace(without, prm_n=4))
 
 
 @pytest.mark.parametrize(("field", "value"), [("judge_prompt", "index"), ("prm_decision_temperature", 2.0)])
 def test_what_a_verifier_cannot_be_asked_is_refused(recipe, field: str, value: object) -> None:
     changed = dataclasses.replace(recipe, prm_path="Qwen/Qwen2.5-Math-PRM-7B", **{field: value})
-    with pytest.raises(UserError, match=f"{field} {value}: the verifier Qwen/Qwen2.5-Math-PRM-7B"):
+    with pytest.raises(UserError, match=f"{field} {value!r}: a verifier of kind qwen_prm has no such setting"):
         describe(changed)
 
 

@@ -122,7 +122,7 @@ class NaiveRun:
                 self.context += ids
                 return None
             case Choose(ids):
-                return self.sampler.logprobs(self.context)[list(ids)].astype(np.float32)
+                return self._choose([option if isinstance(option, tuple) else (option,) for option in ids])
             case Mark():
                 return len(self.context)
             case Rewind(mark):
@@ -130,6 +130,18 @@ class NaiveRun:
                 del self.context[mark:]
                 return None
         raise TypeError(f"no phase: {phase!r}")
+
+    def _choose(self, options: list[tuple[int, ...]]) -> np.ndarray:
+        """Each option teacher-forced from the beginning of the context."""
+        if len(self.context) + max(map(len, options)) - 1 > self.sampler.max_length:
+            raise RequestError("an option does not fit")
+        rows: dict[tuple[int, ...], np.ndarray] = {}
+        for option in options:
+            for place in range(len(option)):
+                if option[:place] not in rows:
+                    rows[option[:place]] = self.sampler.logprobs(self.context + list(option[:place]))
+        sums = [sum(rows[option[:place]][id] for place, id in enumerate(option)) for option in options]
+        return np.asarray(sums, np.float32)
 
     def _think(self, phase: Think) -> Thought:
         decode = self.sampler.tokenizer.decode

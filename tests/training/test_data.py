@@ -13,16 +13,16 @@ import pytest
 from support import tiny_training
 from support.small_batches import make_batch
 from thinkprm_jax.arithmetic.source import ArithmeticChains
-from thinkprm_jax.arithmetic.task import example
-from thinkprm_jax.data.batches import BatchState, Prefetcher, TokenisedExample, batches, epoch_order
-from thinkprm_jax.data.chains import TOO_LONG, LeftOut
+from thinkprm_jax.arithmetic.task import ArithmeticSource, example
+from thinkprm_jax.data.batches import Batch, BatchState, Prefetcher, TokenisedExample, batches, epoch_order
+from thinkprm_jax.data.chains import TOO_LONG, ChainReport, LeftOut
 from thinkprm_jax.data.sources import ChainDataset, ListedChains, TokenisedDataset
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import encode_prompt
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training import setup
-from thinkprm_jax.training.config import TrainRecipe
+from thinkprm_jax.training.config import DataConfig, DataSource, ModelSource, TrainRecipe
 
 
 def arithmetic_dataset(
@@ -69,8 +69,8 @@ def test_weights_of_verdicts(mini_tokenizer: Tokenizer) -> None:
 class Lengths(TokenisedDataset):
     """Examples of so many ids, all equal to the example's index; a length of None is left out."""
 
-    def __init__(self, lengths: list[int | None]) -> None:
-        super().__init__(len(lengths))
+    def __init__(self, lengths: list[int | None], report: ChainReport | None = None) -> None:
+        super().__init__(len(lengths), report=report)
         self.lengths = lengths
 
     def identity(self) -> list:
@@ -114,7 +114,7 @@ def test_every_example_is_seen_once_an_epoch_in_its_bucket() -> None:
         assert (needed[needed > 0] > (4 if batch.tokens.shape[1] == 8 else 0)).all()
     fitting = [index for index, length in enumerate(LENGTHS.lengths) if length is not None and length <= 9]
     assert sorted(seen) == sorted(fitting * 2)
-    assert whole[-1][1]["left_out"] == 4
+    assert whole[-1][1]["left_out"] == 2  # each once, however many epochs meet it
     assert [int(batch.tokens[0, 0]) for batch, _ in stream(epochs=1, shuffle=False)] == [0, 1, 6, 7, 11]
     orders = [list(epoch_order(50, 7, epoch, shuffle=True)) for epoch in (0, 1, 0)]
     assert orders[0] == orders[2] != orders[1]
@@ -240,3 +240,32 @@ def test_chains_from_a_file(mini_tokenizer: Tokenizer, tmp_path: Path) -> None:
     file.write_text(json.dumps({**rows[0], "problem": 3}) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"chains\.jsonl:1: the field `problem` must be a text"):
         first_batches({"chains": str(file)})
+
+
+class Rows:
+    """Of a trainer, what a stream of batches needs."""
+
+    @staticmethod
+    def rows_wanted(rows: int) -> None:
+        return None
+
+    @staticmethod
+    def place(batch: Batch) -> dict:
+        return {}
+
+
+def test_rows_of_the_file_that_were_left_out_are_counted_with_those_that_fit_no_row() -> None:
+    report = ChainReport("chains.jsonl")
+    report.leave_out("chains.jsonl:7", LeftOut("no verdict", "step 1 has none"))
+    data = DataConfig(DataSource(arithmetic=ArithmeticSource(examples=1)), buckets=(4, 8), rows=2)
+    recipe = TrainRecipe("runs/x", ModelSource(pretrained="mini"), data, epochs=3)
+    dataset = Lengths([3, 99, 5, 4], report)
+    whole = list(setup.training_batches(recipe, dataset, Rows()))  # type: ignore[arg-type]
+    assert whole[-1][2]["left_out"] == 2  # the row of the file and the one that is too long, in three epochs
+    [first, *_] = whole
+    rest = list(setup.training_batches(recipe, dataset, Rows(), BatchState.from_json(first[2])))  # type: ignore[arg-type]
+    assert rest[-1][2] == whole[-1][2]
+
+
+def test_a_stream_of_nothing_usable_ends() -> None:
+    assert not list(batches(Lengths([None, 99]), (4, 8), {4: 3, 8: 2}.get, 7, True, None))

@@ -9,6 +9,7 @@ import yaml
 
 from support import processes, tiny_training
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.training import plan
 from thinkprm_jax.training.config import ModelSource
 from thinkprm_jax.training.plan import model_shapes, parse_memory, parse_mesh
 from thinkprm_jax.training.setup import parameter_count
@@ -196,3 +197,26 @@ def test_meshes_and_memory_as_written() -> None:
     for text in ("16", "GB", "16 apples", "-1GB"):
         with pytest.raises(UserError, match=r"--device-memory .*: give a number with a unit, such as 16GB"):
             parse_memory(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("v4:2x2x1", {"chip_config_name": "megacore"}), ("v5p:2x2x1", {}), ("v5e:4x4", {}), ("v3:2x2", {})],
+)
+def test_a_chip_is_as_many_devices_as_jax_makes_of_it(monkeypatch, name, asked):
+    """libtpu 0.0.52 describes 8 devices of v4:2x2x1, and with megacore the 4 that JAX runs; of the others what JAX
+    runs without being asked."""
+    from jax.experimental import topologies
+
+    seen = []
+
+    class Topology:
+        devices = ("a device",)
+
+    def describe(topology: str, platform: str, **options: str) -> Topology:
+        seen.append((topology, platform, options))
+        return Topology()
+
+    monkeypatch.setattr(topologies, "get_topology_desc", describe)
+    assert plan._tpu_topology(name) == ("a device",)
+    assert seen == [(name, "tpu", asked)]

@@ -15,7 +15,6 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.verifier.base import Verdict, Verifier
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
-from thinkprm_jax.verifier.loading import verifier_memory
 from thinkprm_jax.verifier.registry import kinds, load_verifier, recognise, settings_class, verifier_settings
 from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
@@ -131,7 +130,6 @@ def test_an_id_that_says_nothing_needs_a_kind(folders):
 def test_without_a_verifier(name):
     settings = verifier_settings(kind=name)
     assert settings.stamp == {"kind": "majority"}
-    assert verifier_memory(settings).total == 0
     with pytest.raises(UserError, match="majority is no verifier: it judges no solution"):
         load_verifier(settings)
 
@@ -189,13 +187,6 @@ def test_settings_share_a_sampler(folders):
     assert (three.n, three.settings.temperature, three.n_thinking_rounds) == (3, 0.6, 2)
     with pytest.raises(UserError, match="like: its max_length is 512, not 256"):
         load_verifier("mini", dtype="float32", max_length=256, like=one)
-
-
-def test_memory_grows_with_the_slots():
-    few, many = (verifier_memory(verifier_settings("mini", slots=slots, dtype="bfloat16")) for slots in (4, 8))
-    assert many.weights == few.weights
-    assert many.cache == 2 * few.cache
-    assert few.total == few.weights + few.cache
 
 
 def parse(*arguments: str) -> argparse.Namespace:

@@ -253,3 +253,54 @@ def test_a_chain_that_begins_with_a_step_that_does_not_exist_is_asked(tokenizer)
     verdict = verify(sampler, stop_at_unknown_step=True)
     assert verdict.step_forced == (True, True)
     assert verdict.output == LEAD.rstrip() + "\n" + END + " Yes"
+
+
+# What the original does otherwise
+
+
+def asked_for(tokenizer, **settings) -> tuple[ChainVerdict, ScriptedSampler]:
+    sampler = ScriptedSampler(tokenizer, [chain(GOOD, GOOD)] * settings.get("rounds", 1))
+    return verify(sampler, **settings), sampler
+
+
+def test_the_question_and_its_answers_can_be_others(tokenizer):
+    class Asked(ScriptedSampler):
+        def logprobs(self, context):
+            row = super().logprobs(context)
+            if self._planned is None:
+                for word, share in ((" yes", 0.5), (" no", 0.25), (" maybe", 0.125)):
+                    row[tokenizer.encode_plain(word)[0]] = math.log(share)
+            return row
+
+    words = {"decision": "\nIs the solution correct? ", "labels": ("yes", "no", "maybe")}
+    for place, share in enumerate((4 / 7, 2 / 7, 1 / 7)):
+        sampler = Asked(tokenizer, [chain(GOOD, GOOD)])
+        verdict = verify(sampler, **words, score_label=place)
+        assert verdict.prefix_score == pytest.approx(share)
+        assert verdict.output.endswith("</think>\nIs the solution correct? yes")
+        assert sampler.contexts[0].endswith("\nIs the solution correct?")  # the blank belongs to the word
+
+
+def test_the_thinking_may_stay_open(tokenizer):
+    verdict, sampler = asked_for(tokenizer, close_thinking=False)
+    assert after_prompt(sampler.contexts[0]) == chain(GOOD, GOOD) + "\nIs the solution correct?"
+    assert "</think>" not in verdict.output
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\n\n"])
+def test_what_stands_before_a_trigger_phrase(tokenizer, between):
+    verdict, _ = asked_for(tokenizer, rounds=2, before_trigger=between)
+    assert f"\\boxed{{correct}}{between}Let me double check" in verdict.output
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": ("yes",)}, "labels must be 2 to 4 different answers"),
+        ({"labels": ("a", "b", "a")}, "labels must be 2 to 4 different answers"),
+        ({"score_label": 2}, "score_label is 2, it must be from 0 to 1"),
+    ],
+)
+def test_answers_that_cannot_be_chosen_from(settings, message):
+    with pytest.raises(UserError, match=message):
+        ScriptSettings(**settings)

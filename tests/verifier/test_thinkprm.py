@@ -115,12 +115,9 @@ def test_without_multiround_the_batch_thinks_once(make):
     assert "Let me double check" not in result["outputs"][0]
 
 
-def test_greedy_chains_are_one_chain(make, sampler):
-    before = sampler.stats.sampled_tokens
-    result = make(n=3, temperature=0.0).predict_correctness_batch([QUESTION], [STEPS])[0]
-    check(result, steps=3, n=3)
-    assert len(set(result["outputs"])) == 1
-    assert sampler.stats.sampled_tokens - before == result["output_tokens"][0]
+def test_greedy_chains_are_all_the_same_and_so_one_is_enough(make):
+    with pytest.raises(UserError, match="n 3 needs a temperature above 0: greedy chains are all the same"):
+        make(n=3, temperature=0.0)
 
 
 def test_equal_to_a_sampler_without_a_cache(make, model, tokenizer):
@@ -338,3 +335,25 @@ def test_lists_of_different_length(make):
         make().predict_correctness_batch(["a", "b"], [STEPS])
     with pytest.raises(UserError, match="questions is one text"):
         make().predict_correctness_batch("ab", [STEPS, STEPS])
+
+
+@pytest.mark.parametrize(
+    ("solution", "parts"),
+    [
+        ("One.\n\nTwo.", ["One.\n\nTwo."]),
+        ("Let us see.\n\n## Step 1: a\nb\n\n## Step 2: c", ["Let us see.", "a\nb", "c"]),
+        ("Step 1: a Step 2: b", ["a", "b"]),
+        (" \n", []),
+    ],
+)
+def test_a_solution_can_be_cut_as_the_originals_client_does(make, solution, parts):
+    assert make(split_at="labels").split(solution) == parts
+
+
+def test_the_prompt_can_be_that_of_the_originals_best_of_n_and_cards(make, tokenizer):
+    plain, other = make(), make(number_steps=False, opening="\nLet's verify step by step:")
+    texts = [tokenizer.decode(each.prepare("1 + 1?", ["So 2.", "Step 2: 2."])[0]) for each in (plain, other)]
+    assert "Step 1: So 2.\nStep 2: 2." in texts[0]
+    assert texts[0].endswith("<think>\n")
+    assert "[Solution]\n\nSo 2.\n2.\n" in texts[1]
+    assert texts[1].endswith("<think>\n\nLet's verify step by step:")

@@ -20,6 +20,7 @@ from thinkprm_jax.arithmetic.solutions import break_solution, correct_step, step
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.solutions import SolvedProblem
 from thinkprm_jax.recipe import at_least
+from thinkprm_jax.seeds import check_seeds
 
 SPLITS = ("train", "test", "unseen")
 ERROR_SHARE = {"train": 0.62, "test": 0.5, "unseen": 0.5}
@@ -64,7 +65,8 @@ class ArithmeticSource:
 
     def __post_init__(self) -> None:
         at_least(1, self, "examples")
-        at_least(0, self, "seed", "start")
+        at_least(0, self, "start")
+        check_seeds(self, "seed")
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,26 @@ class Collection:
             return self.selectable >= target
         return self._passed[True] >= target // 2 and self._passed[False] >= target - target // 2
 
+    def shortfall(self, kept: Sequence[Candidate], decisions: Sequence[DecisionRow]) -> str:
+        """Why there are fewer chains than were wanted: how many each filter has left out of all generations.
+
+        Args:
+          kept, decisions: of :meth:`select`.
+        """
+        target = f" of the {self._filters.target:,} wanted" if self._filters.target else ""
+        reasons = Counter(decision.reason for decision in decisions)
+        left_out = [f"{reason} {count:,}" for reason in REASONS if (count := reasons[reason])]
+        said = f"{len(kept):,} chains{target}: the source is used up"
+        if left_out:
+            said += f"; left out of {len(decisions):,} generations: {', '.join(left_out)}"
+        if reasons["balance"]:
+            correct, incorrect = self._passed[True], self._passed[False]
+            said += (
+                f". {correct:,} chains of correct and {incorrect:,} of incorrect prefixes had passed: "
+                "filter.balance=false keeps them all"
+            )
+        return said
+
     def select(self) -> tuple[list[Candidate], list[DecisionRow]]:
         """(kept chains in an order drawn by the seed, a decision for every generation in the order they came)."""
         keep, limit = self._quotas()

@@ -22,6 +22,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.recipe import MeshConfig, at_least
 from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
+from thinkprm_jax.seeds import check_seeds
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class CollectRecipe:
         if self.teacher is None and self.tokenizer is None:
             raise ValueError("tokenizer is needed with source.generations: chains are measured in tokens")
         at_least(1, self, "wave")
-        at_least(0, self, "seed")
+        check_seeds(self, "seed")
 
 
 # Fields that may change between the parts of one run: no generation depends on them.

@@ -61,6 +61,10 @@ class Dataset(Protocol):
     def fingerprint(self) -> str:
         """Says whether two datasets hold the same examples; the same in every process and on every machine."""
 
+    @property
+    def unusable(self) -> int:
+        """Rows of the file that its examples are from, of which none became an example."""
+
     def __len__(self) -> int: ...
 
     def length(self, index: int) -> int | None:
@@ -113,7 +117,11 @@ class Batch:
 
 @dataclass
 class BatchState:
-    """Position in the stream: examples read so far, and the indices that wait, by the length of their rows."""
+    """Position in the stream: examples read so far, and the indices that wait, by the length of their rows.
+
+    left_out: what cannot be used, so far, each once however many epochs meet it: rows of the file the examples are
+    from, before the first batch, and examples that fit no row.
+    """
 
     epoch: int = 0
     position: int = 0
@@ -195,16 +203,18 @@ class _Reader:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         while self._epochs is None or self._epoch < self._epochs:
             order = self._order_of(self._epoch)
+            begun, useful = self._position, False
             while self._position < len(order):
                 index = order[self._position]
                 self._position += 1
                 length = self._dataset.length(index)
-                if length is None or length > self._longest:
-                    self._left_out += 1
-                else:
+                if length is not None and length <= self._longest:
+                    useful = True
                     yield index, length
+                elif self._epoch == 0:  # later epochs meet it again
+                    self._left_out += 1
             self._epoch, self._position = self._epoch + 1, 0
-            if self._epochs is None and self._left_out == self._epoch * len(order):
+            if self._epochs is None and not begun and not useful:
                 return  # nothing in the dataset can be used
 
     def state(self, waiting: dict[int, list[int]]) -> BatchState:

@@ -256,14 +256,21 @@ class DiscriminativeDataset(TokenisedDataset):
         return TokenisedExample(np.asarray(text.ids, np.int32), weights, targets)
 
 
-def prm800k_solutions(path: str) -> list[Prefix]:
+def prm800k_solutions(path: str, report: ChainReport | None = None) -> list[Prefix]:
     """The labelled path of every row of a PRM800K file; see :func:`thinkprm_jax.data.prm800k.read_prm800k`.
 
     The paper's 98K examples are whole rows: the rejected candidates beside a path are no examples of their own.
-    """
-    from thinkprm_jax.data.prm800k import read_prm800k
 
-    solutions = list(read_prm800k(path))
+    Args:
+      report: is told how many rows there were, and how many have no such path.
+    """
+    from thinkprm_jax.data.prm800k import Prm800kCounts, read_prm800k
+
+    counts = Prm800kCounts()
+    solutions = list(read_prm800k(path, counts=counts))
+    if report is not None:
+        report.rows += counts.rows
+        report.reasons.update(counts.dropped)
     if not solutions:
         raise UserError(f"{path}: no labelled solutions in it")
     return solutions

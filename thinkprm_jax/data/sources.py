@@ -35,6 +35,7 @@ class TokenisedDataset(ABC):
     def __init__(self, size: int, name: str = "data", report: ChainReport | None = None) -> None:
         """report: goes on counting in the report of the file the examples are from; default: a new one."""
         self.report = ChainReport(name) if report is None else report
+        self.unusable = self.report.left_out
         self._size = size
         # Zeros cost memory where they are written only, so a stream of millions is fine.
         self._lengths = np.zeros(size, np.int32)  # 0: not known yet, -1: left out
@@ -137,9 +138,8 @@ class ChainDataset(TokenisedDataset):
         super().__init__(size, name, report)
         self._chain, self._tokenizer, self._max_length = chain, tokenizer, max_length
         self._verdict_weight = verdict_weight
-        self._verdict_ids = np.asarray(
-            [tokenizer.token_id(word) for word in VERDICT_WORDS] if verdict_weight != 1.0 else [], np.int32
-        )
+        weighted = VERDICT_WORDS if verdict_weight != 1.0 else ()
+        self._verdict_words = [tokenizer.encode_inside(word) for word in weighted]
 
     def identity(self) -> list[Any]:
         """The chains, and how one text becomes ids."""
@@ -160,10 +160,20 @@ class ChainDataset(TokenisedDataset):
         ids = np.asarray(text.ids, np.int32)
         weights = np.ones(len(ids), np.float32)
         weights[: text.prompt_length] = 0.0
-        if self._verdict_weight != 1.0:
-            target = ids[text.prompt_length :]
-            weights[text.prompt_length :][np.isin(target, self._verdict_ids)] = self._verdict_weight
+        for word in self._verdict_words:
+            weights[text.prompt_length :][positions_of(word, ids[text.prompt_length :])] = self._verdict_weight
         return TokenisedExample(ids, weights)
+
+
+def positions_of(word: Sequence[int], ids: np.ndarray) -> np.ndarray:
+    """bool [n]: where ids int [n] hold this word, of one id or several, whole."""
+    last = len(ids) - len(word) + 1
+    found = np.zeros(len(ids), bool)
+    if last > 0:
+        begins = np.all([ids[place : place + last] == id for place, id in enumerate(word)], axis=0)
+        for place in range(len(word)):
+            found[place : place + last] |= begins
+    return found
 
 
 class ListedChains:

@@ -13,19 +13,21 @@ from dataclasses import dataclass
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
-VERIFICATION_PROMPT = """\
+VERIFICATION_INSTRUCTION = """\
+Review and critique each step in the proposed solution to determine whether each step is correct. \
+If the solution is incomplete, only verify the provided steps."""
+VERIFICATION_PROMPT = f"""\
 You are given a math problem and a proposed step-by-step solution:
 
 [Math Problem]
 
-{problem}
+{{problem}}
 
 [Solution]
 
-{solution}
+{{solution}}
 
-Review and critique each step in the proposed solution to determine whether each step is correct. \
-If the solution is incomplete, only verify the provided steps."""
+{VERIFICATION_INSTRUCTION}"""
 
 # What a teacher is asked when chains are collected: the paper's figure "Prompt used to generate synthetic
 # verification chains". Its words are the figure's; where the figure's blank lines are lost they are those of
@@ -137,11 +139,36 @@ def verification_message(
     return _FIELD.sub(lambda match: values[match[1]], prompt)
 
 
+def verification_prompt(instruction: str) -> str:
+    """VERIFICATION_PROMPT with another last paragraph, `prm_verifier_instruction` of the original's recipes."""
+    return VERIFICATION_PROMPT.removesuffix(VERIFICATION_INSTRUCTION) + instruction
+
+
 def encode_prompt(
-    tokenizer: Tokenizer, problem: str, steps: Sequence[str], prompt: str = VERIFICATION_PROMPT
+    tokenizer: Tokenizer,
+    problem: str,
+    steps: Sequence[str],
+    prompt: str = VERIFICATION_PROMPT,
+    labelled: bool = True,
+    opening: str = "",
 ) -> list[int]:
-    """ids [T] of the prompt, through the `<think>` and newline that open the chain."""
-    messages = [{"role": "user", "content": verification_message(problem, steps, prompt)}]
+    """ids [T] of the prompt, through the `<think>` and newline that open the chain.
+
+    Args:
+      labelled: whether the steps' lines begin with `Step i:`.
+      opening: text that stands behind the newline, as the beginning of a chain.
+    """
+    ids = _encode_question(tokenizer, verification_message(problem, steps, prompt, labelled))
+    if not opening:
+        return ids
+    # A token may reach over the seam, as it would if the text had been written as one.
+    controls = set(tokenizer.control_ids.values())
+    last = max((place for place, id in enumerate(ids) if id in controls), default=-1) + 1
+    return ids[:last] + tokenizer.encode_plain(tokenizer.decode(ids[last:]) + opening, inner=True)
+
+
+def _encode_question(tokenizer: Tokenizer, message: str) -> list[int]:
+    messages = [{"role": "user", "content": message}]
     ids = tokenizer.encode_chat(messages)
     opening = THINK_OPEN + "\n"
     # Some revisions of the R1-Distill template stop at the assistant mark; the protocol's prompt

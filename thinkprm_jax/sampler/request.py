@@ -66,17 +66,22 @@ class Force:
 
 @dataclasses.dataclass(frozen=True)
 class Choose:
-    """Ask for the log-probabilities of these ids at the next position; appends nothing.
+    """Ask for the log-probabilities of these options behind the context; appends nothing.
 
-    Outcome: float32 [len(ids)], log-softmax over the whole vocabulary of the float32 logits.
+    An option is an id, or several: a word that the tokenizer writes in pieces. Its log-probability is then the sum
+    over its ids, each behind those before it. What options have in common is computed once.
+
+    Outcome: float32 [len(ids)], log-softmax over the whole vocabulary of the float32 logits. RequestError inside
+    the script if the longest option does not fit behind the context.
 
     Example:
 
         _, tokenizer = load_model("mini")
         Choose((tokenizer.token_id(" Yes"), tokenizer.token_id(" No")))
+        Choose(tuple(tuple(tokenizer.encode_inside(word)) for word in ("flawless", "flawed")))
     """
 
-    ids: tuple[int, ...]
+    ids: tuple[int | tuple[int, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Request:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
-    seed: int = 0  # any integer; its low 64 bits count
+    seed: int = 0  # from 0 to 2**64 - 1
     size_hint: int = 0  # expected tokens, roughly; of a sequence of requests, larger ones start first
     keep: Keep = ""
 

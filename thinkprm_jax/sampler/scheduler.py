@@ -15,6 +15,7 @@ import codecs
 import dataclasses
 import inspect
 import logging
+import numbers
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, get_args
 
@@ -23,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore
+from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore, common_length
 from thinkprm_jax.sampler.device import ChunkOutput, Controls, DeviceFunctions
 from thinkprm_jax.sampler.handle import Handle, StepLoop
 from thinkprm_jax.sampler.request import (
@@ -69,6 +70,8 @@ def check_request(request: Request, limits: Limits) -> None:
         raise RequestError(f"top_p is {request.top_p}, it must lie in (0, 1]")
     if request.top_k < 0:
         raise RequestError(f"top_k is {request.top_k}, it must be 0 (off) or more")
+    if not isinstance(request.seed, numbers.Integral) or not 0 <= request.seed < 2**64:
+        raise RequestError(f"seed is {request.seed!r}, it must be a whole number from 0 to 2**64 - 1")
     if request.keep not in get_args(Keep):
         raise RequestError(f'keep is {request.keep!r}, it must be "", "prompt" or "context"')
 
@@ -152,6 +155,7 @@ class Job:
 
     Attributes:
       phase: the one that needs the device. phase_start: length of the context when it began.
+      asked: ids whose log-probabilities the device reports.
       budget: tokens the phase may still sample. limit: which limit the budget came from.
       logprobs, watched: of the phase's ids so far.
       sampled: ids sampled for the request, through each stop.
@@ -173,6 +177,8 @@ class Job:
         self.handle, self.row, self.script = handle, row, script
         self.tokenizer, self.limits = tokenizer, limits
         self.phase: Think | Choose = Choose(())
+        self.asked: tuple[int, ...] = ()
+        self._options = OptionWalk(())
         self.phase_start = self.budget = self.sampled = self.published = 0
         self.limit = "length"
         self.logprobs: list[float] = []
@@ -232,8 +238,10 @@ class Job:
                 self.row.cut(mark)
                 return None
             case Choose(ids):
-                _check_ids(ids, "Choose.ids", limits.vocab_size, MAX_WATCHED)
-                self._begin(phase, budget=0, limit="length")
+                options = [tuple(option) if isinstance(option, Sequence) else (option,) for option in ids]
+                _check_options(options, limits, len(context))
+                self._options = OptionWalk(options)
+                self._begin(phase, self._options.ids, budget=0, limit="length")
                 return _DEVICE
             case Think():
                 _check_ids(phase.watch, "Think.watch", limits.vocab_size, MAX_WATCHED)
@@ -241,13 +249,14 @@ class Job:
                 _check_stop_texts(phase)
                 room = max(limits.max_length - phase.reserve - len(context), 0)
                 budget = min(phase.max_tokens, room)
-                self._begin(phase, budget, "context" if room < phase.max_tokens else "length")
+                limit = "context" if room < phase.max_tokens else "length"
+                self._begin(phase, phase.watch, budget, limit)
                 return _DEVICE if budget > 0 else self._thought(self.limit, None)
         raise TypeError(f"a script yielded {phase!r}, which is no phase")
 
-    def _begin(self, phase: Think | Choose, budget: int, limit: str) -> None:
+    def _begin(self, phase: Think | Choose, asked: tuple[int, ...], budget: int, limit: str) -> None:
         context = self.row.context
-        self.phase, self.budget, self.limit = phase, budget, limit
+        self.phase, self.asked, self.budget, self.limit = phase, asked, budget, limit
         self.phase_start, self.published = len(context), 0
         self.logprobs, self.watched = [], []
         self.text, self.ends = bytearray(), []
@@ -264,7 +273,7 @@ class Job:
         """
         self.row.fed += fed
         if isinstance(self.phase, Choose):
-            return watched[0, : len(self.phase.ids)].copy() if paused else PENDING
+            return self._ask_on(watched[0]) if paused else PENDING
         assert isinstance(self.phase, Think)
         self.budget -= len(tokens)
         stop = int(tokens[-1]) if paused and len(tokens) and int(tokens[-1]) in self.phase.stop_ids else None
@@ -284,6 +293,21 @@ class Job:
         if paused:
             return self._thought(self.limit, None)
         self._publish(self._safe())
+        return PENDING
+
+    def _ask_on(self, logprobs: np.ndarray) -> Any:
+        """Takes in what the device reports of options: their log-probabilities, or ``PENDING`` where the ids of
+        some go on. Those are fed as a context is, and taken back."""
+        row, options = self.row, self._options
+        before = options.prefix
+        options.take(logprobs)
+        shared = common_length(before, options.prefix)
+        row.cut(self.phase_start + shared)
+        if not options.ids:
+            return options.logprobs
+        self.asked = options.ids
+        row.context.extend(options.prefix[shared:])
+        row.fed = min(row.fed, len(row.context) - 1)
         return PENDING
 
     def _safe(self) -> int:
@@ -357,6 +381,37 @@ class Job:
 
     def _result(self, value: Any = None, error: RequestError | None = None) -> Result:
         return Result(value, error, self.row.context[len(self.handle.prompt) :], self.sampled)
+
+
+class OptionWalk:
+    """Options of several ids as a tree: at each of its places the ids that may follow are asked for.
+
+    Attributes:
+      prefix: the place that is asked for next, ids behind the context; () at the beginning and at the end.
+      ids: what may follow there; () once all is known.
+      logprobs: float32 [options], the sums so far.
+    """
+
+    def __init__(self, options: Sequence[tuple[int, ...]]) -> None:
+        followers: dict[tuple[int, ...], dict[int, None]] = {}
+        for option in options:
+            for place, id in enumerate(option):
+                followers.setdefault(option[:place], {})[id] = None
+        # In this order a place comes right behind one that has most of its ids.
+        self._left = [(prefix, tuple(followers[prefix])) for prefix in sorted(followers, reverse=True)]
+        self._options, self.logprobs = options, np.zeros(len(options), np.float32)
+        self._next()
+
+    def _next(self) -> None:
+        self.prefix, self.ids = self._left.pop() if self._left else ((), ())
+
+    def take(self, logprobs: np.ndarray) -> None:
+        """logprobs: float32 [>= len(ids)], of the ids that were asked for."""
+        found, place = dict(zip(self.ids, logprobs, strict=False)), len(self.prefix)
+        for number, option in enumerate(self._options):
+            if option[:place] == self.prefix and place < len(option):
+                self.logprobs[number] += found[option[place]]
+        self._next()
 
 
 PENDING = object()  # the phase goes on
@@ -534,8 +589,7 @@ class Worker:
             positions[number] = row.fed
             active[number] = True
             budgets[number] = job.budget
-            watched = phase.ids if isinstance(phase, Choose) else phase.watch
-            watch[number, : len(watched)] = watched
+            watch[number, : len(job.asked)] = job.asked
             if isinstance(phase, Think):
                 stop_ids[number, : len(phase.stop_ids)] = phase.stop_ids
             temperature[number] = request.temperature
@@ -564,6 +618,17 @@ def _check_ids(ids: Sequence[int], what: str, vocab_size: int, most: int | None 
         raise RequestError(f"{what} names {len(ids)} ids, at most {most} are supported")
     if ids and not (min(ids) >= 0 and max(ids) < vocab_size):
         raise RequestError(f"{what} has ids outside the model's vocabulary of {vocab_size}")
+
+
+def _check_options(options: Sequence[tuple[int, ...]], limits: Limits, context: int) -> None:
+    """context: tokens before the options."""
+    if len(options) > MAX_WATCHED or not all(options):
+        raise RequestError(f"Choose.ids has {len(options)} options: at most {MAX_WATCHED}, and none without ids")
+    _check_ids([id for option in options for id in option], "Choose.ids", limits.vocab_size)
+    longest = max(map(len, options), default=1)
+    if context + longest - 1 > limits.max_length:
+        fits = f"does not fit behind {context}: max_length is {limits.max_length}"
+        raise RequestError(f"an option of {longest} tokens {fits}")
 
 
 def _check_stop_texts(phase: Think) -> None:

@@ -4,6 +4,9 @@ In a round every tree makes M candidates from its node; the best of them is its 
 best candidate has ended. A candidate that ends before that is a solution all the same: it keeps its place, and the
 tree makes one candidate less from then on. So a tree gives at most M solutions, and only finished ones: what was
 cut by ``max_tokens`` is no solution.
+
+By search-and-learn's rules a tree always makes M candidates, ends also where its best one holds `boxed{`, and
+gives the M candidates of its last round, ended or not.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ class _Tree:
     places: int
     first: int
     solutions: list[Beam] = dataclasses.field(default_factory=list)
+
+
+BOX = "boxed{"  # by search-and-learn's rules the last step of a solution
 
 
 def dvts(
@@ -71,6 +77,11 @@ def _select(result: SearchResult, tree: _Tree, candidates: Sequence[Beam], setti
     failed = [beam.error for beam in candidates if beam.error is not None]
     if failed:
         result.error, tree.node = failed[0], None
+        return
+    if settings.as_search_and_learn:
+        tree.solutions = list(candidates)
+        best = best_first(candidates, settings.agg_strategy)[0]
+        tree.node = best if best.finish is None and BOX not in best.text else None
         return
     tree.solutions += [beam for beam in candidates if beam.finish == "stop"]
     tree.places -= sum(beam.finish is not None for beam in candidates)

@@ -117,6 +117,7 @@ class SearchSettings:
     """What the searches are told; see the recipe for what each means.
 
     n: solutions a problem; beam_width: candidates that one beam or one tree makes a round (M).
+    as_search_and_learn: its rules of which candidates go on and which come out.
     """
 
     n: int = 4
@@ -128,6 +129,7 @@ class SearchSettings:
     agg_strategy: Strategy = "last"
     filter_duplicates: bool = False
     sort_completed: bool = False
+    as_search_and_learn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,14 +91,14 @@ def describe(recipe: SearchRecipe) -> VerifierSettings:
     takes, values = settings_of(type(found)), recipe.verifier_values
     for name, value in recipe.asked_of_verifier.items():
         if name not in takes:
-            raise UserError(f"{value}: the verifier {recipe.prm_path} ({found.kind}) has no such thing")
+            raise UserError(f"{value}: a verifier of kind {found.kind} has no such setting")
     if found.needs_model:
         found = with_files(found)
     values |= {
         "stop_at_unknown_step": recipe.approach in ("beam_search", "dvts"),
         "force_decision": True,  # as the original's search: a chain without verdict is asked for one
         "dtype": recipe.dtype,
-        "max_length": values["max_length"] or _verification_length(found),
+        **_lengths(recipe, found),
     }
     return found.changed(**{name: value for name, value in values.items() if name in takes and value is not None})
 
@@ -191,11 +191,20 @@ def _prompts(recipe: SearchRecipe, files: ModelFiles, tasks: Sequence[Task]) -> 
     return prompts, max(min(longest + recipe.max_tokens, positions), 2)
 
 
-def _verification_length(found: VerifierSettings) -> int:
-    """The paper's, or all that the verifier can."""
-    if not found.needs_model:
-        return VERIFICATION_LENGTH
-    return min(VERIFICATION_LENGTH, read_config(find_files(found).config_folder).max_position_embeddings)
+def _lengths(recipe: SearchRecipe, found: VerifierSettings) -> dict[str, int | None]:
+    """max_length and max_gen_tokens: the paper's length, or all that the verifier can, of prompt and chain; or, as
+    the original has it, a round may write so much but for 20 tokens, and prompt and rounds have what they need."""
+    given, budget = recipe.max_verification_length, recipe.max_verification_tokens
+    positions = VERIFICATION_LENGTH
+    if found.needs_model:
+        positions = read_config(find_files(found).config_folder).max_position_embeddings
+    if recipe.verification_budget == "chain" or not found.writes:
+        return {"max_length": given or min(VERIFICATION_LENGTH, positions), "max_gen_tokens": budget}
+    length = given or VERIFICATION_LENGTH
+    return {
+        "max_length": min((recipe.rounds + 1) * length, positions),
+        "max_gen_tokens": length - 20 if budget is None else budget,
+    }
 
 
 def _mesh(recipe: SearchRecipe) -> Mesh | None:

@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.protocol.prompts import verification_prompt
 from thinkprm_jax.recipe import MeshConfig, at_least, load_recipe
 from thinkprm_jax.search.engine import SearchSettings
-from thinkprm_jax.verifier.registry import all_settings
+from thinkprm_jax.search.voting import Strategy
+from thinkprm_jax.seeds import check_seeds
+from thinkprm_jax.verifier.registry import all_settings, judges
 
 # The system turn of search-and-learn's and ThinkPRM's runs, character by character.
 SYSTEM_PROMPT = (
@@ -29,7 +33,6 @@ VERIFIER = "launch/ThinkPRM-1.5B"  # of a recipe that names none
 _IN_PROCESS = "the verifier runs in this process"
 _HUB = "results stay in output_dir"
 _UNQUANTISED = "weights are not quantised; dtype says how they are held"
-_PINNED = "the texts of the protocol are pinned, see docs/protocol.md"
 # Fields of search-and-learn and of ThinkPRM's version of it that mean nothing here.
 UNUSED = {
     "verifier_endpoint": _IN_PROCESS,
@@ -47,22 +50,20 @@ UNUSED = {
     "hub_dataset_id": _HUB,
     "hub_dataset_private": _HUB,
     "overwrite_hub_revision": _HUB,
-    "prm_score_label_idx": _PINNED,
-    "prm_label_categories": _PINNED,
-    "prm_predecision_string": _PINNED,
-    "prm_verifier_instruction": _PINNED,
-    "trigger_phrase": "each round has a phrase of its own, see docs/protocol.md",
+    "trigger_phrase": "it changes no chain in the original either, where each round has a phrase of its own",
 }
 
 
 # Of the verifier's settings, what this file says by itself: names, types or defaults of search-and-learn.
-_NAMED = ("n", "temperature", "seed", "rounds", "max_length", "max_gen_tokens", "judge_prompt", "slots")
+_NAMED = ("n", "temperature", "seed", "rounds", "max_length", "max_gen_tokens", "judge_prompt", "slots", "labels")
 # A verifier that has no such thing needs none: recipes are shared between verifiers.
 _TOLERATED = ("temperature", "seed", "max_length", "max_gen_tokens", "slots")
+# Defaults of the original, which recipes of other verifiers may spell out.
+_THEIRS = {"decision": "\nIs the solution correct? ", "labels": ("yes", "no")}
 
 
 def _other_keys() -> list[tuple[str, Any, Any]]:
-    """A field for every other setting that some kind of verifier has."""
+    """A field for every other setting that some kind of verifier has, of those that are registered by now."""
     found = []
     for name, (setting, _) in all_settings().items():
         if setting.recipe and name not in _NAMED:
@@ -88,7 +89,11 @@ class SearchRecipe(_VerifierKeys):
     lookahead: int = 0
     filter_duplicates: bool = False
     sort_completed: bool = False
-    agg_strategy: Literal["last", "min", "prod", "mean"] = "last"
+    agg_strategy: Strategy = "last"
+    vote_strategy: Strategy | None = None  # of the scores that votes and curves use; null: agg_strategy
+    # search_and_learn: beam search fills up to n candidates every round, DVTS gives the candidates of each tree's
+    # last round back, ended or not.
+    search_rules: Literal["own", "search_and_learn"] = "own"
     seed: int = 42
     # The generator
     model_path: str = "meta-llama/Llama-3.2-1B-Instruct"
@@ -110,6 +115,12 @@ class SearchRecipe(_VerifierKeys):
     max_rounds: int | None = None  # another name of n_thinking_rounds
     max_verification_length: int | None = None  # prompt and chain; null: 8192, or what the verifier can
     max_verification_tokens: int | None = None  # of a round; null: what fits
+    # What max_verification_length bounds: prompt and all rounds together, or what each round writes (as there).
+    verification_budget: Literal["chain", "round"] = "chain"
+    prm_verifier_instruction: str | None = None  # in place of the prompt's last paragraph
+    prm_label_categories: str | None = (
+        None  # answers to prm_predecision_string, with commas between; null: Yes, No
+    )
     judge_prompt: Literal["single", "index", "steps"] | None = None
     just_sample: bool = False  # no verifier
     long_cot: bool = False  # the verifier sees what stands before </think>
@@ -134,10 +145,14 @@ class SearchRecipe(_VerifierKeys):
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))
 
     def __post_init__(self) -> None:
+        if (self.custom_chat_template or "").strip().lower() == "none":  # as on search-and-learn's command lines
+            object.__setattr__(self, "custom_chat_template", None)
+        judges(self.prm_type)  # there is such a kind
         at_least(1, self, "n", "beam_width", "num_iterations", "max_tokens", "prm_n", "n_thinking_rounds")
         at_least(1, self, "max_rounds", "max_verification_length", "max_verification_tokens", "num_samples")
         at_least(1, self, "wave", "slots", "prm_slots")
         at_least(0, self, "lookahead", "temperature", "top_k", "prm_temperature", "dataset_start", "dataset_end")
+        check_seeds(self, "seed", "prm_seed", "dataset_seed")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.approach == "dvts" and self.n % self.beam_width:
@@ -169,7 +184,7 @@ class SearchRecipe(_VerifierKeys):
     def verified(self) -> bool:
         """Whether a verifier is wanted."""
         without = self.just_sample or self.approach in ("greedy", "sample")
-        return not without and self.prm_type not in ("none", "majority")
+        return not without and judges(self.prm_type)
 
     @property
     def rounds(self) -> int:
@@ -179,8 +194,13 @@ class SearchRecipe(_VerifierKeys):
     def verifier_values(self) -> dict[str, Any]:
         """Setting of a verifier -> what the recipe says of it, of all kinds; None: nothing."""
         said = {
-            name: getattr(self, setting.recipe) for name, (setting, _) in all_settings().items() if setting.recipe
+            name: getattr(self, setting.recipe, setting.default)
+            for name, (setting, _) in all_settings().items()
+            if setting.recipe
         }
+        labels, instruction = self.prm_label_categories, self.prm_verifier_instruction
+        said["labels"] = None if labels is None else tuple(labels.split(","))
+        said["prompt"] = None if instruction is None else verification_prompt(instruction)
         return {**said, "rounds": self.rounds}
 
     @property
@@ -189,8 +209,10 @@ class SearchRecipe(_VerifierKeys):
         found = {}
         for name, value in self.verifier_values.items():
             setting, _ = all_settings()[name]
-            if name not in _TOLERATED and value is not None and value != setting.default:
-                found[name] = f"{setting.recipe} {value}"
+            wanted = value is not None and value not in (setting.default, _THEIRS.get(name))
+            if name not in _TOLERATED and wanted:
+                key = setting.recipe or "prm_verifier_instruction"
+                found[name] = f"{key} {getattr(self, key, value)!r}"
         return found
 
     @property
@@ -199,16 +221,19 @@ class SearchRecipe(_VerifierKeys):
 
     @property
     def settings(self) -> SearchSettings:
+        theirs = self.search_rules == "search_and_learn"
         return SearchSettings(
             n=1 if self.approach == "greedy" else self.n,
             beam_width=self.beam_width,
             num_iterations=self.num_iterations,
-            lookahead=self.lookahead,
+            # The original's beam search looks ahead and scores nothing of it.
+            lookahead=0 if theirs and self.approach == "beam_search" else self.lookahead,
             max_tokens=self.max_tokens,
             seed=self.seed,
             agg_strategy=self.agg_strategy,
             filter_duplicates=self.filter_duplicates,
             sort_completed=self.sort_completed,
+            as_search_and_learn=theirs,
         )
 
 
@@ -230,4 +255,19 @@ def load_search_recipe(
         def say(line: str) -> None:
             print(line, file=sys.stderr)
 
-    return load_recipe(SearchRecipe, path, overrides, unused=UNUSED, say=say)
+    return load_recipe(recipe_class(), path, overrides, unused=UNUSED, say=say)
+
+
+def recipe_class() -> type[SearchRecipe]:
+    """SearchRecipe, with a field for every setting of the kinds that were registered after this file was loaded.
+
+    Raises:
+      UserError: such a setting would have the name of a field that is something else.
+    """
+    late = [key for key in _other_keys() if key[0] not in _VerifierKeys.__dataclass_fields__]
+    for name, _, _ in late:
+        if name in SearchRecipe.__dataclass_fields__ or name in UNUSED:
+            raise UserError(f"a verifier's setting has the recipe key {name}, which is a field of every search")
+    if not late:
+        return SearchRecipe
+    return make_dataclass("SearchRecipe", late, bases=(SearchRecipe,), frozen=True)

@@ -10,7 +10,7 @@ from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdi
 from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import NOT_COUNTED, Task
 from thinkprm_jax.search.recipe import SearchRecipe
-from thinkprm_jax.search.voting import aggregate, prediction_columns, select
+from thinkprm_jax.search.voting import Strategy, aggregate, prediction_columns, select
 
 
 def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> CompletionRow:
@@ -19,10 +19,11 @@ def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> Co
     texts = tuple(beam.text for beam in beams)
     scores = tuple(beam.judgement.scores if beam.judgement is not None else () for beam in beams)
     # Without a verifier a search has no scores; one number for all makes "weighted" the majority.
-    totals = tuple(aggregate(list(steps), recipe.agg_strategy) if steps else None for steps in scores)
+    totals = _totals(scores, recipe.vote_strategy or recipe.agg_strategy)
+    ranks = _totals(scores, recipe.agg_strategy)
     tokens = tuple(beam.tokens for beam in beams)
     answers = _answers(task, texts, recipe)
-    pred, predictions = _predictions(texts, answers, totals, recipe)
+    pred, predictions = _predictions(texts, answers, totals, ranks, recipe)
     return CompletionRow(
         given=task.row,
         completions=texts,
@@ -37,6 +38,11 @@ def completion_row(task: Task, result: SearchResult, recipe: SearchRecipe) -> Co
         tokens=SearchTokens(result.generated_tokens, result.verifier_tokens, result.verifications, result.rounds),
         error=result.error,
     )
+
+
+def _totals(scores: Sequence[tuple[float, ...]], strategy: Strategy) -> tuple[float | None, ...]:
+    """One score a completion; None where it has none."""
+    return tuple(aggregate(list(steps), strategy) if steps else None for steps in scores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +67,20 @@ def _answers(task: Task, texts: Sequence[str], recipe: SearchRecipe) -> _Answers
 
 
 def _predictions(
-    texts: Sequence[str], answers: _Answers, scores: Sequence[float | None], recipe: SearchRecipe
+    texts: Sequence[str],
+    answers: _Answers,
+    scores: Sequence[float | None],
+    ranks: Sequence[float | None],
+    recipe: SearchRecipe,
 ) -> tuple[str | None, dict[str, str]]:
-    """(the completion with the highest score, search-and-learn's columns of chosen answers)."""
+    """(the completion with the highest score, search-and-learn's columns of chosen answers).
+
+    scores: that answers are chosen by. ranks: that the search itself ranked by.
+    """
     if not texts:
         return None, {}
     votes = [1.0] * len(texts) if not recipe.verified else list(scores)
-    pred = texts[_highest(votes)]
+    pred = texts[_highest(ranks if recipe.verified else votes)]
     if recipe.answer_kind == "none":  # programs are no answers that could be voted on
         return pred, {}
     return pred, prediction_columns(select(answers.extracted, answers.keys, votes, answers.correct))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.records.output import OrderedOutput, has_rows
@@ -85,6 +86,11 @@ class OpenSearch:
         return self._progress.speed(len(self.missing))
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run has written rows there."""
+    return any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS, UNFINISHED))
+
+
 @contextlib.contextmanager
 def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSearch]:
     """The recipe's folder, with the recipe in it, and completions.jsonl and verdicts.jsonl open.
@@ -96,8 +102,7 @@ def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSea
     """
     folder = recipe.folder
     # Before the first row, a recipe that could not run may be mended.
-    begun = any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS, UNFINISHED))
-    claim_folder(folder, recipe, begun, FREE_FIELDS)
+    claim_folder(folder, recipe, has_begun(folder), FREE_FIELDS)
     numbers = [{"index": task.problem.number} for task in tasks]
     with (
         OrderedOutput(folder / COMPLETIONS, CompletionRow, [task.row for task in tasks], {}) as completions,

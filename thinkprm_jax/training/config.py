@@ -7,6 +7,7 @@ from typing import Literal
 
 from thinkprm_jax.arithmetic.task import ArithmeticSource
 from thinkprm_jax.recipe import MeshConfig, at_least
+from thinkprm_jax.seeds import check_seeds
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     momentum: float = 0.95  # muon only
-    weight_decay: float = 0.0  # of matrices only, times the learning rate
+    weight_decay: float = 0.0  # of matrices only, embeddings and head included, times the learning rate
     clip_norm: float | None = 1.0  # of the global gradient norm
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = 0  # or:
@@ -252,7 +253,7 @@ class TrainRecipe:
             raise ValueError("evaluate_every needs data.evaluation")
         self._check_task()
         at_least(1, self, "steps", "epochs", "micro_batches", "log_every", "evaluate_every")
-        at_least(0, self, "seed")
+        check_seeds(self, "seed")
         for bucket in self.data.buckets:
             if self.data.rows_of(bucket) % self.micro_batches:
                 raise ValueError(

@@ -58,8 +58,12 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_learning_rate(rate),
     )
+    # Without decay the state is the one that runs of earlier versions have saved.
+    decay = [optax.add_decayed_weights(config.weight_decay, _is_matrix)] if config.weight_decay else []
     adam = optax.chain(
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps), optax.scale_by_learning_rate(adam_rate)
+        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        *decay,
+        optax.scale_by_learning_rate(adam_rate),
     )
     parts.append(optax.partition({"muon": muon, "adam": adam}, muon_labels))
     return optax.chain(*parts)
@@ -109,4 +113,5 @@ def _scale_by_shape() -> optax.GradientTransformation:
 
 
 def _is_matrix(params: Params) -> dict[str, bool]:
-    return {name: value.ndim == 2 for name, value in params.items()}
+    """Of arrays by name; also of those that optax.partition masks out."""
+    return {name: getattr(value, "ndim", 0) == 2 for name, value in params.items()}

@@ -318,8 +318,11 @@ def _tpu_topology(name: str) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # outside Google's cloud nobody answers
+    # JAX runs the two cores of a v4 chip as one device, which has all its memory, where libtpu describes two by
+    # default. It describes a v5p chip as one, and those of v2, v3 and 7x as the two that JAX shows of them.
+    cores = {"chip_config_name": "megacore"} if name.partition(":")[0].strip() == "v4" else {}
     try:
-        return topologies.get_topology_desc(name, "tpu").devices
+        return topologies.get_topology_desc(name, "tpu", **cores).devices
     except Exception as error:  # no libtpu, an unknown name, another process that uses libtpu
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -254,10 +254,10 @@ def label_choices(recipe: TrainRecipe, tokenizer: Tokenizer) -> tuple[int, ...] 
 
 def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
     longest = recipe.data.buckets[-1]
-    if source.prm800k is not None:
-        solutions = ListedSteps(_first(prm800k_solutions(source.prm800k), source.limit, source.prm800k))
-        return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name)
     report = ChainReport(name)
+    if source.prm800k is not None:
+        solutions = ListedSteps(_first(prm800k_solutions(source.prm800k, report), source.limit, source.prm800k))
+        return DiscriminativeDataset(len(solutions), solutions, StepEncoder(tokenizer), longest, name, report)
     if recipe.task == "solver":
         solution, size = _solutions(source)
         return SolutionDataset(size, solution, tokenizer, longest, recipe.system_prompt, name, report)
@@ -334,7 +334,10 @@ def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
 def training_batches(
     recipe: TrainRecipe, dataset: Dataset, trainer: Trainer, state: BatchState | None = None
 ) -> Iterator[Placed]:
-    """The stream of batches from ``state`` on, on the mesh, each with the position after it."""
+    """The stream of batches from ``state`` on, on the mesh, each with the position after it. None: from the
+    beginning, where all that is left out is what the file's rows lack."""
+    if state is None:
+        state = BatchState(left_out=dataset.unusable)
     stream = batches(dataset, state=state, local_rows=trainer.rows_wanted, **_order(recipe), **_shapes(recipe))
     return ((batch, trainer.place(batch), position) for batch, position in stream)
 

@@ -81,7 +81,10 @@ class Verdict:
     @classmethod
     def of_scores(cls, prompt: str, scores: Sequence[float]) -> Verdict:
         """Of a verifier that scores every step and writes no chain: the score of the solution is its last step's,
-        a step is correct above one half, and each speaks for itself: a 1 may follow a 0."""
+        a step is correct above one half, and each speaks for itself: a 1 may follow a 0.
+
+        Exactly one half is incorrect, as in the public codes of these models. (Of a ThinkPRM it is correct, since
+        ` Yes` comes first among its answers.)"""
         labels = tuple(int(score > 0.5) for score in scores)
         first = labels.index(0) if 0 in labels else -1
         return cls(prompt, findings=Findings(scores[-1], tuple(scores), labels, first))
@@ -389,7 +392,7 @@ class ChainVerifier(Verifier):
         assert temperature is not None  # settled
         chains = [
             Request(ids, script, temperature, settings.top_p, seed=chain_seed(settings.seed, chain, ids))
-            for chain in range(1 if temperature == 0 else self.n)  # greedily all chains are the same one
+            for chain in range(self.n)
         ]
         verdict = functools.partial(self._verdict, self.tokenizer.decode(ids))
         return gather(self.loop, list(map(self.sampler.submit, chains)), verdict)
@@ -400,7 +403,7 @@ class ChainVerifier(Verifier):
             if result.error is not None:
                 return Verdict(prompt, error=result.error, locates=self.judges_steps)
         chains = [dataclasses.replace(result.value, output_tokens=result.tokens) for result in results]
-        return Verdict.of_chains(prompt, chains * (self.n // len(chains)), self.combine, self.judges_steps)
+        return Verdict.of_chains(prompt, chains, self.combine, self.judges_steps)
 
 
 def verify_all(

@@ -19,7 +19,6 @@ import numpy as np
 
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.judge_prompts import (
-    JUDGE_PROMPTS,
     JudgeAnswer,
     JudgePrompt,
     judge_message,
@@ -30,7 +29,15 @@ from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Scr
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.base import ChainVerifier, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings, Reading
-from thinkprm_jax.verifier.script import ChainTokens, check_room, encode_forced, first_of_two
+from thinkprm_jax.verifier.script import (
+    ChainTokens,
+    check_room,
+    encode_forced,
+    first_of_two,
+    longest_option,
+    watchable,
+    word_options,
+)
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
 
 if TYPE_CHECKING:
@@ -61,11 +68,6 @@ class JudgeSettings(SamplingSettings):
     force_decision: bool = setting(
         False, "an unreadable output is made to decide (a search always asks)", recipe=""
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.judge_prompt not in JUDGE_PROMPTS:
-            raise UserError(f"judge_prompt is {self.judge_prompt!r}, it must be one of {', '.join(JUDGE_PROMPTS)}")
 
 
 def combine_outputs(chains: Sequence[ChainVerdict]) -> Findings:
@@ -171,18 +173,16 @@ class JudgeScript:
         self._max_gen_tokens = max_length if settings.max_gen_tokens is None else settings.max_gen_tokens
         self._tokenizer, self._kind, self._force = tokenizer, settings.judge_prompt, settings.force_decision
         self._end_ids = tuple(end_ids)
-        # A word may be several tokens: its first one tells yes from no.
-        self._pairs = {
-            yes: (tokenizer.encode_inside(yes)[0], tokenizer.encode_inside(no)[0]) for yes, no in _WORDS
-        }
-        self._watch = tuple(id for yes, _ in _WORDS[:_WATCHED] for id in self._pairs[yes])
+        self._pairs = {pair[0]: word_options(tokenizer, *pair) for pair in _WORDS}
+        self._watch = watchable(*(self._pairs[yes] for yes, _ in _WORDS[:_WATCHED]))
         opened = tokenizer.render_chat([{"role": "user", "content": "x"}])
         self._thinks = opened.rstrip().endswith(THINK_OPEN)
 
     @property
     def room(self) -> int:
         """Positions that a context keeps free for what may be forced."""
-        return len(encode_forced(self._tokenizer, self._question(True))) if self._force else 0
+        forced = len(encode_forced(self._tokenizer, self._question(True))) if self._force else 0
+        return forced + longest_option(*self._pairs.values()) - 1
 
     def __call__(self, num_steps: int) -> Generator[Phase, Any, ChainVerdict]:
         chain = ChainTokens(self._tokenizer, (yield Mark()))

@@ -1,9 +1,8 @@
-"""The model of a verifier, loaded; and the memory that it will take."""
+"""The model of a verifier, loaded."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from thinkprm_jax.errors import UserError
@@ -71,31 +70,3 @@ def find_files(settings: VerifierSettings) -> ModelFiles:
 def with_files(settings: Settings) -> Settings:
     """The settings with the place of their model, so that nobody looks for it again."""
     return dataclasses.replace(settings, files=find_files(settings))
-
-
-@dataclass(frozen=True)
-class VerifierMemory:
-    """Bytes: parameters, and the cache once its longest row is full."""
-
-    weights: int
-    cache: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache
-
-
-def verifier_memory(settings: VerifierSettings, mesh: Mesh | None = None) -> VerifierMemory:
-    """What it will take, with a mesh on each of its devices; nothing is loaded. Activations are not in it."""
-    if not settings.needs_model:
-        return VerifierMemory(0)
-    from thinkprm_jax.checkpoint.huggingface import read_config
-    from thinkprm_jax.model.memory import cache_bytes, weight_bytes
-
-    settings = settings.settled()
-    assert isinstance(settings, PlacementSettings)
-    config, dtype = read_config(find_files(settings).config_folder), settings.dtype or "float32"
-    weights = weight_bytes(config, dtype, mesh)
-    if not isinstance(settings, SamplingSettings):
-        return VerifierMemory(weights)
-    return VerifierMemory(weights, cache_bytes(config, settings.slots, settings.max_length, dtype, mesh))

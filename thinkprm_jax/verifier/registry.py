@@ -67,15 +67,46 @@ _HERE = "thinkprm_jax.verifier"
 _REGISTRY: dict[str, Registration] = {}
 
 
+# Options of the programs that run a verifier, beside those of its settings.
+PROGRAM_OPTIONS = frozenset(
+    ("model", "verifier", "prm-type", "help", "input", "output", "quiet", "task", "split", "problems", "data")
+) | frozenset(("subset", "limit", "balanced", "file", "sweep", "output-dir", "details", "plots"))
+
+
 def register(registration: Registration) -> None:
-    """Adds a kind; every program takes it by its name from then on.
+    """Adds a kind; every program takes it by its name from then on. To be called behind the class.
 
     Raises:
-      UserError: the kind is there already.
+      UserError: the kind is there already, its class cannot be loaded, or a setting is called as a program's own
+        option or as another setting that is something else.
     """
     if registration.kind in _REGISTRY:
         raise UserError(f"there is a verifier {registration.kind} already")
+    try:
+        cls = registration.load_class().Settings
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the verifier {registration.kind} cannot be loaded: {error}") from None
+    known = all_settings()
+    for field in settings_of(cls).values():
+        _check_name(registration.kind, field, known)
     _REGISTRY[registration.kind] = registration
+
+
+def _check_name(kind: str, field: SettingField, known: Mapping[str, tuple[SettingField, tuple[str, ...]]]) -> None:
+    """A setting of a new kind beside those of all others, of which programs make one option and one recipe key."""
+    name = f"the setting {field.name} of the verifier {kind}"
+    option = field.option.removeprefix("--")
+    if field.name.replace("_", "-") in PROGRAM_OPTIONS or option in PROGRAM_OPTIONS:
+        taken = option if option in PROGRAM_OPTIONS else field.name
+        raise UserError(f"{name}: programs have an option {taken} of their own; give it another name")
+    for other, takers in known.values():
+        if other.name == field.name:
+            if (other.type, other.choices, other.optional) != (field.type, field.choices, field.optional):
+                raise UserError(f"{name} is another thing than that of {takers[0]}; give it another name")
+        elif field.option and field.option == other.option:
+            raise UserError(f"{name}: {field.option} is the option of {other.name} of {takers[0]}")
+        elif field.recipe and field.recipe == other.recipe:
+            raise UserError(f"{name}: {field.recipe} is the recipe key of {other.name} of {takers[0]}")
 
 
 for _registration in (
@@ -109,7 +140,7 @@ for _registration in (
     ),
     Registration("majority", ""),
 ):
-    register(_registration)
+    _REGISTRY[_registration.kind] = _registration
 
 # Names of the original's recipes. "discriminative" is whichever exclusive kind the path is of.
 ALIASES = {"none": "majority"}
@@ -122,6 +153,7 @@ class MajoritySettings(VerifierSettings):
 
     kind: ClassVar[str] = "majority"
     needs_model: ClassVar[bool] = False
+    judges: ClassVar[bool] = False
 
 
 def kinds() -> tuple[str, ...]:
@@ -139,6 +171,17 @@ def settings_class(kind: str) -> type[VerifierSettings]:
         raise UserError(f"there is no verifier {kind!r} (we have: {', '.join((*_REGISTRY, *ALIASES))})")
     found = _REGISTRY[kind]
     return found.load_class().Settings if found.place else MajoritySettings
+
+
+def judges(kind: str | None) -> bool:
+    """Whether there are verdicts: of a kind, one of its other names, or None, whatever the model is.
+
+    Raises:
+      UserError: there is no such kind.
+    """
+    if kind is None or kind == ANY_DISCRIMINATIVE:
+        return True
+    return settings_class(ALIASES.get(kind, kind)).judges
 
 
 def all_settings() -> dict[str, tuple[SettingField, tuple[str, ...]]]:
@@ -215,8 +258,8 @@ def load_verifier(
     """
     if not isinstance(settings, VerifierSettings):
         settings = verifier_settings(settings, kind=kind, **values)
-    if settings.kind == "majority":
-        raise UserError("majority is no verifier: it judges no solution")
+    if not settings.judges:
+        raise UserError(f"{settings.kind} is no verifier: it judges no solution")
     if like is not None:
         _check_alike(settings, like)
         sampler = like.sampler
@@ -251,11 +294,6 @@ def current_stamp(written: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings_class(kind)().stamp, **written, "kind": kind}
 
 
-def same_settings(written: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a row with the stamp ``written`` belongs to a run with the stamp ``now``."""
-    return current_stamp(written) == current_stamp(now)
-
-
 def resolve_kind(
     kind: str | None, model: str | Path | None, default: str | None = None
 ) -> tuple[str, ModelFiles | None]:
@@ -269,6 +307,8 @@ def resolve_kind(
     """
     wanted = ALIASES.get(kind, kind) if kind is not None else None
     if wanted is not None and wanted != ANY_DISCRIMINATIVE and not settings_class(wanted).needs_model:
+        if model is not None:
+            raise UserError(f"a verifier of kind {wanted} is no model, and {model} is given: leave it out")
         return wanted, None
     if model is None:
         raise UserError(f"a verifier of kind {wanted or 'unknown'} needs the path or id of a model")

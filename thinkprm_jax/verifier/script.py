@@ -27,7 +27,7 @@ import numpy as np
 from thinkprm_jax.errors import RequestError, TooLong, UserError
 from thinkprm_jax.protocol.prompts import BOX_OPEN, DECISION, LEAD_IN, NO, QUESTION, THINK_CLOSE, TRIGGERS, YES
 from thinkprm_jax.protocol.reading import ChainReading, read_chain
-from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Think, Thought
+from thinkprm_jax.sampler.request import MAX_WATCHED, Choose, Force, Mark, Phase, Rewind, Think, Thought
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.findings import ChainVerdict, Reading
 from thinkprm_jax.verifier.settings import SamplingSettings, setting
@@ -49,6 +49,29 @@ class ScriptSettings(SamplingSettings):
     triggers: tuple[str, ...] = setting(
         TRIGGERS, "phrases that begin the further rounds", option="", recipe="", stamped="changed"
     )
+    before_trigger: str = setting(
+        "\n\n", "what stands before such a phrase", option="", recipe="prm_before_trigger", stamped="changed"
+    )
+    close_thinking: bool = setting(
+        True, "`</think>` stands before the question", option="", recipe="prm_close_thinking", stamped="changed"
+    )
+    decision: str = setting(
+        DECISION,
+        "the question at the end, as it stands there",
+        option="",
+        recipe="prm_predecision_string",
+        stamped="changed",
+    )
+    labels: tuple[str, ...] = setting(
+        (YES, NO), "its answers", option="", recipe="prm_label_categories", stamped="changed"
+    )
+    score_label: int = setting(
+        0,
+        "the score is the probability of this one of the answers, from 0",
+        option="",
+        recipe="prm_score_label_idx",
+        stamped="changed",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +82,13 @@ class ScriptSettings(SamplingSettings):
                 f"{self.rounds} thinking rounds need {self.rounds - 1} trigger phrases, there are "
                 f"{len(self.triggers)}: a repeated phrase makes a model repeat itself"
             )
-        if not 0 < self.decision_temperature < math.inf:
+        if not self.triggers or not all(phrase.strip() for phrase in self.triggers):
+            raise UserError("triggers must name at least one phrase, and no empty one")
+        if not 2 <= len(self.labels) <= MAX_WATCHED or len(set(self.labels)) < len(self.labels):
+            raise UserError(f"labels must be 2 to {MAX_WATCHED} different answers, not {list(self.labels)}")
+        if not 0 <= self.score_label < len(self.labels):
+            raise UserError(f"score_label is {self.score_label}, it must be from 0 to {len(self.labels) - 1}")
+        if not self.decision_temperature > 0:
             raise UserError(f"decision_temperature is {self.decision_temperature}, it must be above 0")
 
 
@@ -75,8 +104,12 @@ class VerificationScript:
     Args:
       max_length: longest context of the sampler that runs the script.
       end_ids: ids that end a text.
+
+    A tokenizer may write the words of a verdict in several tokens. Their probability is then the product over
+    these tokens, measured once the chain is written; words of one token each are watched while it is written.
+
     Raises:
-      UserError: a tokenizer in which ` Yes` and the like are not single tokens.
+      UserError: a tokenizer that writes two of the words alike.
     """
 
     def __init__(
@@ -92,8 +125,15 @@ class VerificationScript:
         self._triggers = tuple(settings.triggers[: settings.rounds - 1])
         self._max_gen_tokens = max_length if settings.max_gen_tokens is None else settings.max_gen_tokens
         self._max_length = max_length
-        self._answers = (tokenizer.token_id(YES), tokenizer.token_id(NO))
-        self._verdicts = (tokenizer.token_id("correct"), tokenizer.token_id("incorrect"))
+        # Blanks at the end of the question belong to the words behind it, as a tokenizer would have it.
+        question = settings.decision.rstrip(" ")
+        blanks = settings.decision[len(question) :]
+        self._closing = (THINK_CLOSE if settings.close_thinking else "") + question
+        self._labels = tuple(blanks + label for label in settings.labels)
+        self._answers = word_options(tokenizer, *self._labels)
+        self._verdicts = word_options(tokenizer, "correct", "incorrect")
+        self._watch = watchable(self._verdicts)
+        self._spare = _SPARE + longest_option(self._answers, self._verdicts) - 1
         ends = (tokenizer.eos_id,) if end_ids is None else tuple(end_ids)
         # Some models of the family (QwQ) write </think> as ordinary text.
         self._close = tokenizer.control_ids.get(THINK_CLOSE)
@@ -108,9 +148,9 @@ class VerificationScript:
 
     def room(self, num_steps: int) -> int:
         """Positions a context needs behind the prompt for all that may be forced, the trigger phrases aside."""
-        closing = self._encode("\n" + THINK_CLOSE + DECISION)
+        closing = self._encode("\n" + self._closing)
         verdict = self._encode(_ask(LEAD_IN, num_steps))
-        return max(len(closing), len(verdict)) + _SPARE
+        return max(len(closing), len(verdict)) + self._spare
 
     def __call__(self, num_steps: int) -> Generator[Phase, Any, ChainVerdict]:
         """The script for a solution of ``num_steps`` >= 1 steps."""
@@ -119,14 +159,15 @@ class VerificationScript:
         text, _ = chain.text_and_ends()
         closed = thought.stop is not None and thought.stop in (self._close, THINK_CLOSE)
         # In training texts a newline stands before </think>; a chain that closed itself is left as it is.
-        newline = "" if closed or text.endswith("\n") or not text else "\n"
-        yield Force(self._encode(newline + THINK_CLOSE + DECISION))
+        alone = closed or text.endswith("\n") or not text or not self._settings.close_thinking
+        closing = self._closing if alone else "\n" + self._closing
+        yield Force(self._encode(closing))
         answers = yield Choose(self._answers)
-        score = first_of_two(answers, self._settings.decision_temperature)
+        score = share_of(answers, self._settings.score_label, self._settings.decision_temperature)
         read = read_chain(text, num_steps)
         labels, scores, forced = yield from self._judge(chain, read)
         return ChainVerdict(
-            output=text + newline + THINK_CLOSE + DECISION + (YES if score >= 0.5 else NO),
+            output=text + closing + self._labels[int(np.argmax(answers))],
             prefix_score=score,
             step_labels=tuple(labels),
             step_scores=tuple(scores),
@@ -141,17 +182,18 @@ class VerificationScript:
         unknown = f"Step {num_steps + 1}:"
         stop_texts = (*self._stop_texts, unknown) if self._settings.stop_at_unknown_step else self._stop_texts
         for trigger in (*self._triggers, None):
-            opening = None if trigger is None else "\n\n" + trigger
+            opening = None if trigger is None else self._settings.before_trigger + trigger
             thought = yield Think(
                 max_tokens=self._max_gen_tokens,
                 stop_ids=self._stop_ids,
                 stop_texts=stop_texts,
-                watch=self._verdicts,
+                watch=self._watch,
                 reserve=room if opening is None else room + len(self._encode(opening)) + _SPARE,
             )
             chain.add(thought)
             text, _ = chain.text_and_ends()
-            # Blanks at the end go too, as in the original: the phrase stands one blank line below the chain.
+            # Blanks at the end go too. The original's class puts one newline before the phrase and its client
+            # none; a blank line, as between the paragraphs of a chain, is ours: docs/differences.md.
             end = len(text.rstrip()) if thought.stop != unknown else len(_DANGLING.sub("", text))
             if opening is None or thought.finish == "context":
                 if thought.stop == unknown and end:
@@ -211,8 +253,8 @@ class VerificationScript:
         kept, rest = chain.cut(len(text.rstrip()))
         answers: dict[int, float] = {}
         for step in silent:
-            follow = (self._verdicts[0], *self._encode(_ask("}", step + 1)))
-            if not answers or (yield Mark()) + len(follow) > self._max_length:
+            follow = (*self._verdicts[0], *self._encode(_ask("}", step + 1)))
+            if not answers or (yield Mark()) + len(follow) + self._spare - _SPARE > self._max_length:
                 yield Rewind(chain.start + kept)
                 follow = self._encode(_ask(rest if text.strip() else LEAD_IN, step + 1))
             yield Force(follow)
@@ -272,7 +314,32 @@ class ChainTokens:
         token = bisect.bisect_right(ends, position)
         begins = (ends[token - 1] if token else 0) == position
         watched = self._watched[token]
-        return watched if begins and np.isfinite(watched).all() else None
+        return watched if begins and watched.size and np.isfinite(watched).all() else None
+
+
+def word_options(tokenizer: Tokenizer, *words: str) -> tuple[tuple[int, ...], ...]:
+    """The ids of each word inside a text, for :class:`.Choose`.
+
+    Raises:
+      UserError: two of them are the same ids, so that nothing could be chosen.
+    """
+    options = tuple(tuple(tokenizer.encode_inside(word)) for word in words)
+    for number, option in enumerate(options):
+        if not option or option in options[:number]:
+            raise UserError(f"this tokenizer cannot tell {' and '.join(map(repr, words))} apart")
+    return options
+
+
+def watchable(*pairs: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The ids of :attr:`.Think.watch` for these words; () where one of them is several tokens, since their
+    probability cannot be read where they begin."""
+    options = [option for pair in pairs for option in pair]
+    return tuple(id for (id,) in options) if longest_option(options) == 1 else ()
+
+
+def longest_option(*pairs: Sequence[tuple[int, ...]]) -> int:
+    """In tokens."""
+    return max(len(option) for pair in pairs for option in pair)
 
 
 def chain_seed(seed: int, chain: int, prompt: Sequence[int]) -> int:
@@ -316,9 +383,20 @@ def _ask(before: str, step: int) -> str:
     return f"{before}\n\nStep {step}: The step is {BOX_OPEN}"
 
 
+def share_of(logprobs: np.ndarray, place: int, temperature: float) -> float:
+    """Softmax over log-probabilities [N], of the entry at ``place``; errors as of :func:`first_of_two`."""
+    chosen, others = logprobs[place], np.delete(logprobs, place)
+    if len(others) == 1:
+        return first_of_two((chosen, others[0]), temperature)
+    # All others together are one alternative, of the log of their sum.
+    scaled = others.astype(np.float64) / temperature
+    together = float(scaled.max() + np.log(np.exp(scaled - scaled.max()).sum()))
+    return first_of_two((float(chosen) / temperature, together))
+
+
 def first_of_two(logprobs: Sequence[float] | np.ndarray, temperature: float = 1.0) -> float:
     """Softmax over two log-probabilities, first entry; RequestError where the model gave NaN or infinity."""
-    if not np.isfinite(logprobs[:2]).all():
+    if not np.isfinite(np.asarray(logprobs[:2])).all():
         raise RequestError("the model's log-probabilities are not finite: its numbers overflow in this dtype")
     difference = (float(logprobs[0]) - float(logprobs[1])) / temperature
     if difference >= 0:

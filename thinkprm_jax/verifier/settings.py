@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
+import numbers
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.seeds import check_seed
 
 if TYPE_CHECKING:
     from thinkprm_jax.checkpoint.weights import ModelFiles
@@ -65,6 +68,24 @@ class SettingField:
     default: Any
     info: SettingInfo
 
+    def checked(self, value: Any) -> Any:
+        """The value as the field's type has it: a number of numpy becomes Python's, a whole one a float where the
+        field is one, a list of texts a tuple.
+
+        Raises:
+          UserError: it is of another type, or none of the choices.
+        """
+        if value is None and self.optional:
+            return None
+        if self.choices:
+            if value in self.choices:
+                return value
+            raise UserError(f"{self.name} is {value!r}, it must be one of {', '.join(self.choices)}")
+        found = _as_type(self.type, value)
+        if found is None:
+            raise UserError(f"{self.name} is {value!r}, it must be {_WANTED[self.type]}")
+        return found
+
     @property
     def option(self) -> str:
         """Such as ``--max-length``; "" where there is none."""
@@ -74,6 +95,29 @@ class SettingField:
     @property
     def recipe(self) -> str:
         return f"prm_{self.name}" if self.info.recipe is None else self.info.recipe
+
+
+_WANTED: dict[type, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a text",
+    tuple: "a list of texts",
+}
+
+
+def _as_type(kind: type, value: Any) -> Any:
+    """None where it is no such value."""
+    if isinstance(value, bool) or kind is bool:
+        return value if kind is bool and isinstance(value, bool) else None
+    if kind is int:
+        return int(value) if isinstance(value, numbers.Integral) else None
+    if kind is float:
+        return float(value) if isinstance(value, numbers.Real) and math.isfinite(value) else None
+    if kind is tuple:
+        is_list = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+        return tuple(value) if is_list else None
+    return value if isinstance(value, kind) else None
 
 
 _KEY = "setting"
@@ -90,7 +134,8 @@ class VerifierSettings:
 
     Attributes:
       kind: name of the kind.
-      needs_model: whether a verifier of this kind is a model. writes: whether it writes chains.
+      needs_model: whether a verifier of this kind is a model. writes: whether it writes chains. judges: whether it
+        gives verdicts at all.
       model: ``mini``, a Hugging Face folder or id.
       files: where the model was found, so that nobody looks for it twice; None: not looked for yet.
     """
@@ -98,9 +143,17 @@ class VerifierSettings:
     kind: ClassVar[str]
     needs_model: ClassVar[bool] = True
     writes: ClassVar[bool] = False
+    judges: ClassVar[bool] = True
 
     model: str | None = None
     files: ModelFiles | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Every value is of its field's type from here on; what further checks a kind has come behind this one."""
+        for each in settings_of(type(self)).values():
+            object.__setattr__(self, each.name, each.checked(getattr(self, each.name)))
+        if self.model is not None and not isinstance(self.model, str):
+            raise UserError(f"model is {self.model!r}, it must be a name, a folder or an id")
 
     @property
     def stamp(self) -> dict[str, Any]:
@@ -125,12 +178,7 @@ class VerifierSettings:
           UserError: a setting that this kind does not have, or a value that cannot work.
         """
         check_names(type(self), values)
-        found = dataclasses.replace(self, **values)
-        found.check_use()
-        return found.settled()
-
-    def check_use(self) -> None:
-        """UserError for what a class can do and what is of no use to a program."""
+        return dataclasses.replace(self, **values).settled()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +214,16 @@ class SamplingSettings(PlacementSettings):
     slots: int = setting(16, "chains decoded together", stamped="never", shared=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            check_seed(self.seed)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if self.n < 1:
             raise UserError(f"n is {self.n}, it must be at least 1")
-        if self.temperature is not None and not 0 <= self.temperature < float("inf"):
+        if self.n > 1 and self.temperature == 0:
+            raise UserError(f"n {self.n} needs a temperature above 0: greedy chains are all the same")
+        if self.temperature is not None and self.temperature < 0:
             raise UserError(f"temperature is {self.temperature}, it must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top_p is {self.top_p}, it must lie in (0, 1]")
@@ -181,10 +236,6 @@ class SamplingSettings(PlacementSettings):
         if found.temperature is not None:
             return found
         return dataclasses.replace(found, temperature=0.0 if found.n == 1 else 0.6)
-
-    def check_use(self) -> None:
-        if self.n > 1 and self.temperature == 0:
-            raise UserError(f"n {self.n} needs a temperature above 0: greedy chains are all the same")
 
 
 def settings_of(cls: type[VerifierSettings]) -> dict[str, SettingField]:
@@ -232,10 +283,11 @@ def settings_table(cls: type[VerifierSettings]) -> str:
     rows = ["| setting | default | option | recipe | what it is |", "|---|---|---|---|---|"]
     for each in settings_of(cls).values():
         default = "" if each.default is None else f"`{each.default!r}`"
-        if each.info.stamped == "changed":  # a text
-            default = "as in [the protocol](protocol.md)"
-        if len(default) > 40:
-            default = "as in [the protocol](protocol.md)"
+        # Texts of the protocol.
+        if len(default) > 40 or (
+            each.info.stamped == "changed" and each.type in (str, tuple) and not each.choices
+        ):
+            default = "as in [the protocol](protocol.md)" if each.default else "nothing"
         option, recipe = (f"`{name}`" if name else "" for name in (each.option, each.recipe))
         rows.append(f"| `{each.name}` | {default} | {option} | {recipe} | {each.info.help} |")
     return "\n".join(rows) + "\n"

@@ -47,6 +47,7 @@ class StepwiseSettings(PlacementSettings):
     batch_tokens: int = setting(8192, "places (rows x length) of a forward pass", stamped="never")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.max_length < 1:
             raise UserError(f"max_length is {self.max_length}, it must be at least 1")
         if self.batch_tokens < 1:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -44,6 +45,30 @@ class ThinkPRMSettings(ScriptSettings):
         recipe="",
         stamped="changed",
     )
+
+    number_steps: bool = setting(
+        True, "`Step i:` before each step", option="", recipe="prm_number_steps", stamped="changed"
+    )
+    opening: str = setting(
+        "", "text that every chain begins with", option="", recipe="prm_opening", stamped="changed"
+    )
+    split_at: Literal["any", "labels"] = setting(
+        "any",
+        "how a whole solution is cut: any sign of a step, or `Step i:` alone",
+        option="",
+        recipe="prm_split_at",
+        stamped="changed",
+    )
+
+
+_LABEL = re.compile(r"Step \d+:")
+
+
+def labelled_parts(solution: str) -> list[str]:
+    """What stands between `Step i:` labels, wherever they stand, as the original's client cuts a solution: without
+    labels all of it is one step, and what stands before the first one is a step of its own."""
+    parts = _LABEL.split(solution.replace("## Step", "Step"))
+    return [part.strip() for part in parts if part.strip()]
 
 
 def combine_chains(chains: Sequence[ChainVerdict]) -> Findings:
@@ -84,7 +109,7 @@ class ThinkPRM(ChainVerifier):
       values: of :class:`ThinkPRMSettings`; those that matter most:
         n: chains a solution; their scores are averaged.
         temperature: of the chains; None: 0, greedy, for one chain, else 0.6. (The original's class has 0.7, for
-        one chain too.) At 0 all n chains are the same one, which is run once.
+        one chain too.) n above 1 needs one above 0: greedy chains are all the same.
         seed: the result for a solution depends on its own text and this seed. Its neighbours can only change the
         rounding of products (scores by about 1e-6 in float32), and a token where that decides.
         max_length: longest context in tokens: prompt, chain and all that is forced.
@@ -140,6 +165,9 @@ class ThinkPRM(ChainVerifier):
 
         return [verdict.as_dict() for verdict in verify_all(verify, questions, prefix_steps_batch)]
 
+    def split(self, solution: str) -> list[str]:
+        return labelled_parts(solution) if self.settings.split_at == "labels" else super().split(solution)
+
     def reward(self, verdict: Verdict) -> list[float]:
         """The scores of the steps (mean over the chains), except that the last one is the score of the whole
         output: aggregated by "last" it is ThinkPRM's own score, by "min" and "prod" the steps count too."""
@@ -150,7 +178,8 @@ class ThinkPRM(ChainVerifier):
     ) -> tuple[list[int], Script]:
         """(ids of the prompt, script of a chain); RequestError where no chain fits behind it."""
         script = self._script if script is None else script
-        ids = encode_prompt(self.tokenizer, problem, steps, self.settings.prompt)
+        given = self.settings
+        ids = encode_prompt(self.tokenizer, problem, steps, given.prompt, given.number_steps, given.opening)
         forced, positions = script.room(len(steps)), self.sampler.positions
         check_room(len(ids), forced, "a chain", self.max_length, positions, script.budget)
         return ids, functools.partial(script, len(steps))

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from thinkprm_jax.arithmetic.task import make_example
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.evaluation.runner import EvaluationTask
 from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
+from thinkprm_jax.seeds import check_seed
 
 
 def arithmetic_task(seed: int, split: str, problems: int) -> EvaluationTask:
-    """The first so many cases of the test set that `seed` draws."""
+    """The first so many cases of the test set that `seed` draws.
+
+    Raises:
+      UserError: the seed is none.
+    """
+    try:
+        check_seed(seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return EvaluationTask(
         settings={"task": "arithmetic", "split": split, "problems": problems, "seed": seed},
         title=f"{problems:,} arithmetic problems (split {split}, seed {seed})",
