@@ -58,13 +58,13 @@ def search(recipe: SearchRecipe) -> SearchReport:
     tasks = load_tasks(recipe)
 
     resolved = resolve(recipe)
+    if resolved.prm_path != recipe.prm_path:
+        print(f"the recipe has no prm_path: the verifier is {resolved.prm_path}", file=sys.stderr)
     if resolved.verified and not has_begun(resolved.folder):
         describe(resolved)  # what cannot work leaves no folder behind
     with open_search(resolved, tasks) as run:
         if run.missing:
             # Generator and verifier, side by side
-            if resolved.prm_path != recipe.prm_path:
-                run.say(f"the recipe has no prm_path: the verifier is {resolved.prm_path}")
             run.phase("loading the models")
             engine = load_models(resolved, tasks, run.say)
             run.watch(engine)

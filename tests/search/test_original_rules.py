@@ -190,5 +190,5 @@ def test_lookahead_scores_nothing_in_the_originals_beam_search() -> None:
 
 def test_an_unknown_kind_is_named_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("n: 4\nprm_type: guess\n")
-    with pytest.raises(UserError, match=r"r\.yaml: there is no verifier 'guess'"):
+    with pytest.raises(UserError, match=r"r\.yaml, line 1: there is no verifier 'guess'"):
         load_search_recipe(tmp_path / "r.yaml")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support import tiny_model
+from support import tiny_model, tiny_training
 from support.naive_sampler import NaiveSampler
 from support.split_words import split_tokenizer
+from thinkprm_jax import cli
 from thinkprm_jax.checkpoint.huggingface import BUNDLED
 from thinkprm_jax.data.chains import LabelledChain
 from thinkprm_jax.data.sources import ChainDataset, ListedChains
@@ -148,3 +150,19 @@ def test_every_token_of_a_verdict_word_has_its_weight_in_training(tokenizer, min
     assert weighted["whole"] == ["correct", "incorrect", " No"]
     assert weighted["split"][:5] == ["correc", "t", "in", "correc", "t"]  # whole words, not pieces of others
     assert "".join(weighted["split"][-2:]) == " No"
+
+
+@pytest.mark.slow
+def test_such_a_base_is_trained_exported_and_scores(tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "tokenizer")
+    model = {**tiny_training.RECIPE["model"], "tokenizer": str(tmp_path / "tokenizer")}
+    recipe = tiny_training.write_recipe(tmp_path, model=model, steps=2, loss={"verdict_weight": 2.0})
+    assert cli.main(["train", str(recipe)]) == 0
+    assert cli.main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    (tmp_path / "in.jsonl").write_text(json.dumps({"problem": ITEM[0], "steps": ITEM[1]}) + "\n")
+    paths = [str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "verdicts.jsonl")]
+    options = ["--model", str(tmp_path / "out"), "--max-gen-tokens", "8", "--quiet"]
+    assert cli.main(["score", *paths, *options]) == 0
+    verdict = json.loads((tmp_path / "verdicts.jsonl").read_text())["verdict"]
+    assert 0 < verdict["prefix_score"] < 1
+    assert len(verdict["step_scores"]) == 2
