@@ -81,7 +81,7 @@ def test_a_gap_before_the_error_is_not_complete():
         ("\\boxed{incor", None),
         ("\\boxed{", None),
         ("\\boxed{correct/incorrect}", None),
-        ("\\boxed{not correct}", None),
+        ("\\boxed{not correct}", 0),
         ("\\boxed{correctly}", None),
         ("\\boxed{42}", None),
         ("correct", None),

@@ -130,6 +130,13 @@ def test_step_scores_are_read_where_the_verdicts_stand(tokenizer):
     assert len(sampler.contexts) == 1  # the decision; no verdict had to be asked for
 
 
+def test_the_score_of_a_negated_word_is_that_of_its_opposite(tokenizer):
+    sampler = ScriptedSampler(tokenizer, ["Step 1: it is not \\boxed{correct}\n</think>"])
+    verdict = verify(sampler, steps=1)
+    assert verdict.step_labels == (0,)
+    assert verdict.step_scores == pytest.approx((1 - CONFIDENCE,))
+
+
 @pytest.mark.parametrize(
     "written",
     [

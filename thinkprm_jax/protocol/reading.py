@@ -1,42 +1,28 @@
 """Reading the step verdicts out of a verification chain, whatever shape the chain has.
 
-A verdict is `\\boxed{correct}` or `\\boxed{incorrect}`. It belongs to the latest heading `Step i`
-before it, where a heading stands at the start of a line: a mention of another step inside a sentence
-moves nothing. A step judged again (another thinking round, a summary) has its last verdict.
+A verdict is a box that says correct or incorrect, and it belongs to the step named nearest before it. In this
+order: the step that the box names itself; that of its row in a table; the number right before it; the step that
+its sentence is about; the step named right behind it; the step under discussion, which a label, a turn (`moving on
+to step 2`) or the head of a sentence has named. The last verdict on a step stands. A chain that names no steps is
+read in order. docs/protocol.md has the rules with examples; the patterns are in :mod:`.wording`.
 """
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# Upper bounds on blanks keep every match linear in the text.
-_BLANKS = r"(?:[\s~]|\\[ ,;:!]){0,20}"
-_STYLE = r"\\(?:text|textbf|textit|texttt|textrm|textsf|mathrm|mathbf|mathit|mathsf|emph|bf|rm)"
-_VERDICT = re.compile(
-    rf"\\boxed\s{{0,20}}\{{{_BLANKS}(?:{_STYLE}\s{{0,20}}\{{?{_BLANKS}){{0,3}}\*{{0,2}}"
-    rf"(correct|incorrect)\*{{0,2}}[.!]?(?={_BLANKS}(?:\}}|\Z))",
-    re.IGNORECASE,
-)
-_MARKS = r"(?:(?:>|[-*+•]|#{1,6}|\d{1,4}[.)])[ \t]{1,20}){0,3}#{0,6}[*_]{0,3}"
-_LEAD_WORDS = (
-    r"(?:(?:ok|okay|now|next|then|finally|again|let's|let me|(?:re-?|double[ -]?)?check(?:ing)?"
-    r"|(?:re-?)?verify(?:ing)?|re-?visit(?:ing)?|(?:re-?)?evaluat(?:e|ing))[,:]?[ \t]{1,3}){0,3}"
-    r"(?:(?:verdict|conclusion|critique|analysis|review|evaluation|assessment|judge?ment|check)"
-    r"[ \t]{1,5}(?:for|of|on)[ \t]{1,5})?"
-)
-_RANGE = (
-    r"steps?[ \t]{1,5}(?P<first>\d{1,6})[ \t]{0,5}"
-    r"(?:[-–—&]|to|through|and)[ \t]{0,5}(?P<last>\d{1,6})"
-)
-_HEADING = re.compile(
-    rf"^[ \t]{{0,40}}{_MARKS}{_LEAD_WORDS}(?:{_RANGE}|step[ \t]{{0,5}}#?(?P<only>\d{{1,6}}))"
-    r"(?:[ \t]{0,5}\([^()\n]{0,80}\))?[*_]{0,3}[ \t]{0,20}"
-    # What follows tells a heading from a sentence that happens to begin with `Step 2`.
-    r"(?:[:.)—–-]|->|→|\r?$|(?:is[ \t]{1,5})?[\\$(\[ ]{0,4}\\boxed)",
-    re.IGNORECASE | re.MULTILINE,
-)
+from thinkprm_jax.protocol import wording
+from thinkprm_jax.protocol.chain_parts import BoxedVerdict, NamedVerdict, StepMention, StepRole, StepTopic
+
+_LEFT = 90  # characters before a step or a verdict that say what it is
+_BOX = 300  # characters a box may hold
+_LISTS = ("plural", "single", "zh")
+_ROW = 2000  # characters of a row that are looked at
 
 
 @dataclass(frozen=True)
@@ -48,6 +34,7 @@ class ChainReading:
     positions: offset in the chain of the word (correct, incorrect) that decided a judged step.
     first_error: index from 0 of the first step judged incorrect.
     complete: every step up to and including the first incorrect one is judged.
+    inverted: the word there is negated, and the verdict its opposite (`not correct`).
     """
 
     labels: tuple[int | None, ...]
@@ -55,40 +42,21 @@ class ChainReading:
     positions: tuple[int | None, ...]
     first_error: int | None
     complete: bool
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    label: int
-    position: int
-
-
-@dataclass(frozen=True)
-class _Section:
-    """Text from one heading to the next, the verdicts in it, and the steps (from 1) it names."""
-
-    steps: range
-    verdicts: list[_Verdict]
+    inverted: tuple[bool, ...] = ()
 
 
 def read_chain(chain: str, num_steps: int) -> ChainReading:
     """The verdicts of a chain on `num_steps` steps. Never raises; never a wrong length."""
-    before, sections = _sections(chain)
-    if not any(section.verdicts for section in sections):
-        found = _read_in_order(before, num_steps)
-    else:
-        found = _read_by_heading(before, sections, num_steps)
-    return _result(found, max(num_steps, 0))
+    num_steps = max(num_steps, 0)
+    verdicts = [] if num_steps == 0 else _spoken(chain, list(_boxes(chain)))
+    found = _ChainReader(chain, num_steps, verdicts).read() if verdicts else {}
+    return _result(found, num_steps)
 
 
 def find_verdicts(chain: str) -> list[tuple[int, int, int]]:
-    """(start, end, label) of every verdict in the text, in order; from `\\boxed` through its closing brace."""
-    found = []
-    for match in _VERDICT.finditer(chain):
-        closers = re.compile(rf"(?:{_BLANKS}\}}){{0,{match[0].count('{')}}}").match(chain, match.end())
-        assert closers is not None  # it may be empty: a chain can end inside the box
-        found.append((match.start(), closers.end(), int(match[1].lower() == "correct")))
-    return found
+    """(start, end, label) of every verdict in the text, in order; from `\\boxed` through its closing brace. One
+    that only speaks of verdicts is here too."""
+    return [(verdict.start, verdict.end, verdict.label) for verdict in _boxes(chain)]
 
 
 def contradicts(score: float | None, labels: Sequence[int]) -> bool | None:
@@ -102,61 +70,368 @@ def contradicts(score: float | None, labels: Sequence[int]) -> bool | None:
     return score != 0.5 and (score > 0.5) != (0 not in labels)
 
 
-def _sections(chain: str) -> tuple[list[_Verdict], list[_Section]]:
-    """(verdicts before the first heading, sections)."""
-    before: list[_Verdict] = []
-    sections: list[_Section] = []
-    headings = list(_HEADING.finditer(chain))
-    upcoming = 0
-    for match in _VERDICT.finditer(chain):
-        while upcoming < len(headings) and headings[upcoming].start() <= match.start():
-            sections.append(_Section(_named_steps(headings[upcoming]), []))
-            upcoming += 1
-        verdict = _Verdict(int(match[1].lower() == "correct"), match.start(1))
-        (sections[-1].verdicts if sections else before).append(verdict)
-    sections += [_Section(_named_steps(heading), []) for heading in headings[upcoming:]]
-    return before, sections
+class _ChainReader:
+    """Walks through mentions and verdicts in their order, and keeps the step under discussion."""
+
+    def __init__(self, chain: str, num_steps: int, verdicts: Sequence[BoxedVerdict]) -> None:
+        self._chain, self._num_steps, self._verdicts = chain, num_steps, verdicts
+        ends = [match.end() for match in wording.SENTENCE_END.finditer(chain)]
+        self._lines = [0, *(match.end() for match in wording.LINE_END.finditer(chain))]
+        self._bounds = sorted({*self._lines, *ends, *(verdict.end for verdict in verdicts)})
+        self._rounds = [match.start() for match in wording.ROUND.finditer(chain)]
+        self._rows: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
+        self._topic: StepTopic | None = None
+        self._first_topic: StepTopic | None = None
+        self._labels = 0
+        self._mentions = sorted(self._find_mentions(), key=lambda mention: mention.start)
+
+    def read(self) -> dict[int, BoxedVerdict]:
+        """Step (from 1) -> its verdict."""
+        found: list[NamedVerdict] = []
+        upcoming = last_end = 0
+        for verdict in self._verdicts:
+            while upcoming < len(self._mentions) and self._mentions[upcoming].start < verdict.start:
+                self._hear(self._mentions[upcoming])
+                upcoming += 1
+            named = self._named(verdict, upcoming, last_end)
+            if named is not None:
+                found.append(named)
+            last_end = verdict.end
+        return self._settle(found)
+
+    def _settle(self, found: Sequence[NamedVerdict]) -> dict[int, BoxedVerdict]:
+        named = [one for one in found if one.steps is not None]
+        everything = [one.verdict for one in found]
+        if self._num_steps == 1:  # the whole is the step
+            everything = everything or list(self._verdicts)
+        if not named:
+            return _read_in_order(everything, self._num_steps)
+        carried = [one.carried for one in found]
+        # The solution was restated under labels, and judged after all of them without any. (Two verdicts under one
+        # label are a correction.)
+        restated = self._labels > 1 and carried[0] is not None and all(one is carried[0] for one in carried)
+        if restated and len(found) >= max(self._num_steps, 3):
+            return _read_in_order(everything, self._num_steps)
+        settled: dict[int, BoxedVerdict] = {}
+        # Verdicts before the first label count where they fill the steps before it exactly.
+        before = list(itertools.takewhile(lambda one: one.steps is None, found))
+        first = (named[0].steps or (0,)) if self._first_topic is None else self._first_topic.steps
+        if before and len(before) == first[0] - 1:
+            settled = _read_in_order([one.verdict for one in before], self._num_steps)
+        for number, group in itertools.groupby(named, lambda one: self._round(one.verdict.start)):
+            inside = list(group)
+            # A round that names no step, and judges them all.
+            stale = [one for one in inside if one.carried and self._round(one.carried.start) < number]
+            if len(stale) == len(inside) == self._num_steps > 1:
+                settled |= _read_in_order([one.verdict for one in inside], self._num_steps)
+                continue
+            for one in inside:
+                steps = (step for step in one.steps or () if 1 <= step <= self._num_steps)
+                settled |= dict.fromkeys(steps, one.verdict)
+        return settled
+
+    def _hear(self, mention: StepMention) -> None:
+        """Lets a mention change the step under discussion."""
+        topic, role = self._topic, mention.role
+        if mention.offset:
+            mention.steps = (max(1, (0 if topic is None else topic.steps[-1]) + mention.offset),)
+        self._labels += role is StepRole.LABEL
+        if role is StepRole.SUBJECT and topic is not None:
+            changes = topic.judged or topic.soft or self._round(mention.start) > self._round(topic.start)
+            # The next step, at the head of a paragraph, without a label.
+            changes = changes or (mention.opens_paragraph and mention.steps[0] == topic.steps[-1] + 1)
+        else:
+            changes = role in (StepRole.LABEL, StepRole.TURN, StepRole.SUBJECT)
+        if changes:
+            self._topic = StepTopic(mention.steps, mention.start, soft=role is not StepRole.LABEL)
+            self._first_topic = self._first_topic or self._topic
+
+    def _round(self, place: int) -> int:
+        """The number of the thinking round that a place lies in, from 0."""
+        return bisect.bisect_right(self._rounds, place)
+
+    def _named(self, verdict: BoxedVerdict, upcoming: int, last_end: int) -> NamedVerdict | None:
+        """The verdict with its steps; None: it is on the whole solution. last_end: of the verdict before it."""
+        topic, line = self._topic, _start_of(self._lines, verdict.start)
+        steps = (
+            self._steps(verdict.names)
+            or self._row_steps(verdict, line)
+            or self._number_before(verdict, max(line, last_end))
+        )
+        if steps is None:
+            sentence = _start_of(self._bounds, verdict.start)
+            left = self._chain[max(sentence, verdict.start - _LEFT) : verdict.start]
+            steps = self._subject(verdict, sentence, upcoming, left)
+            if steps is None:
+                steps = self._named_after(verdict, upcoming)
+            if steps is None and self._is_on_whole(left):
+                return None
+        if steps is None:
+            if topic is not None:
+                topic.judged = True
+            return NamedVerdict(verdict, None if topic is None else topic.steps, topic)
+        if topic is None or topic.judged:
+            self._topic = topic = StepTopic(steps, verdict.start, soft=True)
+            self._first_topic = self._first_topic or topic
+        topic.judged = topic.judged or topic.steps == steps
+        return NamedVerdict(verdict, steps)
+
+    def _subject(self, verdict: BoxedVerdict, sentence: int, upcoming: int, left: str) -> Sequence[int] | None:
+        """The step that the sentence of the verdict is about, where it names one."""
+        topic, referred = self._topic, None
+        free = topic is None or topic.judged
+        same = wording.SAME_STEP.search(left) is not None
+        for mention in reversed(self._mentions[max(0, upcoming - 20) : upcoming]):
+            if mention.start < sentence:
+                break
+            if mention.role is StepRole.AFTER:
+                continue
+            between = self._chain[mention.end : verdict.start]
+            if len(between) <= _LEFT and wording.COPULA.fullmatch(between):
+                return mention.steps
+            if mention.role in (StepRole.LABEL, StepRole.TURN):
+                return mention.steps
+            if mention.role is StepRole.SUBJECT:
+                # An earlier step at the head of a sentence explains the one that has no verdict yet.
+                if free or topic is None or topic.soft or mention.steps[0] >= topic.steps[0]:
+                    return mention.steps
+            elif free and not same and mention.role is StepRole.PASSING:
+                return mention.steps
+            elif free and not same and referred is None:
+                referred = mention.steps
+        return referred
+
+    def _named_after(self, verdict: BoxedVerdict, upcoming: int) -> Sequence[int] | None:
+        """`\\boxed{incorrect} for Step 2`"""
+        if upcoming == len(self._mentions):
+            return None
+        mention = self._mentions[upcoming]
+        between = self._chain[verdict.end : mention.start] if mention.start - verdict.end < _LEFT else "\n"
+        if not wording.NAMED_AFTER.fullmatch(between) or not wording.AFTERWARDS.match(self._chain, mention.end):
+            return None
+        mention.role = StepRole.AFTER
+        return mention.steps
+
+    def _is_on_whole(self, left: str) -> bool:
+        match = wording.WHOLE.search(left)
+        if match is None or wording.OF_A_STEP.search(left):
+            return False
+        judged = self._topic is None or self._topic.judged
+        return judged or bool(match["solution"])
+
+    def _number_before(self, verdict: BoxedVerdict, start: int) -> Sequence[int] | None:
+        """`2. \\boxed{incorrect}`; ``start``: of the line, or behind the verdict before it in the line."""
+        left = self._chain[start : min(verdict.start, start + _LEFT)]
+        match = wording.ITEM_ALONE.fullmatch(left)
+        number = int(match[1] or match[2]) if match else 0
+        return (number,) if 1 <= number <= self._num_steps else None
+
+    def _row_steps(self, verdict: BoxedVerdict, line: int) -> Sequence[int] | None:
+        """Of the row of a table that the verdict stands in, or of its column where the head names steps."""
+        if line not in self._rows:
+            self._rows[line] = self._read_row(line)
+        return next((steps for start, end, steps in self._rows[line] if start <= verdict.start < end), None)
+
+    def _read_row(self, line: int) -> list[tuple[int, int, Sequence[int]]]:
+        """(start, end, steps) of the parts of a row that are about steps."""
+        cells = self._cells(line)
+        first = cells[0][2] if cells else None
+        named = next((match for *_, match in cells if match and match["word"]), first)
+        if named is not None:
+            return [(line, line + _ROW, _numbers(named["number"], self._num_steps))]
+        row = bisect.bisect_left(self._lines, line) if cells else 0
+        heads = next((heads for above in self._lines[max(0, row - 8) : row] if (heads := self._cells(above))), [])
+        parts = zip(cells, (match for *_, match in heads), strict=False)
+        return [(a, b, _numbers(head["number"], self._num_steps)) for (a, b, _), head in parts if head]
+
+    def _cells(self, line: int) -> list[tuple[int, int, re.Match[str] | None]]:
+        """(start, end, the step that it names) of the cells of a row, if the line is one."""
+        if not wording.ROW.match(self._chain, line):
+            return []
+        after = bisect.bisect_right(self._lines, line)
+        end = self._lines[after] - 1 if after < len(self._lines) else len(self._chain)
+        found = wording.CELL.finditer(self._chain, line, min(end, line + _ROW))
+        cells = [(cell.start(), cell.end(), wording.STEP_CELL.fullmatch(cell[1])) for cell in found]
+        return cells[1:] if cells and not self._chain[line : cells[0][1] - 1].strip() else cells
+
+    def _find_mentions(self) -> Iterator[StepMention]:
+        """All mentions of steps outside of boxes; and the items of lists where no line begins with a step."""
+        boxes = [verdict.start for verdict in self._verdicts]
+        mentions: list[StepMention] = []
+        opened: set[int] = set()  # rounds in which a line begins with a numbered step
+        before = -1  # where the sentence of the mention before begins
+        for match in wording.MENTION.finditer(self._chain):
+            box = bisect.bisect_right(boxes, match.start()) - 1
+            if box >= 0 and match.start() < self._verdicts[box].end:
+                continue
+            bound = _start_of(self._bounds, match.start())
+            mention = self._mention(match, bound, first=bound != before)
+            before = bound
+            mentions.append(mention)
+            if match["ordinal"] is None and mention.opens_line and mention.role in (StepRole.LABEL, StepRole.TURN):
+                opened.add(self._round(match.start()))
+        for mention in mentions:
+            if (
+                mention.ordinal
+                and mention.role in (StepRole.LABEL, StepRole.SUBJECT)
+                and self._round(mention.start) in opened
+            ):
+                mention.role = StepRole.SUBJECT if mention.offset else StepRole.PASSING
+        yield from mentions
+        bounds = [0, *self._rounds, len(self._chain)]
+        for number, (start, end) in enumerate(itertools.pairwise(bounds)):
+            if number not in opened:
+                yield from self._items(start, end)
+
+    def _mention(self, match: re.Match[str], bound: int, first: bool) -> StepMention:
+        mention = StepMention(match.start(), match.end(), self._steps(match) or (0,), StepRole.ALL)
+        if match["all"]:
+            return mention
+        mention.offset = {"next": 1, "previous": -1, "preceding": -1}.get((match["ordinal"] or "").lower(), 0)
+        mention.ordinal = match["ordinal"] is not None
+        mention.role = self._role(match, bound, first)
+        mention.opens_line = self._chain[bound - 1 : bound] in ("", "\n")
+        mention.opens_paragraph = mention.opens_line and self._chain[bound - 2 : bound] in ("", "\n\n")
+        return mention
+
+    def _steps(self, match: re.Match[str] | None) -> Sequence[int] | None:
+        """The steps that a mention names, from 1."""
+        if match is None:
+            return None
+        if match["all"]:
+            return range(1, self._num_steps + 1)
+        if match["ordinal"]:
+            word = match["ordinal"].lower()
+            if word in ("last", "final"):
+                return (self._num_steps,)
+            return (_number(word) or _number(word[:-2]),)
+        if match["count"]:
+            count = min(_number(match["count"]), self._num_steps)
+            first = self._num_steps - count + 1 if match[0].lower().startswith("last") else 1
+            return range(first, first + count)
+        return _numbers(next(match[name] for name in _LISTS if match[name]), self._num_steps)
+
+    def _role(self, match: re.Match[str], bound: int, first: bool) -> StepRole:
+        """bound: where its sentence begins. first: of the sentence."""
+        start = max(bound, match.start() - _LEFT)
+        left = self._chain[start : match.start()]
+        if start == bound and wording.OPENING.fullmatch(left):
+            return StepRole.LABEL if wording.LABEL.match(self._chain, match.end()) else StepRole.SUBJECT
+        if wording.TURNING.search(left):
+            return StepRole.TURN
+        place = wording.PLACE.search(left)
+        if place and start == bound and wording.OPENING.fullmatch(left[: place.start()]):
+            return StepRole.SUBJECT if place["work"] else StepRole.TURN
+        if wording.FAULT_IN.search(left):
+            return StepRole.SUBJECT if first else StepRole.REFERENCE
+        in_brackets = max(left.rfind("("), left.rfind("（")) > max(left.rfind(")"), left.rfind("）"))
+        return StepRole.REFERENCE if in_brackets or wording.REFERENCE.search(left) else StepRole.PASSING
+
+    def _items(self, start: int, end: int) -> Iterator[StepMention]:
+        """The items 1, 2, ... of the outermost list, which may begin again once its items are judged."""
+        last, form = 0, ""
+        boxes, judged = [verdict.start for verdict in self._verdicts], 0
+        for match in wording.ITEM.finditer(self._chain, start, end):
+            number = int(match["number"])
+            begins = number == 1 and (last == 0 or bisect.bisect_left(boxes, match.start()) - judged > 1)
+            if begins:
+                form, judged = match["form"], bisect.bisect_left(boxes, match.start())
+            if begins or (number == last + 1 and match["form"] == form):
+                last = number
+                yield StepMention(match.start(), match.end(), (number,), StepRole.LABEL, True)
 
 
-def _named_steps(heading: re.Match[str]) -> range:
-    if heading["only"]:
-        return range(int(heading["only"]), int(heading["only"]) + 1)
-    return range(int(heading["first"]), int(heading["last"]) + 1)
+def _boxes(chain: str) -> Iterator[BoxedVerdict]:
+    """The boxes that hold a verdict. One that the chain does not close goes to the end of its line."""
+    starts = list(wording.BOX.finditer(chain))
+    for index, box in enumerate(starts):
+        limit = min(box.end() + _BOX, starts[index + 1].start() if index + 1 < len(starts) else len(chain))
+        depth, close = 1, None
+        for brace in wording.BRACE.finditer(chain, box.end(), limit):
+            depth += {"{": 1, "}": -1}.get(brace[0], 0)
+            if depth == 0:
+                close = brace
+                break
+        content = chain[box.end() : close.start() if close else limit]
+        if close is None:
+            content = content.partition("\n")[0] if "\n" in content.strip() else content
+        read = _read_box(content)
+        if read is not None:
+            label, place, inverted, names = read
+            end = close.end() if close else box.end() + len(content)
+            yield BoxedVerdict(box.start(), end, label, box.end() + place, inverted, names)
 
 
-def _read_by_heading(
-    before: Sequence[_Verdict], sections: Sequence[_Section], num_steps: int
-) -> dict[int, _Verdict]:
-    """Step (from 1) -> verdict. The last verdict under the last heading that has one counts."""
-    speaking = [section for section in sections if section.verdicts]
-    # The solution was restated under headings, and judged after all of them without any. (Two
-    # verdicts under one heading are a correction.)
-    last_alone = len(sections) > 1 and speaking == [sections[-1]]
-    if last_alone and len(speaking[0].verdicts) >= max(num_steps, 3):
-        return _read_in_order(speaking[0].verdicts, num_steps)
-    found: dict[int, _Verdict] = {}
-    # Verdicts before the first heading count where they fill the steps before it exactly; others
-    # are no verdicts, as a chain may first repeat the format that it was asked for.
-    if len(before) == sections[0].steps.start - 1:
-        found = _read_in_order(before, num_steps)
-    for section in speaking:
-        for step in section.steps[: max(num_steps, 0)]:
-            if 1 <= step <= num_steps:
-                found[step] = section.verdicts[-1]
-    return found
+def _read_box(content: str) -> tuple[int, int, bool, re.Match[str] | None] | None:
+    """(label, offset of the word, whether it is negated, the step it names) of what stands in a box."""
+    text = wording.STYLING.sub(lambda match: " " * len(match[0]), content)
+    word = wording.VERDICT_WORD.search(text)
+    if word is None or not wording.BOX_TAIL.match(text, word.end()):
+        return None
+    lead = text[: word.start()]
+    negation = wording.BOX_NEGATION.search(lead)
+    start = lead[: negation.start()] if negation else lead
+    if not wording.BOX_LEAD.fullmatch(start):
+        return None
+    good = bool(word["good"] or word["zh_good"] or word["no_fault"])
+    if good and wording.PARTLY.search(start):
+        return None
+    return int(good != bool(negation)), word.start(), bool(negation), wording.MENTION.search(start)
 
 
-def _read_in_order(verdicts: Sequence[_Verdict], num_steps: int) -> dict[int, _Verdict]:
-    """Without headings the k-th verdict is that of step k; of full repetitions the last counts."""
-    if num_steps < 1:
-        return {}
+def _spoken(chain: str, verdicts: Sequence[BoxedVerdict]) -> list[BoxedVerdict]:
+    """Without those that only speak of verdicts, and with the negation that stands before a box."""
+    dropped: set[int] = set()
+    for one, other in itertools.pairwise(verdicts):
+        gap = chain[one.end : other.start] if other.start - one.end < 20 else "."
+        if one.label != other.label and wording.EITHER.fullmatch(gap):
+            dropped |= {one.start, other.start}
+    kept = []
+    for verdict in verdicts:
+        if verdict.start in dropped or wording.IF_IT_IS.match(chain, verdict.end):
+            continue
+        if wording.NEGATED.search(chain[max(0, verdict.start - 30) : verdict.start]):
+            verdict = dataclasses.replace(verdict, label=1 - verdict.label, inverted=not verdict.inverted)
+        kept.append(verdict)
+    return kept
+
+
+def _numbers(text: str, limit: int) -> Sequence[int]:
+    """`2`, `1-3`, `1, 2 and 4`, in figures or words; none beyond ``limit`` inside of a range."""
+    found: list[int] = []
+    end = 0
+    for match in wording.NUMBERS.finditer(text):
+        number = _number(match["number"])
+        if found and wording.RANGE.search(text, end, match.start()):
+            if number < found[-1]:
+                return (0,)  # no step
+            found += range(found[-1] + 1, min(number, limit) + 1)
+        else:
+            found.append(number)
+        end = match.end()
+    return tuple(found)
+
+
+def _number(text: str) -> int:
+    """A number in figures or words; 0 where it is none."""
+    known = wording.NUMBER_WORDS
+    return int(text) if text.isdecimal() else known.get(text, known.get(text.lower(), 0))
+
+
+def _start_of(bounds: Sequence[int], place: int) -> int:
+    """The last bound at or before a place."""
+    return bounds[bisect.bisect_right(bounds, place) - 1]
+
+
+def _read_in_order(verdicts: Sequence[BoxedVerdict], num_steps: int) -> dict[int, BoxedVerdict]:
+    """Without names the k-th verdict is that of step k; of full repetitions the last counts."""
     rounds = len(verdicts) // num_steps
     if rounds >= 2 and len(verdicts) % num_steps == 0:
         verdicts = verdicts[(rounds - 1) * num_steps :]
     return dict(enumerate(verdicts[:num_steps], start=1))
 
 
-def _result(found: dict[int, _Verdict], num_steps: int) -> ChainReading:
+def _result(found: Mapping[int, BoxedVerdict], num_steps: int) -> ChainReading:
     verdicts = [found.get(step) for step in range(1, num_steps + 1)]
     labels = [None if verdict is None else verdict.label for verdict in verdicts]
     first_error = labels.index(0) if 0 in labels else None
@@ -169,4 +444,5 @@ def _result(found: dict[int, _Verdict], num_steps: int) -> ChainReading:
         positions=tuple(None if verdict is None else verdict.position for verdict in verdicts),
         first_error=first_error,
         complete=None not in needed,
+        inverted=tuple(verdict is not None and verdict.inverted for verdict in verdicts),
     )

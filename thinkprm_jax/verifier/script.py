@@ -221,6 +221,7 @@ class VerificationScript:
         answers = yield from self._force_verdicts(chain, silent)
         labels, scores, forced = [0] * num_steps, [0.0] * num_steps, [False] * num_steps
         unmeasured: list[tuple[int, int]] = []  # (offset in the chain, step)
+        negated: list[int] = []  # steps that are `not correct`
         for step in range(judged_steps):
             forced[step] = step in answers
             if forced[step]:
@@ -234,6 +235,8 @@ class VerificationScript:
                 scores[step] = math.nan if measured is None else first_of_two(measured)
                 if measured is None:
                     unmeasured.append((position, step))
+                if verdicts.inverted[step]:
+                    negated.append(step)
             if not labels[step]:
                 break
         # From the last to the first, since a context can only be cut back.
@@ -243,6 +246,8 @@ class VerificationScript:
             if rest:
                 yield Force(self._encode(rest))
             scores[step] = first_of_two((yield Choose(self._verdicts)))
+        for step in negated:
+            scores[step] = 1 - scores[step]
         return labels, scores, forced
 
     def _force_verdicts(

@@ -1,0 +1,406 @@
+"""A verdict goes to the step that is meant, in every usual layout and wording.
+
+In the chains here `{+}` is a box that says correct, `{-}` one that says incorrect, and `<+-+>` a chain with a
+label for each of three steps, judged so. Labels are written `10?`: correct, incorrect (and all behind it), not
+judged.
+"""
+
+import re
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thinkprm_jax.protocol.reading import find_verdicts, read_chain
+
+BOXES = {"+": "\\boxed{correct}", "-": "\\boxed{incorrect}"}
+
+
+def judged(signs: str) -> str:
+    return "\n\n".join(f"Step {i}: text.\n\nThe step is {BOXES[sign]}" for i, sign in enumerate(signs, start=1))
+
+
+def chain_of(text: str) -> str:
+    text = re.sub(r"<([+-]+)>", lambda match: judged(match[1]), text)
+    return text.replace("{+}", BOXES["+"]).replace("{-}", BOXES["-"])
+
+
+def labels_of(chain: str, num_steps: int) -> str:
+    return "".join("?" if label is None else str(label) for label in read_chain(chain, num_steps).labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("<+++>\n\nGoing back to step 2, 3*4 is 12 and not 14, so it is {-}", "100"),
+        ("<+++>\n\nGoing back to step 2. 3*4 is 12.\nSo it is {-}", "100"),
+        ("<+++>\n\nWait, the multiplication in Step 2 was off: {-}", "100"),
+        ("<+++>\n\nLet me double check\n\nActually, step 2 multiplies wrongly. The step is {-}", "100"),
+        ("<+++>\n\nOn second thought step two is {-}.", "100"),
+        ("<+++>\n\nLet me re-examine the second step. 3*4 is 12. So it is {-}", "100"),
+        ("<+++>\n\nI was wrong about Step 2. It should be {-}.", "100"),
+        ("<+++>\n\nRevised verdict: Step 2 {-}", "100"),
+        ("<+++>\n\nThe verdict for Step 2 should be {-}", "100"),
+        ("<+->\n\nDid I miss something?\n\nStep 2 again: 3*4 = 12 indeed. {+}\nStep 3: fine. {+}", "111"),
+        ("<+-+>\n\nLet me double check\n\n{+}\n{+}\n{+}", "111"),
+        ("<b>Step 1</b>: {+}<br>\n<b>Step 2</b>: {-}", "10"),
+    ],
+)
+def test_a_step_that_is_judged_again_has_its_last_verdict(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (
+            "Step 1: a. The step is {+}\nStep 2: b. {+}\nUsing the result of Step 1, we see that Step 3 is {-}",
+            "110",
+        ),
+        ("Step 3: Using the result of Step 1, we get 5. The step is {-}\nStep 1: {+}\nStep 2: {+}", "110"),
+        ("Step 1: a {+}\nStep 2: This contradicts Step 1, so the step is {-}", "10"),
+        ("Step 1: a {+}\nStep 2: b\nThis follows from Step 1: it holds.\n{-}", "10"),
+        ("Step 1: a {+}\nStep 2: b\nBy Step 1 it follows that x=2, so this step is {-}", "10"),
+        ("Step 1: a {+}\nStep 2: b\nIn Step 1 we found x = 2, so the step is {-}", "10"),
+        ("Step 1: a {+}\nStep 2: b\nStep 1 gave x = 2 and so the step is {-}", "10"),
+        ("Step 1: a {+}\nStep 2: b\nNote that Step 3 needs this, so the step is {-}\nStep 3: {+}", "100"),
+        ("Step 1: a {+}\nStep 2: b\nSince Step 1 gives 5, {-}", "10"),
+        ("Step 1: a {+}\nStep 2, using the result of Step 1, is {-}", "10"),
+        ("Step 1 is fine: {+}\nStep 2 follows from Step 1 and is {-}", "10"),
+        ("Step 1: ok {+}\nCompared with Step 1, Step 2 is {-}", "10"),
+        ("As shown in Step 1, Step 2 is {-}. Step 1 is {+}.", "10"),
+        ("Step 1: 3+4 = 12. {+}\nStep 2: 5*3 = 15. {-}", "10"),
+        ("Step 1: ok\nThe total is\n12. {+}\nStep 2: {-}", "10"),
+        (
+            "Step 1: a {+}\n\nStep 2: b\n\nFirst step:\n\nDivide.\n\nThird step: more.\n\nThe step is {-}",
+            "100",
+        ),
+        (
+            "Step 1: a {+}\n\nStep 2: b\n\nWait, again. Step 1 gave x = 2. Twice that is 4.\n\nThe step is {-}",
+            "100",
+        ),
+        ("Step 1: a {+}\n\nStep 2: b\n\n1. First, add\n2. Then halve\n3. So 4\n\nThe step is {-}", "100"),
+    ],
+)
+def test_another_step_that_is_named_takes_nothing_away(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Step 1: {+}; Step 2: {-}", "10"),
+        ("Step 1: {+}, Step 2: {+}, Step 3: {-}", "110"),
+        ("Step 1 {+}, Step 2 {-}", "100"),
+        ("1. {+} 2. {+} 3. {-}", "110"),
+        ("1) {+}; 2) {-}; 3) {+}", "100"),
+        ("Step 1 is {+} and Step 2 is {+} but Step 3 is {-}.", "110"),
+        ("Let's start with step 1. Fine. {+}\nMoving on to Step 2. 3*4=14. That is wrong.\n{-}", "100"),
+        ("For Step 1, we see it holds. {+}\nFor Step 2, it fails. {-}", "10"),
+        ("For Step 1, we see it holds, {+}; for Step 2, it fails, {-}", "10"),
+        ("[Step 1] ok {+}\n[Step 2] no {-}", "10"),
+        ("Step 1/2: ok {+}\nStep 2/2: no {-}", "10"),
+        ("Step 1 of 2: ok {+}\nStep 2 of 2: no {-}", "10"),
+        ("Paragraph 1: ok {+}\nParagraph 2: no {-}", "10"),
+        ("Paragraph 2 is wrong. {-}\nParagraph 1 is right. {+}", "10"),
+        ("1. a\n   ok {+}\n2. b\n   no {-}\n3. c\n {+}", "100"),
+        ("The second step is {-}. The first step is {+}.", "10"),
+        ("First step: fine. {+}\nSecond step: off. {-}", "10"),
+        ("Step one: fine. {+}\nStep two: off. {-}", "10"),
+        ("{+} for Step 1, {-} for Step 2", "10"),
+        ("{+} (Step 1)\n{-} (Step 2)", "10"),
+        ("Step 1 adds 2 and 3 to get 5, which is {+}. Step 2 multiplies by 2. That gives 11, so it is {-}.", "10"),
+        (
+            "Step 1 restates the problem. Step 2 multiplies 3 by 4 and gets 14. So it is {-}. And step 1 is {+}.",
+            "10",
+        ),
+        ("**Step 2**\nwrong\n{-}\n\n**Step 1**\nfine\n{+}", "10"),
+        ("Step 1 → {+}\nStep 2 → {-}", "10"),
+        ("1: {+}\n2: {-}", "10"),
+        ("(1) {+}\n(2) {-}", "10"),
+        ("Step (1): {+}\nStep (2): {-}", "10"),
+        ("Verdicts: 1. {+}, 2. {-}", "10"),
+        ("Step 1.1: sub {+}\nStep 2.1: {-}", "10"),
+        ("Step I: {+}\nStep II: {-}", "10"),
+        ("\\text{Step 1: } {+}\n\\textbf{Step 2: } {-}", "10"),
+        (
+            "Let's verify step by step:\n\nStep 1: 48 * 2 = 98. The step is {+}\n\n48*2 is 96.\nThe step is {-}",
+            "0",
+        ),
+        ("Step 1: fine {+}\nNext step: this one multiplies. {-}", "10"),
+        ("Step 1: fine {+}\nNow the next step. It multiplies. {-}", "10"),
+    ],
+)
+def test_labels_turns_sentences_lists_and_lines(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Step 1：好的。{+}\nStep 2：不好。{-}", "10"),
+        ("步骤 1：好的。{+}\n步骤 2：不好。{-}", "10"),
+        ("第一步：好。\\boxed{正确}\n第二步：不对。\\boxed{错误}", "100"),
+        ("第二步\\boxed{错误}，第一步\\boxed{正确}", "10"),
+        ("在第一步中，计算无误，所以\\boxed{正确}。接下来看第二步，3*4=14，因此\\boxed{错误}。", "10"),
+        ("由第一步的结果可知，第二步\\boxed{错误}。第一步\\boxed{正确}。", "10"),
+        ("Step 1: {+}\nStep 2: {+}\n第一步和第二步都\\boxed{正确}，第三步\\boxed{不正确}", "110"),
+    ],
+)
+def test_chinese(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("| Step | Verdict |\n|---|---|\n| 2 | {-} |\n| 1 | {+} |\n| 3 | {+} |", "100"),
+        ("| Step | Why | Verdict |\n|---|---|---|\n| Step 2 | uses Step 1 | {-} |\n| Step 1 | ok | {+} |", "10"),
+        ("| 3 | Step 1 gives 4 | {-} |\n| 1 | ok | {+} |\n| 2 | ok | {+} |", "110"),
+        ("| Step 1 | Step 2 |\n|---|---|\n| {+} | {-} |", "10"),
+    ],
+)
+def test_tables(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Steps 1 and 2 are {+}, while Step 3 is {-}", "110"),
+        ("Steps 1, 2 and 3 are {+}. Step 4 is {-}.", "1110"),
+        ("Step 1, Step 2 and Step 3 are all {+}.\nStep 4: {-}", "1110"),
+        ("All steps are {+}.", "111"),
+        ("The first two steps are {+}. The last step is {-}.", "110"),
+    ],
+)
+def test_several_steps_at_once(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("<++>\n\nSo the whole solution is {-}", "11"),
+        ("<++>\n\nOverall verdict: {-}", "11"),
+        ("I end each step with {+} or {-}.\n\n<+>", "1?"),
+        ("- {+} if the step is correct\n- {-} if the step is wrong\n\n<+>", "1?"),
+        ("Step 1: {+}\nStep 2: is it {-}? Let me see. It is {+}", "11"),
+        ("Step 1: {+}\nStep 2: the product is wrong, it is not {+}.", "10"),
+    ],
+)
+def test_what_is_no_verdict_on_a_step_and_what_is_its_opposite(text, labels):
+    assert labels_of(chain_of(text), len(labels)) == labels
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [
+        ("\\boxed{\\textcolor{red}{incorrect}}", "0"),
+        ("\\boxed{\\color{red}incorrect}", "0"),
+        ("\\boxed{\\color{red}{incorrect}}", "0"),
+        ("\\boxed{\\large correct}", "1"),
+        ("\\boxed{\\mbox{correct}}", "1"),
+        ("\\boxed{\\textnormal{incorrect}}", "0"),
+        ("\\boxed{\\operatorname{incorrect}}", "0"),
+        ('\\boxed{"incorrect"}', "0"),
+        ("\\boxed{``correct''}", "1"),
+        ("\\boxed{'correct'}", "1"),
+        ("\\boxed{“correct”}", "1"),
+        ("\\boxed{incorrect (3*4=12)}", "0"),
+        ("\\boxed{\\text{incorrect } (3\\cdot 4 = 12)}", "0"),
+        ("\\boxed{\\text{Step 1 is incorrect}}", "0"),
+        ("\\fbox{correct}", "1"),
+        ("\\boxed{not correct}", "0"),
+        ("\\boxed{\\text{not correct}}", "0"),
+        ("\\boxed{正确}", "1"),
+        ("\\boxed{错误}", "0"),
+        ("\\boxed{\\text{正确}}", "1"),
+        ("\\boxed{不正确}", "0"),
+        ("\\boxed{没有错误}", "1"),
+        ("\\boxed{The step is correct.}", "1"),
+        ("\\boxed{\\textbf{Correct!}}", "1"),
+        ("\\boxed{\\texttt{incorrect}}", "0"),
+        ("\\boxed{\\underline{correct}}", "1"),
+        ("\\boxed{\\mathbf{\\color{green}correct}}", "1"),
+        ("\\boxed{\\colorbox{yellow}{correct}}", "1"),
+        ("\\boxed{correct ✓}", "1"),
+        ("\\boxed{✗ incorrect}", "0"),
+        ("\\boxed{\\boxed{correct}}", "1"),
+        ("\\boxed{correct/incorrect}", "?"),
+        ("\\boxed{correct or incorrect}", "?"),
+        ("\\boxed{correct answer is 12}", "?"),
+        ("\\boxed{partially correct}", "?"),
+        ("\\boxed{incorrect: 3*4 = 12}", "0"),
+        ("\\boxed{incorrect, since 3*4=12}", "0"),
+        ("\\boxed{wrong}", "0"),
+        ("\\boxed{invalid}", "0"),
+        ("\\boxed{42}", "?"),
+        ("\\boxed{x = 2}", "?"),
+        ("\\boxed{correct\n\nNext", "1"),
+        ("\\boxed{is not correct}", "0"),
+        ("\\boxed{isn't correct}", "0"),
+        ("\\boxed{\\mathrm{in}correct}", "?"),
+        ("\\boxed{\\text{correct}\\ \\checkmark}", "1"),
+        ("\\framebox{incorrect}", "0"),
+        ("\\boxed{\\textsf{\\Large incorrect}}", "0"),
+        ("\\boxed{此步骤错误}", "0"),
+        ("\\boxed{第一步是正确的}", "1"),
+        ("\\boxed{\\text{The second step is wrong}}", "?"),
+        ("\\boxed{correctly}", "?"),
+    ],
+)
+def test_boxes_with_styling_remarks_names_and_negations(box, label):
+    chain = f"Step 1: a\n{box}"
+    assert labels_of(chain, 1) == label
+    assert [found[2] for found in find_verdicts(chain)] == (
+        [] if "?" in label and "second" not in box else [int(label.replace("?", "0"))]
+    )
+
+
+def test_the_word_that_decides_is_pointed_at_and_a_negation_is_told():
+    lines = ["\\boxed{\\text{not correct}}", "\\boxed{\\textcolor{red}{incorrect}}", "it is not \\boxed{correct}"]
+    chain = "\n".join(f"Step {number}: {line}" for number, line in enumerate(lines, start=1))
+    read = read_chain(chain, 3)
+    assert read.labels == (0, 0, 0)
+    assert read.inverted == (True, False, True)
+    assert [
+        chain[at:].startswith(word) for at, word in zip(read.positions, ["cor", "inc", "cor"], strict=True)
+    ] == [True] * 3
+
+
+# --- chains that are made: labels, the critique, and what is said at its end
+
+NAMES = [
+    "Step {}:",
+    "**Step {}:**",
+    "### Step {}",
+    "[Step {}]",
+    "Step {}/{n}:",
+    "Step {} of {n}:",
+    "Step #{} -",
+    "Moving on to Step {}.",
+    "Now, let's look at step {}.",
+    "For Step {}, we check the arithmetic.",
+    "Paragraph {}:",
+    "Step {}：",
+    "步骤 {}：",
+    "第{}步：",
+    "- **Step {}**:",
+]
+CRITIQUES = [
+    "It adds 3 and 4.",
+    "By Step 1 this is 7. It follows from Step 1.",
+    "Critique: 3.5 + 1 = 4.5, as in Step 1 (see Step 2).",
+    "1. First add\n2. Then halve\n\nSo 3. It matches.",
+    "$$\n\\boxed{12}\n$$",
+    "计算 3*4=12。",
+    "Hmm, wait. Let me check: 3 + 4 = 7.",
+]
+ENDINGS = [
+    "The step is {}",
+    "So the step is {}.",
+    "**Verdict:** {}",
+    "\\({}\\)",
+    "{}",
+    "Conclusion: {}",
+    "因此，这一步是{}。",
+]
+WORDS = {
+    1: [
+        "\\boxed{correct}",
+        "\\boxed{\\text{Correct}}",
+        "\\boxed{\\textcolor{green}{correct}}",
+        "\\boxed{正确}",
+        "\\boxed{correct.}",
+    ],
+    0: [
+        "\\boxed{incorrect}",
+        "\\boxed{\\textbf{incorrect}}",
+        "\\boxed{not correct}",
+        "\\boxed{错误}",
+        "\\fbox{incorrect}",
+    ],
+}
+
+
+@st.composite
+def made_chains(draw):
+    """(a chain of up to three rounds, its labels as they must be read): each round has a layout of its own."""
+    count = draw(st.integers(1, 6))
+    last: dict[int, int] = {}
+    text = "Let's verify step by step:\n\n"
+    for number in range(draw(st.integers(1, 3))):
+        text += ["", "\n\nLet me double check\n\n", "\n\nLet's verify again\n\n"][number]
+        name = draw(st.sampled_from(NAMES))
+        for step in draw(st.permutations(range(1, count + 1))) if draw(st.booleans()) else range(1, count + 1):
+            label = draw(st.integers(0, 1))
+            box = draw(st.sampled_from(WORDS[label]))
+            ending = draw(st.sampled_from(ENDINGS)).replace("{}", box)
+            heading = name.replace("{}", str(step)).replace("{n}", str(count))
+            text += f"{heading} {draw(st.sampled_from(CRITIQUES))}\n\n{ending}\n\n"
+            last[step] = label
+    expected = [last[step] for step in range(1, count + 1)]
+    first = expected.index(0) if 0 in expected else count
+    return text, [int(step < first) for step in range(count)]
+
+
+@given(made_chains())
+@settings(max_examples=150, deadline=None)
+def test_made_chains_are_read_as_they_were_made(made):
+    chain, labels = made
+    read = read_chain(chain, len(labels))
+    assert list(read.labels) == labels
+    assert all(read.judged)
+
+
+ONE_LINERS = [
+    "Step {} is {b}",
+    "step {}: {b}",
+    "Step {} -> {b}",
+    "step {} {b}",
+    "the verdict on step {} is {b}",
+    "{}) {b}",
+]
+
+
+@given(
+    st.lists(st.integers(0, 1), min_size=1, max_size=8),
+    st.sampled_from(ONE_LINERS),
+    st.sampled_from(["; ", ", ", ". "]),
+)
+def test_made_lines_are_read_as_they_were_made(verdicts, form, separator):
+    parts = (
+        form.replace("{b}", BOXES["-+"[label]]).replace("{}", str(k)) for k, label in enumerate(verdicts, start=1)
+    )
+    first = verdicts.index(0) if 0 in verdicts else len(verdicts)
+    expected = [int(step < first) for step in range(len(verdicts))]
+    assert list(read_chain(separator.join(parts), len(verdicts)).labels) == expected
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "\\boxed{correct} ",
+        "\\boxed{incorrect {",
+        "from Step 1 ",
+        "from Step 1. ",
+        "Step 1 \\boxed{correct} ",
+        "In Step 1 we see, and Step 2 is \\boxed{incorrect}\n",
+        "| 1 | \\boxed{correct} |\n",
+        "| 1 ",
+        "1. \\boxed{correct} ",
+        "Steps 1, 2, 3 and 4 ",
+        "第一步",
+        "let me ",
+        "(",
+    ],
+)
+def test_time_is_linear_in_what_names_and_judges(piece):
+    times = []
+    for size in (10_000, 40_000):
+        start = time.process_time()
+        read_chain(piece * (size // len(piece)), 50)
+        times.append(time.process_time() - start)
+    assert times[1] < 0.5  # a megabyte would take 12 s; what is seen is about a second
