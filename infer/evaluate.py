@@ -7,7 +7,6 @@ files that it was given.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,4 +134,4 @@ def check_at_least(option: str, value: int | None, least: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm evaluate"))
+    program.start(main, "thinkprm evaluate")

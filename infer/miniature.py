@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import os
 import platform
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.search import search
+from thinkprm_jax.paths import check_output_folder
 from thinkprm_jax.seeds import check_seeds
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str]) -> int:
 
     # What is asked of which models, as a list of runs
     plan = make_plan(options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
     stages = plan_stages(plan)
 
     # The runs; those that are done already only look through their rows
@@ -164,6 +163,7 @@ def make_plan(options: argparse.Namespace) -> MiniaturePlan:
     for model in (options.generator, *verifiers.values()):
         find_model(model)
     folder = options.output or Path("runs/miniature_quick" if options.quick else "runs/miniature")
+    check_output_folder(folder)
     plan = MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
     try:
         check_seeds(plan, "seed", "case_seed")
@@ -202,4 +202,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm miniature"))
+    program.start(main, "thinkprm miniature")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_output
 
 ABOUT = """\
 Makes one HTML page of a run: every problem, its steps coloured by score, the chains beside them with their
@@ -30,6 +31,7 @@ NO_FORMULAS = 'formulas are shown as TeX; pip install "thinkprm-jax[report]" has
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     output = options.output or default_output(options.run)
+    check_output(output)
     if output.exists() and options.run.exists() and output.samefile(options.run):
         raise UserError(f"{output}: is the run itself; give another --output")
 
@@ -70,4 +72,4 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm report"))
+    program.start(main, "thinkprm report")

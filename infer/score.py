@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
-from thinkprm_jax.records.inputs import SolutionRow, read_solutions
-from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.paths import check_output
+from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
+from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ MORE = """\
 input: one JSON object a line with `problem` (or `question`) and `steps` (a list), `completions` (a list of whole
 solutions) or `solution` (one whole solution). Rows of ProcessBench and of search-and-learn are taken as they are.
 
-A run that was stopped, even by kill -9, goes on where it was when the same command is given again.
-Exit status: 0 done; 1 some solutions could not be judged (the output says why); 2 bad usage or input.
+A run that was stopped, even by kill -9, goes on where it was when the same command is given again. Two runs give
+the same chains and labels; scores can differ in their last digits, where several workers share a CPU.
+Exit status: 0 done; 1 some solutions could not be judged (the output says why); 2 bad usage or input, or a file
+that cannot be written; 130 and 143 stopped by Ctrl-C or SIGTERM.
 
 The bundled model `mini` knows word problems and expressions of one to four steps, one operation a step: sums and
 differences of whole numbers below 200, products of a one-digit and a one- or two-digit number up to 198, and 10%,
@@ -45,19 +47,30 @@ Compiled programs are kept in the user's cache folder: THINKPRM_JAX_CACHE=FOLDER
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    if options.output is not None:
+        check_output(options.output)
     # What is wrong with the input is said before anything is loaded or computed.
-    rows = read_solutions(bundled_examples() if options.input is None else options.input, RESERVED)
-    if options.output and options.input and _is_same_file(options.output, options.input):
-        raise UserError(f"{options.output}: is the input")
+    with SolutionFile(bundled_examples() if options.input is None else options.input, RESERVED) as rows:
+        if options.output and options.input and _is_same_file(options.output, options.input):
+            raise UserError(f"{options.output}: is the input")
+        return score_file(rows, options)
 
+
+def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
+    """Returns the exit status."""
     from thinkprm_jax.infer.score_report import Report
+    from thinkprm_jax.verifier.loading import with_weights
     from thinkprm_jax.verifier.registry import current_stamp, load_verifier
 
     settings = choose_verifier(options)
-    given = [row.row for row in rows]
-    with OrderedOutput(options.output, VerdictRow, given, {"verifier": settings.stamp}, current_stamp) as output:
-        report = Report(rows, output.resumed, source=str(options.output), quiet=options.quiet)
+    given = LazyInputs(len(rows), lambda index: rows[index].row)
+    report = Report(rows.solutions, source=str(options.output), quiet=options.quiet)
+    stamp = {"verifier": settings.stamp}
+    with OrderedOutput(options.output, VerdictRow, given, stamp, current_stamp, report.resumed) as output:
+        report.begin()
         if output.missing:
+            settings = with_weights(settings)
+            output.check_weights(verifier=settings.stamp)
             with report.loading(settings.model or settings.kind):
                 verifier = load_verifier(settings)
             with report.judging(verifier):
@@ -66,31 +79,37 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if report.failed else 0
 
 
-def score(
-    verifier: Verifier, rows: Sequence[SolutionRow], output: OrderedOutput[VerdictRow], report: Report
-) -> None:
-    """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
+def score(verifier: Verifier, rows: SolutionFile, output: OrderedOutput[VerdictRow], report: Report) -> None:
+    """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged. Rows are
+    read as there is room for their solutions."""
     stamp = verifier.settings.stamp
-    open_rows = {index: dict[int, VerdictRecord]() for index in output.missing}
-    places = [(index, number) for index in open_rows for number in range(len(rows[index].solutions))]
+    open_rows: dict[int, tuple[SolutionRow, dict[int, VerdictRecord]]] = {}
+    places: dict[int, tuple[int, int]] = {}  # item -> row, and which of its solutions it is
 
     def finish(index: int) -> None:
-        verdicts = open_rows.pop(index)
-        judged = VerdictRow(rows[index], tuple(verdicts[number] for number in sorted(verdicts)), stamp)
-        for place, row in output.add(index, judged):
-            report.show(place + 1, row)
+        row, verdicts = open_rows.pop(index)
+        judged = VerdictRow(row, tuple(verdicts[number] for number in sorted(verdicts)), stamp)
+        for place, written in output.add(index, judged):
+            report.show(place + 1, written)
 
-    for index in output.missing:
-        if not rows[index].solutions:
-            finish(index)  # a row without completions
-    items = ((rows[index].problem, rows[index].solutions[number]) for index, number in places)
-    for item, verdict in verifier.verify(items):
-        index, number = places[item]
-        given = rows[index]
-        shown = None if given.source == "steps" else given.solutions[number]
-        open_rows[index][number] = verdict.record(shown)
+    def items() -> Iterator[tuple[str, Sequence[str]]]:
+        taken = 0
+        for index in output.missing:
+            row = rows[index]
+            open_rows[index] = row, {}
+            if not row.solutions:
+                finish(index)  # a row without completions
+            for number, steps in enumerate(row.solutions):
+                places[taken] = index, number
+                taken += 1
+                yield row.problem, steps
+
+    for item, verdict in verifier.verify(items()):
+        index, number = places.pop(item)
+        row, verdicts = open_rows[index]
+        verdicts[number] = verdict.record(None if row.source == "steps" else row.solutions[number])
         report.judged(verdict)
-        if len(open_rows[index]) == len(given.solutions):
+        if len(verdicts) == len(row.solutions):
             finish(index)
 
 
@@ -118,4 +137,4 @@ def _is_same_file(a: str | Path, b: str | Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm score"))
+    program.start(main, "thinkprm score")

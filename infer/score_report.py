@@ -16,7 +16,6 @@ from rich.text import Text
 
 from thinkprm_jax.errors import TooLongCount
 from thinkprm_jax.progress import ProgressBar, VerdictProgress, spell_rate
-from thinkprm_jax.records.inputs import SolutionRow
 from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
@@ -28,22 +27,14 @@ class Report:
     """Counts, and shows unless ``quiet``: what is there already, the progress, each row in its turn, the sum.
 
     Args:
-      rows: all input rows. resumed: output rows of an earlier run.
-      source: where those came from.
+      total: solutions of the input.
+      source: of the rows of an earlier run, which :meth:`resumed` takes.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[SolutionRow],
-        resumed: Sequence[VerdictRow] = (),
-        source: str = "",
-        quiet: bool = False,
-    ) -> None:
-        self.failed = sum(verdict.error is not None for row in resumed for verdict in row.verdicts)
-        self._total = sum(len(row.solutions) for row in rows)
-        self._done = self._resumed = sum(len(row.verdicts) for row in resumed)
-        self._quiet = quiet
-        self._counts = ChainCounts.of(verdict for row in resumed for verdict in row.verdicts)
+    def __init__(self, total: int, source: str = "", quiet: bool = False) -> None:
+        self.failed = self._done = 0
+        self._total, self._source, self._quiet = total, source, quiet
+        self._counts = ChainCounts()
         self._too_long = TooLongCount()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # otherwise replaced by a test or a notebook
@@ -51,8 +42,17 @@ class Report:
         self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
         self._progress: VerdictProgress | None = None
         self._speed = ""
-        if resumed:
-            self._say(f"{source}: {self._resumed} of {self._total} solutions are judged already")
+
+    def resumed(self, row: VerdictRow) -> None:
+        """An output row of an earlier run."""
+        self._done += len(row.verdicts)
+        self.failed += sum(verdict.error is not None for verdict in row.verdicts)
+        self._counts += ChainCounts.of(row.verdicts)
+
+    def begin(self) -> None:
+        """After all of those."""
+        if self._done:
+            self._say(f"{self._source}: {self._done} of {self._total} solutions are judged already")
 
     @contextlib.contextmanager
     def loading(self, model: str) -> Iterator[None]:

@@ -8,7 +8,6 @@ accuracy.svg. Started again with the same recipe, it goes on where it was, even 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from thinkprm_jax.views.terminal import show_report
 
     recipe = load_search_recipe(options.recipe, options.overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
     found = search(recipe)
     show_report(found.report.lines, found.report.tables)
     return int(bool(found.failures))
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def search(recipe: SearchRecipe) -> SearchReport:
     """Searches what the recipe's folder does not hold yet, and writes what was found into it."""
     from thinkprm_jax.evaluation.selection.search_report import read_search
-    from thinkprm_jax.search.models import describe, load_models, resolve
+    from thinkprm_jax.search.models import describe, load_models, resolve, stamp_models
     from thinkprm_jax.search.problems import load_tasks
     from thinkprm_jax.search.runner import has_begun, open_search, search_tasks
 
@@ -65,6 +63,7 @@ def search(recipe: SearchRecipe) -> SearchReport:
     with open_search(resolved, tasks) as run:
         if run.missing:
             # Generator and verifier, side by side
+            run.stamp(stamp_models(resolved, tasks))
             run.phase("loading the models")
             engine = load_models(resolved, tasks, run.say)
             run.watch(engine)
@@ -92,4 +91,4 @@ def save(folder: Path, found: SearchReport) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm search"))
+    program.start(main, "thinkprm search")

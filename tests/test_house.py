@@ -17,6 +17,7 @@ PACKAGE = "thinkprm_jax"
 # The lowest first: a file may import its own package and every package of a lower layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "activity", "bundled"),
+    ("paths",),
     ("recipe", "program", "progress", "runtime", "seeds", "tables", "distributed", "gguf_header"),
     ("tokenizer", "grading"),
     ("protocol",),
@@ -107,7 +108,8 @@ def test_what_a_file_loads(path: Path) -> None:
             f"{name}: import it where it is used"
         )
     programs = {module.removeprefix("thinkprm_jax.").replace(".", "/") + ".py" for module, _ in PROGRAMS.values()}
-    if package_of(path) in ("cli", "program", "errors", "__init__") or str(path.relative_to(ROOT)) in programs:
+    light = ("cli", "program", "errors", "paths", "__init__")
+    if package_of(path) in light or str(path.relative_to(ROOT)) in programs:
         # `thinkprm --help` is quick
         top_level = {name.split(".")[0] for name, inside in imports(ast.parse(text)) if not inside}
         assert not top_level & {"jax", "flax", "numpy", "optax", "orbax", "rich", "tokenizers", "yaml"}

@@ -29,7 +29,13 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    """Exit status of a command line; without one, that of this process, which then ends."""
+    if arguments is None:
+        program.end(_main(sys.argv[1:], ends_process=True))
+    return _main(arguments)
+
+
+def _main(arguments: Sequence[str], ends_process: bool = False) -> int:
     if not arguments:
         print(usage(), file=sys.stderr)
         return 2
@@ -52,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = importlib.import_module(PROGRAMS[name][0]).main(rest)
         return status
 
-    return program.run(load_and_run, rest, name=f"thinkprm {name}")
+    return program.run(load_and_run, rest, f"thinkprm {name}", ends_process)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

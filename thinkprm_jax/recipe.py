@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_input
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -65,6 +66,7 @@ def load_recipe(
     Raises:
       UserError: no such file, bad YAML, an unknown or missing field, a wrong type, an impossible combination.
     """
+    check_input(path, pipes=True)
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

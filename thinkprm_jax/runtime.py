@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from thinkprm_jax.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "THINKPRM_JAX_CACHE"  # a folder, or `off`
@@ -76,6 +78,29 @@ def _machine() -> str:
     except OSError:
         pass
     return hashlib.sha256(description.encode()).hexdigest()[:12]
+
+
+in_fork = False  # whether this process is a fork of one in which JAX was at work
+
+
+def _after_fork() -> None:
+    global in_fork
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    in_fork = in_fork or (bridge is not None and bridge.backends_are_initialized())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def refuse_forked() -> None:
+    """UserError in a child of a fork whose parent had JAX at work: JAX's threads did not come along, and whatever
+    is computed would wait for them for ever."""
+    if in_fork:
+        raise UserError(
+            "this process is a fork of one in which JAX was at work, and nothing can be computed here: start it "
+            'with multiprocessing.get_context("spawn"), and load the model in it'
+        )
 
 
 def compile_count(function: object) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +55,6 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
 
     recipe = load_recipe(CollectRecipe, recipe_file, overrides)
     source, teacher = recipe.source, recipe.teacher
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a preemption notice stops like Ctrl-C
 
     # What the teacher is asked about, before anything is loaded
     counts = SourceCounts()
@@ -98,14 +96,14 @@ def generate(
     What is stored in ``path`` is used first; the teacher is loaded only if something is missing.
     """
     from thinkprm_jax.collect.store import GenerationStore
-    from thinkprm_jax.collect.teacher import generate_chains, load_teacher, teacher_settings
+    from thinkprm_jax.collect.teacher import generate_chains, load_teacher, teacher_settings, with_weights
     from thinkprm_jax.distributed.mesh import optional_mesh
     from thinkprm_jax.progress import VerdictProgress
     from thinkprm_jax.runtime import enable_compilation_cache
 
-    sampler = None
+    sampler, settings = None, teacher_settings(teacher, recipe.seed)
     with (
-        GenerationStore(path, prefixes, teacher.chains, teacher_settings(teacher, recipe.seed)) as store,
+        GenerationStore(path, prefixes, teacher.chains, settings) as store,
         VerdictProgress(store.size, store.stored, unit="chain") as progress,
     ):
         if store.stored:
@@ -115,6 +113,7 @@ def generate(
             missing = store.missing(wave)
             if missing:
                 if sampler is None:
+                    store.check_teacher(with_weights(settings))
                     enable_compilation_cache()
                     mesh = recipe.mesh
                     progress.phase(f"loading {teacher.model}")
@@ -138,4 +137,4 @@ def _activity(sampler: Sampler) -> Activity:
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm collect"))
+    program.start(main, "thinkprm collect")

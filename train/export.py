@@ -8,7 +8,6 @@ the host alone. A LoRA run is merged into its base on the way, or written as an 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,6 +62,9 @@ def export(
     from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
     from thinkprm_jax.training.config import TrainRecipe
 
+    out = out.expanduser()
+    check_target(out)
+
     # The run
     if not (run / "recipe.yaml").exists() or not (run / "checkpoints").exists():
         raise UserError(f"{run} is no training run: it lacks recipe.yaml or checkpoints")
@@ -80,8 +82,6 @@ def export(
     )
 
     # The folder
-    out = out.expanduser()
-    check_target(out)
     if push is not None:
         check_access(push)
     with ProgressBar(None) as progress:
@@ -97,4 +97,4 @@ def export(
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm export"))
+    program.start(main, "thinkprm export")

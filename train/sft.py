@@ -177,4 +177,4 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
 
 
 if __name__ == "__main__":
-    sys.exit(program.run(main, sys.argv[1:], name="thinkprm train"))
+    program.start(main, "thinkprm train")

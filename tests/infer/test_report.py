@@ -64,7 +64,7 @@ def test_what_a_reader_must_know_is_said(report, tmp_path):
         (("nothing.jsonl",), "nothing.jsonl: No such file"),
         (("run.jsonl", "--output", "run.jsonl"), "run.jsonl: is the run itself"),
         (("run.jsonl", "--output", "nowhere/page.html"), "nowhere/page.html: cannot be written"),
-        (("run.jsonl", "--output", "."), ".: cannot be written"),
+        (("run.jsonl", "--output", "."), ".: is a folder, and the output must be a file"),
         (("bad.jsonl",), "bad.jsonl:1: the field `verdict.prefix_score` is missing"),
     ],
 )

@@ -91,7 +91,7 @@ def test_export_refuses_in_one_line(whole: Path, tmp_path: Path, capsys: pytest.
         ([tmp_path, tmp_path / "out"], f"{tmp_path} is no training run: it lacks recipe.yaml or checkpoints"),
         ([whole, tmp_path / "out", "--step", 5], f"{whole} has no checkpoint of step 5; it has: 28, 32, 36"),
         ([young, tmp_path / "out"], f"{young} has no checkpoint yet"),
-        ([whole, tmp_path / "file"], f"{tmp_path / 'file'}: not a folder"),
+        ([whole, tmp_path / "file"], f"{tmp_path / 'file'}: is a file, and the output must be a folder"),
     ):
         assert cli.main(["export", *map(str, arguments)]) == 2
         assert capsys.readouterr().err == f"thinkprm export: error: {message}\n"

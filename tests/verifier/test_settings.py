@@ -9,7 +9,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,14 +16,12 @@ import numpy as np
 import pytest
 
 import thinkprm_jax
+from support.guess_verifier import GuessSettings, register_guess
 from thinkprm_jax import cli
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.search.models import describe
 from thinkprm_jax.search.recipe import SearchRecipe, load_search_recipe
-from thinkprm_jax.verifier import registry
-from thinkprm_jax.verifier.base import Verdict
-from thinkprm_jax.verifier.host import HostVerifier
 from thinkprm_jax.verifier.registry import (
     PROGRAM_OPTIONS,
     Registration,
@@ -41,28 +38,10 @@ from thinkprm_jax.verifier.settings import VerifierSettings, setting, settings_o
 ROOT = Path(__file__).parents[2]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuessSettings(VerifierSettings):
-    kind: ClassVar[str] = "guess"
-    needs_model: ClassVar[bool] = False
-
-    answer: float = setting(0.5, "the score of every step")
-    mood: str = setting("calm", "of no use", stamped="never")
-
-
-class Guess(HostVerifier):
-    Settings = GuessSettings
-    settings: GuessSettings
-
-    def judge(self, problem: str, steps: Sequence[str]) -> Verdict:
-        return Verdict.of_scores(problem, [self.settings.answer] * len(steps))
-
-
 @pytest.fixture
 def guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kind, registered for the test."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    register(Registration("guess", f"{__name__}:Guess"))
+    register_guess(monkeypatch)
 
 
 @pytest.mark.usefixtures("guess")

@@ -42,6 +42,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.records.files import read_json, write_json
+from thinkprm_jax.runtime import refuse_forked
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def load_model(
     Raises:
       UserError: one line naming every problem of the checkpoint.
     """
+    refuse_forked()
     dtype = float_dtype(dtype)
     files = find_model(path_or_id)
     for folder, adapter in files.adapters:

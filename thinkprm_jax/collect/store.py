@@ -9,7 +9,7 @@ from typing import Any
 from thinkprm_jax.collect.recipe import Generated
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.records.collection import GenerationRow
-from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 
 
 class GenerationStore:
@@ -27,11 +27,21 @@ class GenerationStore:
 
     def __init__(self, path: Path, prefixes: Sequence[Prefix], chains: int, teacher: Mapping[str, Any]) -> None:
         self._prefixes, self._chains, self._teacher = prefixes, chains, teacher
-        inputs = [self._given(key) for key in range(len(prefixes) * chains)]
-        self._output = OrderedOutput(path, GenerationRow, inputs, {"teacher": teacher})
-        self._rows = {row.prefix * chains + row.chain: row for row in self._output.resumed}
         # Chains at the end, at most, and at the start.
-        self.size, self.stored = len(inputs), len(self._rows)
+        self.size, self.stored = len(prefixes) * chains, 0
+        self._rows: dict[int, GenerationRow] = {}
+        inputs = LazyInputs(self.size, self._given)
+        self._output = OrderedOutput(path, GenerationRow, inputs, {"teacher": teacher}, on_resumed=self._keep)
+        self.stored = len(self._rows)
+
+    def _keep(self, row: GenerationRow) -> None:
+        self._rows[row.prefix * self._chains + row.chain] = row
+
+    def check_teacher(self, teacher: Mapping[str, Any]) -> None:
+        """Before the first new chain: the settings with the fingerprint of the teacher's weights, which chains to
+        come are stored with. UserError where those that are there are of another model of that name."""
+        self._output.check_weights(teacher=teacher)
+        self._teacher = teacher
 
     def missing(self, numbers: Iterable[int]) -> list[tuple[int, Prefix, int]]:
         """(key for :meth:`add`, prefix, number of the chain) of what these prefixes lack."""
@@ -48,7 +58,7 @@ class GenerationStore:
             **self._given(key), text=text, tokens=tokens, finish=finish, error=error, teacher=self._teacher
         )
         self._output.add(key, row)
-        self._rows[key] = row
+        self._keep(row)
 
     def _given(self, key: int) -> dict[str, Any]:
         """With what the row of a chain begins."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,18 @@ def teacher_settings(teacher: Teacher, seed: int) -> dict[str, Any]:
     """All that a chain depends on, apart from its prefix; stored with each."""
     resolved = dataclasses.asdict(teacher) | {"dtype": teacher.dtype or default_dtype(), "seed": seed}
     return {name: value for name, value in resolved.items() if name not in ("slots", "chains")}
+
+
+def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the fingerprint of the teacher's weights: a name can be given to another model.
+
+    Raises:
+      UserError: the model cannot be found, or its files cannot be read.
+    """
+    from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
+    from thinkprm_jax.checkpoint.weights import find_model
+
+    return {**settings, "weights": sampled_fingerprint(find_model(settings["model"]))}
 
 
 def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:

@@ -12,8 +12,9 @@ from thinkprm_jax.evaluation.results import EvaluationCase, judge_cases, outcome
 from thinkprm_jax.evaluation.summary import TaskFigure
 from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
-from thinkprm_jax.records.output import OrderedOutput
+from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.soundness import ChainCounts
+from thinkprm_jax.verifier.loading import with_weights
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
 if TYPE_CHECKING:
@@ -78,12 +79,21 @@ def judge_all(
     Raises:
       UserError: the file is of other cases or settings, or the verifier cannot be loaded.
     """
-    given = [case_fields(index, case) for index, case in enumerate(cases)]
-    with OrderedOutput(details_path, EvaluationRow, given, {"verifier": settings.stamp}, current_stamp) as details:
-        found = {row.index: [*row.outcomes_of_first, row.outcome] for row in details.resumed}
-        counts = ChainCounts.of(row.verdict for row in details.resumed)
-        too_long = TooLongCount()
+    given = LazyInputs(len(cases), lambda index: case_fields(index, cases[index]))
+    stamp = {"verifier": settings.stamp}
+    found: dict[int, list[Outcome]] = {}
+    counts, too_long = ChainCounts(), TooLongCount()
+
+    def resume(row: EvaluationRow) -> None:
+        nonlocal counts
+        found[row.index] = [*row.outcomes_of_first, row.outcome]
+        counts += ChainCounts.of([row.verdict])
+
+    with OrderedOutput(details_path, EvaluationRow, given, stamp, current_stamp, resume) as details:
         missing = details.missing
+        if missing:
+            settings = with_weights(settings)
+            details.check_weights(verifier=settings.stamp)
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
             verifier = _load(loader, settings, len(missing), progress) if missing else None

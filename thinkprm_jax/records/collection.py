@@ -27,6 +27,7 @@ class GenerationRow(Row):
     """
 
     FORMAT = "generation"
+    WEIGHTS = ("teacher.weights",)
 
     prefix: Count
     chain: Count

@@ -114,6 +114,7 @@ class EvaluationRow(Row):
     """
 
     FORMAT = "evaluation"
+    WEIGHTS = ("verifier.weights",)
 
     index: Count
     id: str | None = field(default=None, metadata=LEFT_OUT)

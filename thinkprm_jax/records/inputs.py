@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
+import tempfile
+from array import array
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_input
 from thinkprm_jax.protocol.steps import split_solution
-from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
-from thinkprm_jax.records.schema import FORMAT_KEY
+from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line
+from thinkprm_jax.records.schema import FORMAT_KEY, check_format
+
+# Formats of ours that rows with solutions may be of; what they say of it belongs to them and not to the output.
+_FORMATS = ("completion", "labelled_solution")
 
 
 @dataclass(frozen=True)
@@ -32,24 +42,95 @@ class SolutionRow:
         return self.source == "completions"
 
 
-def read_solutions(path: str | Path, reserved: Collection[str] = ()) -> list[SolutionRow]:
-    """Rows of a JSON Lines file: `problem` (or `question`), and one of
+class SolutionFile:
+    """The rows of a JSON Lines file, each read when it is asked for: in memory is where every line begins.
+
+    A row has `problem` (or `question`), and one of
 
     - `steps`: a list of texts (ProcessBench has these),
     - `completions`: a list of whole solutions (search-and-learn has these),
     - `solution`: a whole solution.
 
-    The first of them in this order counts: in data sets with completions, `solution` is the reference. Whole
-    solutions are split by :func:`split_solution`. An empty list of steps is no mistake of the file's form. What a
-    row says of its own format (``thinkprm_format``) does not belong to it.
+    The first of them in this order counts: in data sets with completions, `solution` is the reference. A field
+    that is null counts as not there (tables that were merged have all columns). Whole solutions are split by
+    :func:`split_solution`. An empty list of steps is no mistake of the file's form. What a row of ours says of its
+    format (``thinkprm_format``) does not belong to it.
 
+    Example:
+
+        with SolutionFile(path) as rows:
+            print(len(rows), rows[0].problem)
+
+    Args:
+      path: a file; or a pipe, which is copied into a temporary file first.
+      reserved: fields that a row must not have.
     Raises:
-      UserError: names file, line and field: a missing field, a wrong type, or a field named in ``reserved``.
+      UserError: names file, line and field: a missing field, a wrong type, or one of ``reserved``. All rows are
+        looked at here, before the first one is used.
+
+    Attributes:
+      solutions: of all rows together.
     """
-    rows = (
-        (place, {key: value for key, value in row.items() if key != FORMAT_KEY}) for place, row in read_rows(path)
-    )
-    return [parse_solution(row, place, reserved) for place, row in rows]
+
+    def __init__(self, path: str | Path, reserved: Collection[str] = ()) -> None:
+        self._path, self._reserved = path, reserved
+        self._starts, self._numbers = array("Q"), array("Q")
+        self.solutions = 0
+        self._file = _open_for_seeking(path)
+        try:
+            start = 0
+            for number, line in enumerate(self._file, start=1):  # bytes end their lines at a newline alone
+                if line.strip():
+                    self.solutions += len(self._parse(line, number).solutions)
+                    self._starts.append(start)
+                    self._numbers.append(number)
+                start += len(line)
+            if not self._starts:
+                raise UserError(f"{path}: no rows in it")
+        except OSError as error:
+            self._file.close()
+            raise UserError(f"{path}: {error.strerror or error}") from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> SolutionRow:
+        self._file.seek(self._starts[index])
+        return self._parse(self._file.readline(), self._numbers[index])
+
+    def _parse(self, line: bytes, number: int) -> SolutionRow:
+        place = f"{self._path}:{number}"
+        row = parse_line(line, place)
+        said = {FORMAT_KEY: row.pop(FORMAT_KEY)} if FORMAT_KEY in row else {}
+        solution = parse_solution(row, place, self._reserved)
+        check_format(said, _FORMATS, 2, place)
+        return solution
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _open_for_seeking(path: str | Path) -> IO[bytes]:
+    check_input(path, pipes=True)
+    try:
+        file: IO[bytes] = open(path, "rb")  # noqa: SIM115 (stays open for the run)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    with file:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
+        shutil.copyfileobj(file, copy)
+        copy.seek(0)
+        return copy
 
 
 def problem_of(row: Mapping[str, Any], place: str) -> str:
@@ -58,7 +139,8 @@ def problem_of(row: Mapping[str, Any], place: str) -> str:
     Raises:
       UserError: it has neither, or no text there; names ``place`` (`solutions.jsonl:12`) and field.
     """
-    return get_field(row, "question" if "question" in row and "problem" not in row else "problem", str, place)
+    instead = row.get("problem") is None and row.get("question") is not None
+    return get_field(row, "question" if instead else "problem", str, place)
 
 
 def parse_solution(row: Mapping[str, Any], place: str, reserved: Collection[str] = ()) -> SolutionRow:
@@ -67,12 +149,12 @@ def parse_solution(row: Mapping[str, Any], place: str, reserved: Collection[str]
         if name in row:
             raise UserError(f"{place}: the field `{name}` is written by this program and cannot be in its input")
     problem = problem_of(row, place)
-    if "steps" in row:
+    if row.get("steps") is not None:
         return SolutionRow(row, problem, (tuple(get_texts(row, "steps", place)),), "steps")
-    if "completions" in row:
+    if row.get("completions") is not None:
         texts = get_texts(row, "completions", place)
         return SolutionRow(row, problem, tuple(tuple(split_solution(text)) for text in texts), "completions")
-    if "solution" in row:
+    if row.get("solution") is not None:
         text = get_field(row, "solution", str, place)
         return SolutionRow(row, problem, (tuple(split_solution(text)),), "solution")
     raise UserError(f"{place}: the field `steps` (or `solution`, or `completions`) is missing")

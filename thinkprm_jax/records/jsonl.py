@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_input
+
+# Where one of these stands in a line, it may hold a number that is not finite.
+_NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{309}")
 
 
 def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -16,17 +22,19 @@ def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
       UserError: the file cannot be read, or a line is no JSON object; names file and line.
     """
+    check_input(path)
     try:
         with open(path, "rb") as file:  # bytes end their lines at a newline alone
             for number, line in enumerate(file, start=1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if line.strip():
-                    yield f"{path}:{number}", _parse_line(line, f"{path}:{number}")
+                    yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
 
 
-def _parse_line(line: bytes, place: str) -> dict[str, Any]:
+def parse_line(line: bytes, place: str) -> dict[str, Any]:
+    """A line as a JSON object; `UserError` with ``place`` where it is none, or holds NaN, which JSON has not."""
+    line = line.removeprefix(b"\xef\xbb\xbf")  # of a file, or of several that were joined
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -35,7 +43,21 @@ def _parse_line(line: bytes, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
+    if _NOT_FINITE.search(line):
+        check_finite(row, place)
     return row
+
+
+def check_finite(value: Any, place: str, name: str = "") -> None:
+    """`UserError` that names the field in which a number is not finite: it could not be written again as JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{place}: the field `{name}` is {value}, which is no number of JSON; write null")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_finite(item, place, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            check_finite(item, place, f"{name}[{index}]")
 
 
 def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
@@ -49,6 +71,7 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
 def read_growing(path: str | Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
     """Of a file that a program may be writing: (rows as of :func:`iterate_rows`, whether the last line is
     half-written and not among them). Such a line has no newline yet and is no JSON."""
+    check_input(path)
     rows: list[tuple[str, dict[str, Any]]] = []
     try:
         for row in iterate_rows(path):
@@ -93,11 +116,15 @@ def _require(value: Any, kind: type, wanted: str, name: str, place: str) -> Any:
 
 
 def write_line(row: Mapping[str, Any]) -> bytes:
-    """One line of JSON in UTF-8; lone surrogates, which have no UTF-8, as escapes."""
+    """One line of JSON in UTF-8; lone surrogates, which have no UTF-8, as escapes. `UserError` for a number that
+    is not finite."""
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except UnicodeEncodeError:
-        return json.dumps(row).encode() + b"\n"
+        return json.dumps(row, allow_nan=False).encode() + b"\n"
+    except ValueError:
+        check_finite(row, "a row")
+        raise
 
 
 def type_name(value: Any) -> str:

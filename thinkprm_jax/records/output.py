@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import atomic_write
+from thinkprm_jax.records.files import LineFile, atomic_write
 from thinkprm_jax.records.jsonl import write_line
-from thinkprm_jax.records.schema import Row
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from thinkprm_jax.records.schema import Row, optional_fields
 
 Kind = TypeVar("Kind", bound=Row)
 
@@ -39,54 +34,86 @@ def _waiting(path: Path) -> Path:
     return path.with_name(f"{path.name}.waiting")
 
 
+class Inputs(Protocol):
+    """The fields with which the rows of an output begin, one mapping a row: a list, or :class:`LazyInputs`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class LazyInputs:
+    """Inputs that are made when they are asked for, and not kept.
+
+    count: of them. make: the one with an index.
+    """
+
+    count: int
+    make: Callable[[int], Mapping[str, Any]]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        return self.make(index)
+
+
 class OrderedOutput(Generic[Kind]):
-    """Rows of one class, one for each input, in input order, appended and flushed as they come.
+    """Rows of one class, one for each input, in input order, appended as they come.
 
         FILE            the rows so far
         FILE.waiting    rows that are finished before their turn; gone when none is left
 
-    A run that was killed at any moment goes on from these two: what is written is neither lost nor done again. A
-    half-written last line is dropped. Rows of other inputs or with another stamp are refused, as is a file that is
-    not ours; nothing is changed then. Rows of an older version stay as they are, and those of this version follow.
+    A run that was stopped at any moment, by kill -9 or a full disk, goes on from these two: what is written is
+    neither lost nor done again. A half-written last line is dropped. Rows of other inputs or with another stamp
+    are refused, as is a file that is not ours; nothing is changed then. Rows of an older version stay as they are,
+    and those of this version follow. In memory are only rows before their turn.
 
     Args:
       path: None: no files, only the order.
       kind: the class of the rows.
       inputs: the fields with which each of them begins in the file.
-      stamp: fields, which all rows have, that say how the results are made (settings).
+      stamp: fields, which all rows have, that say how the results are made (settings). Of weights
+        (``kind.WEIGHTS``) it says nothing: see :meth:`check_weights`.
       current: such settings of an older version, as this one writes them.
+      on_resumed: is given every row that is there already, those out of turn included.
     Raises:
       UserError: the file cannot be used.
+
+    Attributes:
+      resumed: how many rows were there already.
     """
 
     def __init__(
         self,
         path: Path | None,
         kind: type[Kind],
-        inputs: Sequence[Mapping[str, Any]],
+        inputs: Inputs,
         stamp: Mapping[str, Mapping[str, Any]],
         current: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+        on_resumed: Callable[[Kind], object] = lambda row: None,
     ) -> None:
         self._kind, self._inputs, self._stamp, self._current = kind, inputs, stamp, current
+        self._on_resumed = on_resumed
+        self._weights: dict[tuple[str, str], str] = {}  # (field, fingerprint) -> the first place that has it
         self._early: dict[int, Kind] = {}
-        self._next = 0
-        self.resumed: list[Kind] = []  # rows that were there already, those out of turn included
-        self._files: list[BinaryIO] = []
+        self._next = self.resumed = 0
+        self._loaded = False
+        self._files: list[LineFile] = []
         if path is None:
             return
-        self._waiting_path = _waiting(path)
-        self._files = [_open_alone(path), _open_alone(self._waiting_path)]
+        self._files = [LineFile(path)]
         try:
-            rows, size = self._load(path)
-            early, waiting_size = self._load_early()
-        except UserError:
-            self._close(nothing_waits=not self._files[1].tell())
+            self._files.append(LineFile(_waiting(path)))
+            size = self._load(path)
+            waiting_size = self._load_early()
+        except BaseException:
+            self.close()
             raise
-        self._files[0].truncate(size)
-        self._files[1].truncate(waiting_size)
-        self._next = len(rows)
-        self._early = {index: row for index, row in early.items() if index >= self._next}
-        self.resumed = [*rows, *self._early.values()]
+        self._files[0].cut(size)
+        self._files[1].cut(waiting_size)
+        self._loaded = True
         self._take_turns()
 
     @property
@@ -94,32 +121,51 @@ class OrderedOutput(Generic[Kind]):
         """Indexes of the inputs that have no row yet."""
         return [index for index in range(self._next, len(self._inputs)) if index not in self._early]
 
+    def check_weights(self, **fields: Mapping[str, Any]) -> None:
+        """Before the first new row: UserError where rows that are there were made by models with other weights.
+
+        Args:
+          fields: of the rows to come, such as ``verifier=verifier.settings.stamp``. Rows from before there were
+            fingerprints pass.
+        """
+        for name in self._kind.WEIGHTS:
+            ours = _inner(fields, name)
+            for (field, theirs), place in self._weights.items():
+                if field == name and ours is not None and theirs != ours:
+                    raise UserError(
+                        f"{place}: made by a model with the weights {theirs} (`{name}`), this run's has {ours}: "
+                        "another model lies under the same name; take the old one, or give another output file"
+                    )
+
     def add(self, index: int, row: Kind) -> list[tuple[int, Kind]]:
-        """Takes in the row of an input; returns (index, row) of those whose turn has come, in order."""
-        if index != self._next and self._files:
-            _append(self._files[1], {"index": index, "row": row.to_dict()})
+        """Takes in the row of an input; returns (index, row) of those whose turn has come, in order.
+
+        Raises:
+          UserError: the file cannot be written, since the disk is full, say; both files are whole.
+        """
         self._early[index] = row
+        if index != self._next and self._files:
+            self._files[1].append(write_line({"index": index, "row": row.to_dict()}))
         return self._take_turns()
 
     def _take_turns(self) -> list[tuple[int, Kind]]:
         rows = []
         while self._next in self._early:
-            row = self._early.pop(self._next)
+            row = self._early[self._next]
             if self._files:
-                _append(self._files[0], row.to_dict())
+                self._files[0].append(write_line(row.to_dict()))
+            del self._early[self._next]  # not before it is written: whoever is stopped here closes the files
             rows.append((self._next, row))
             self._next += 1
         return rows
 
     def close(self) -> None:
-        self._close(nothing_waits=not self._early)
-
-    def _close(self, nothing_waits: bool) -> None:
-        if self._files and nothing_waits:
-            self._waiting_path.unlink(missing_ok=True)
-        for file in self._files:
+        files, self._files = self._files, []
+        for file in files:
             file.close()
-        self._files = []
+        nothing_waits = self._loaded and not self._early
+        if len(files) == 2 and (nothing_waits or not files[1].path.stat().st_size):
+            files[1].path.unlink(missing_ok=True)
 
     def __enter__(self) -> OrderedOutput[Kind]:
         return self
@@ -127,98 +173,95 @@ class OrderedOutput(Generic[Kind]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _load(self, path: Path) -> tuple[list[Kind], int]:
-        """(rows, bytes they take) of an output file; what follows them is a half-written line."""
-        data = _read_bytes(path)
-        rows: list[Kind] = []
+    def _load(self, path: Path) -> int:
+        """Takes up the rows of an output file; returns the bytes they take. What follows them is a half-written
+        line."""
         size = 0
-        for place, line, is_complete in _lines(path, data):
-            if len(rows) == len(self._inputs):
+        for place, line, is_complete in _lines(path):
+            if self._next == len(self._inputs):
                 raise UserError(f"{path}: has more rows than the input; give another output file")
-            start = write_line(self._inputs[len(rows)])[:-2]  # without the brace that closes it
+            given = self._inputs[self._next]
+            start = write_line(given)[:-2]  # without the brace that closes it
             if not is_complete and line != start + b"}" and line[: len(start)] == start[: len(line)]:
                 break
-            row = self._read(_parse(place, line), len(rows), place)
+            row = self._read(_parse(place, line), self._next, given, place)
             if not is_complete:
                 break
-            rows.append(row)
+            self._resume(row)
+            self._next += 1
             size += len(line)
-        return rows, size
+        return size
 
-    def _load_early(self) -> tuple[dict[int, Kind], int]:
-        early: dict[int, Kind] = {}
+    def _load_early(self) -> int:
         size = 0
-        for place, line, is_complete in _lines(self._waiting_path, _read_bytes(self._waiting_path)):
+        path = self._files[1].path
+        for place, line, is_complete in _lines(path):
             if not is_complete:
                 break
             entry = _parse(place, line)
             index, row = entry.get("index"), entry.get("row")
             if not isinstance(index, int) or not 0 <= index < len(self._inputs) or not isinstance(row, dict):
                 raise UserError(f"{place}: belongs to another input; remove the file or give another output file")
-            early[index] = self._read(row, index, place)
+            early = self._read(row, index, self._inputs[index], place)
+            if index >= self._next:
+                self._early[index] = early
             size += len(line)
-        return early, size
+        for early in self._early.values():
+            self._resume(early)
+        return size
 
-    def _read(self, row: Mapping[str, Any], index: int, place: str) -> Kind:
+    def _resume(self, row: Kind) -> None:
+        self.resumed += 1
+        self._on_resumed(row)
+
+    def _read(self, row: dict[str, Any], index: int, given: Mapping[str, Any], place: str) -> Kind:
         """A row of the file, which must be one that this run would write."""
+        for name in self._kind.WEIGHTS:
+            found = _inner(row, name)
+            if isinstance(found, str):
+                self._weights.setdefault((name, found), place)
         for name, settings in self._stamp.items():
             written = row.get(name)
+            if written is None and name in optional_fields(self._kind):
+                continue  # of a version that did not write it yet
             if not isinstance(written, dict):
                 raise UserError(f"{place}: no output of this program; give another output file")
             theirs, ours = self._current(written), self._current(settings)
             for key in {**ours, **theirs}:
-                if theirs.get(key) != ours.get(key):
+                if theirs.get(key) != ours.get(key) and f"{name}.{key}" not in self._kind.WEIGHTS:
                     raise UserError(
                         f"{place}: made with {key} {theirs.get(key)}, this run has {ours.get(key)}; "
                         "use the same settings, or give another output file"
                     )
-        echoed = {key: row.get(key) for key in self._inputs[index]}
-        if write_line(echoed) != write_line(self._inputs[index]):
+        echoed = {key: row.get(key) for key in given}
+        if write_line(echoed) != write_line(given):
             raise UserError(f"{place}: made from another input (row {index + 1}); give another output file")
         return self._kind.from_dict(row, place)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _inner(row: Mapping[str, Any], dotted: str) -> Any:
+    """The value of `verifier.weights`; None where it is not there."""
+    value: Any = row
+    for name in dotted.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes, bool]]:
+    """(place, line with its newline, whether it has one)."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):  # bytes end their lines at a newline alone
+                yield f"{path}:{number}", line, line.endswith(b"\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-
-
-def _lines(path: Path, data: bytes) -> Iterator[tuple[str, bytes, bool]]:
-    """(place, line with its newline, whether it has one)."""
-    for number, line in enumerate(io.BytesIO(data), start=1):  # bytes end their lines at a newline alone
-        yield f"{path}:{number}", line, line.endswith(b"\n")
 
 
 def _parse(place: str, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: no output of this program; give another output file") from error
     if not isinstance(row, dict):
         raise UserError(f"{place}: no output of this program; give another output file")
     return row
-
-
-def _open_alone(path: Path) -> BinaryIO:
-    """For appending; UserError if another run has it open."""
-    try:
-        file = open(path, "ab")  # noqa: SIM115 (stays open for the run)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{path}: another run is writing it") from error
-        except OSError:  # a file system without locks
-            pass
-    return file
-
-
-def _append(file: BinaryIO, row: Mapping[str, Any]) -> None:
-    file.write(write_line(row))
-    file.flush()

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_input, check_output_folder
 from thinkprm_jax.recipe import differences, dump_recipe, load_recipe
 from thinkprm_jax.records.files import atomic_write
 
@@ -24,6 +25,7 @@ def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) 
     Raises:
       UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
     """
+    check_output_folder(folder)
     saved = folder / RECIPE
     if begun and saved.exists():
         changed = differences(load_recipe(type(recipe), saved), recipe)
@@ -45,6 +47,7 @@ def read_saved_recipe(folder: Path) -> Mapping[str, Any]:
       UserError: the file is no table of YAML.
     """
     path = folder / RECIPE
+    check_input(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -87,11 +87,13 @@ class Row(Record):
     """A line of a JSON Lines file.
 
     FORMAT and VERSION stand in each under the key ``thinkprm_format`` ("verdict/2"). Rows without it are of
-    version 1; they have the same fields.
+    version 1; they have the same fields. WEIGHTS are the dotted fields that hold fingerprints of the models which
+    made the row (``verifier.weights``); rows from before there were any lack them.
     """
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int] = 2
+    WEIGHTS: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], place: str = "row", name: str = "") -> Self:
@@ -135,6 +137,11 @@ def field_error(place: str, name: str, what: str) -> UserError:
 def field_types(cls: type[Record]) -> dict[str, Any]:
     """Name -> type of every field of a class."""
     return {field.name: kind for field, kind in _fields(cls)}
+
+
+def optional_fields(cls: type[Record]) -> set[str]:
+    """Those that need not stand in a file."""
+    return {field.name for field, _ in _fields(cls) if "left_out" in field.metadata}
 
 
 _KNOWN: dict[type, tuple[tuple[dataclasses.Field[Any], Any], ...]] = {}

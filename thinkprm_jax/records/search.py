@@ -10,6 +10,7 @@ from thinkprm_jax.records.inputs import problem_of
 from thinkprm_jax.records.jsonl import get_texts
 from thinkprm_jax.records.schema import (
     FORMAT_KEY,
+    LEFT_OUT,
     Count,
     Record,
     Row,
@@ -61,11 +62,13 @@ class CompletionRow(Row):
         In the file the columns stand in the row itself.
       tokens: what the search took.
       error: why there is no solution.
+      models: "generator" and "verifier" -> "model", a name, and "weights", the fingerprint of what lay there.
       verdicts: of `thinkprm score`, where it has judged the completions.
       verifier: the settings that these were made with.
     """
 
     FORMAT = "completion"
+    WEIGHTS = ("models.generator.weights", "models.verifier.weights")
     PREDICTION: ClassVar[str] = "pred_"  # how the columns of `predictions` begin
 
     given: Mapping[str, Any]
@@ -80,6 +83,7 @@ class CompletionRow(Row):
     predictions: Mapping[str, str | None] = field(default_factory=dict)
     tokens: SearchTokens | None = None
     error: str | None = None
+    models: Mapping[str, Any] | None = None
     verdicts: tuple[VerdictRecord, ...] | None = None
     verifier: Mapping[str, Any] | None = None
 
@@ -107,8 +111,9 @@ class CompletionRow(Row):
         columns = {column: content[column] for column in _COLUMNS if column in content}
         if columns.get("completion_tokens") == -1:  # of search-and-learn's DVTS: nobody counted
             columns["completion_tokens"] = None
-        if not isinstance(columns.get("tokens"), Mapping):  # in the files of others it can be anything
-            columns.pop("tokens", None)
+        for column in ("tokens", "models"):  # in the files of others they can be anything
+            if not isinstance(columns.get(column), Mapping):
+                columns.pop(column, None)
         for column in _LISTS:
             values = columns.get(column)
             if isinstance(values, list) and len(values) != len(completions):
@@ -124,7 +129,7 @@ class CompletionRow(Row):
 
     def to_dict(self) -> dict[str, Any]:
         columns = {column: encode(getattr(self, column)) for column in _COLUMNS}
-        behind = {column: columns.pop(column) for column in ("tokens", "error", "verdicts", "verifier")}
+        behind = {column: columns.pop(column) for column in ("tokens", "error", "models", "verdicts", "verifier")}
         row = {**self.given, "completions": list(self.completions), **columns, **self.predictions, **behind}
         kept = {column: value for column, value in row.items() if value is not None or column not in _COLUMNS}
         return {**kept, "pred": self.pred, FORMAT_KEY: f"{self.FORMAT}/{self.VERSION}"}
@@ -143,12 +148,15 @@ class SearchVerdictRow(Row):
     Attributes:
       index: of the problem, as in completions.jsonl.
       verdicts: one for each completion, in order; () where nothing was judged.
+      verifier: the settings that the verdicts were made with.
     """
 
     FORMAT = "search_verdict"
+    WEIGHTS = ("verifier.weights",)
 
     index: Count
     verdicts: tuple[VerdictRecord, ...]
+    verifier: Mapping[str, Any] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -162,9 +170,11 @@ class SearchPieceRow(Row):
       text: of the whole solution so far.
       finish: "step", "stop" or "length".
       tokens: sampled for it.
+      weights: fingerprint of the generator's.
     """
 
     FORMAT = "search_piece"
+    WEIGHTS = ("weights",)
 
     index: Count
     key: str
@@ -172,6 +182,7 @@ class SearchPieceRow(Row):
     text: str
     finish: str
     tokens: Count
+    weights: str | None = None
 
     def check(self, place: str, prefix: str) -> None:
         if self.finish not in ("step", "stop", "length"):
@@ -187,11 +198,14 @@ class SearchJudgementRow(Row):
       key: the text that was judged, as a digest.
       tokens: the verifier sampled for it.
       verdict: with the steps as they were judged.
+      weights: fingerprint of the verifier's.
     """
 
     FORMAT = "search_judgement"
+    WEIGHTS = ("weights",)
 
     index: Count
     key: str
     tokens: Count
     verdict: VerdictRecord
+    weights: str | None = None

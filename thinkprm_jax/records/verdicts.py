@@ -140,6 +140,7 @@ class VerdictRow(Row):
     """
 
     FORMAT = "verdict"
+    WEIGHTS = ("verifier.weights",)
 
     solution: SolutionRow
     verdicts: tuple[VerdictRecord, ...]

@@ -23,7 +23,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,11 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
+from thinkprm_jax.runtime import refuse_forked
 from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.device import ChunkOutput, device_functions
-from thinkprm_jax.sampler.handle import StepLoop, refuse_tracing
+from thinkprm_jax.sampler.handle import StepLoop, check_can_compute
 from thinkprm_jax.sampler.request import Completion, Phase, Request, Result, SamplerStats, Think, Thought
 from thinkprm_jax.sampler.scheduler import Limits, RequestHandle, Worker, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -103,6 +104,7 @@ class Sampler:
         prefix_cache: int = 0,
         share_from: int = 64,
     ) -> None:
+        refuse_forked()
         _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
@@ -124,6 +126,12 @@ class Sampler:
         ]
         self._pool = None if count == 1 else concurrent.futures.ThreadPoolExecutor(count, "sampler worker")
         self._under_way: dict[concurrent.futures.Future[ChunkOutput], Worker] = {}
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Sampler cannot be pickled: it holds a model on devices, and threads. Make it in the process that "
+            'uses it, which multiprocessing.get_context("spawn") starts'
+        )
 
     def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
         stats = SamplerStats()
@@ -150,7 +158,7 @@ class Sampler:
         Raises:
           UserError: inside jax.jit, where nothing can be computed.
         """
-        refuse_tracing()
+        check_can_compute()
         if not self._loaded:
             raise RuntimeError("this sampler has no weights: it was released, and use() gives it others")
         try:

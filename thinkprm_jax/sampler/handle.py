@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from thinkprm_jax import runtime
 from thinkprm_jax.errors import UserError
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class StepLoop:
 
     def step(self) -> bool:
         """One step, by this thread, as soon as no other thread is in one. False: there was nothing to do."""
-        refuse_tracing()
+        check_can_compute()
         with self.alone():
             return self._step()
 
@@ -76,7 +77,7 @@ class StepLoop:
 
         Returns: False where ``timeout`` seconds were over before; a step is never broken off.
         """
-        refuse_tracing()
+        check_can_compute()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             worked, news = True, self._news
@@ -308,7 +309,7 @@ class Handle(Generic[T]):
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
                 events.call_soon_threadsafe(settle)
 
-        refuse_tracing()
+        check_can_compute()
         self.add_done_callback(tell)
         self.loop.attend(self)
         try:
@@ -377,8 +378,11 @@ def finished(loop: StepLoop, value: T) -> Handle[T]:
 _outside: list[object] = []  # what JAX's trace state is equal to where nothing is traced, once that was seen
 
 
-def refuse_tracing() -> None:
-    """UserError while jax.jit (or what traces as it does) traces a function: nothing can be computed there."""
+def check_can_compute() -> None:
+    """UserError where nothing can be computed: while jax.jit (or what traces as it does) traces a function, and in
+    a fork of a process in which JAX was at work."""
+    if runtime.in_fork:  # asked at every step
+        runtime.refuse_forked()
     import jax
     import jax.extend
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
@@ -18,7 +19,7 @@ from thinkprm_jax.search.model_engine import ModelEngine
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.loading import find_files, with_files
+from thinkprm_jax.verifier.loading import find_files, with_files, with_weights
 from thinkprm_jax.verifier.registry import default_settings, load_verifier
 from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, settings_of
 
@@ -79,6 +80,22 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             described = described.changed(slots=planned.prm_slots)
         verifier = load_verifier(described, mesh=mesh, sampler=judging)
     return ModelEngine(generator, verifier, recipe.long_cot, side_by_side=mesh is None or mesh.size == 1)
+
+
+def stamp_models(recipe: SearchRecipe, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
+    """What rows say of the models that make them: "generator" -> its name and fingerprint, "verifier" -> all its
+    settings; of those that the recipe needs. Nothing is loaded.
+
+    Raises:
+      UserError: a model cannot be found, or the recipe asks a verifier for what it does not have.
+    """
+    found = {}
+    if any(task.solutions is None for task in tasks):
+        weights = sampled_fingerprint(find_model(recipe.model_path))
+        found["generator"] = {"model": recipe.model_path, "weights": weights}
+    if recipe.verified:
+        found["verifier"] = with_weights(describe(recipe)).stamp
+    return found
 
 
 def describe(recipe: SearchRecipe) -> VerifierSettings:

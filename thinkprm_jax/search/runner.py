@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ class OpenSearch:
         if self._unfinished.kept:
             kept = f"{self._unfinished.kept:,} pieces and verdicts of unfinished problems"
             progress.say(f"{recipe.folder}: {kept} are there already")
+        self._models: Mapping[str, Any] | None = None
+        self._verifier: Mapping[str, Any] | None = None
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -63,6 +66,20 @@ class OpenSearch:
         """Tokens and speed are those of these models."""
         self._progress.watch(engine)
 
+    def stamp(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """Says which models make the rows to come: "generator" and "verifier", of those that there are.
+
+        Raises:
+          UserError: rows that are there were made by models with other weights.
+        """
+        named = ("model", "weights")
+        self._models = {role: {name: made.get(name) for name in named} for role, made in models.items()}
+        self._verifier = models.get("verifier")
+        self._completions.check_weights(models=self._models)
+        self._verdicts.check_weights(verifier=self._verifier or {})
+        generator, verifier = (models.get(role, {}).get("weights") for role in ("generator", "verifier"))
+        self._unfinished.use(generator, verifier)
+
     def keeping(self, engine: Engine) -> Engine:
         """The engine; what it gives for problems that have no rows yet is kept, and not asked for again."""
         return KeepingEngine(engine, self._unfinished)
@@ -75,9 +92,11 @@ class OpenSearch:
         # A kill between the two leaves verdicts without their completions: they are made again, and what stands
         # there stays.
         if index in self._verdicts.missing:
-            self._verdicts.add(index, verdict_row(self._tasks[index].problem.number, result))
+            judged = verdict_row(self._tasks[index].problem.number, result)
+            self._verdicts.add(index, dataclasses.replace(judged, verifier=self._verifier))
         if index in self._completions.missing:
-            self._completions.add(index, completion_row(self._tasks[index], result, self._recipe))
+            found = completion_row(self._tasks[index], result, self._recipe)
+            self._completions.add(index, dataclasses.replace(found, models=self._models))
         self._unfinished.forget(self._tasks[index].problem.number)
         self._progress.finished()
 
@@ -107,10 +126,10 @@ def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSea
     with (
         OrderedOutput(folder / COMPLETIONS, CompletionRow, [task.row for task in tasks], {}) as completions,
         OrderedOutput(folder / VERDICTS, SearchVerdictRow, numbers, {}) as verdicts,
-        SearchProgress(len(tasks), done=len(completions.resumed)) as progress,
+        SearchProgress(len(tasks), done=completions.resumed) as progress,
     ):
         if completions.resumed:
-            progress.say(f"{folder}: {len(completions.resumed):,} of {len(tasks):,} problems are done already")
+            progress.say(f"{folder}: {completions.resumed:,} of {len(tasks):,} problems are done already")
         with contextlib.closing(OpenSearch(recipe, tasks, completions, verdicts, progress)) as run:
             yield run
         for line in progress.too_long.lines("max_verification_length"):

@@ -11,10 +11,10 @@ import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import atomic_write
+from thinkprm_jax.records.files import LineFile, atomic_write
 from thinkprm_jax.records.jsonl import read_growing, write_line
 from thinkprm_jax.records.search import SearchJudgementRow, SearchPieceRow
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished
@@ -42,7 +42,8 @@ class UnfinishedStore:
         self._lines: dict[int, list[bytes]] = {}
         self._known: dict[tuple[str, int, str], UnfinishedRow] = {}
         self._finished = 0  # lines of the file that nobody needs any more
-        self._file: BinaryIO | None = None
+        self._file: LineFile | None = None
+        self._weights: dict[str, str | None] = {}  # format of a row -> of the model that makes it
         rows, half_written = read_growing(path) if path.exists() else ([], False)
         for place, content in rows:
             kind = SearchJudgementRow if "verdict" in content else SearchPieceRow
@@ -55,6 +56,21 @@ class UnfinishedStore:
         self.kept = len(self._known)
         if self._finished or half_written:
             self._tidy()
+
+    def use(self, generator: str | None, verifier: str | None) -> None:
+        """Before the search: the fingerprints of the models.
+
+        Raises:
+          UserError: what is kept was made by models with other weights.
+        """
+        self._weights = {SearchPieceRow.FORMAT: generator, SearchJudgementRow.FORMAT: verifier}
+        for (made, _, _), row in self._known.items():
+            theirs, ours = row.weights, self._weights[made]
+            if None not in (theirs, ours) and theirs != ours:
+                raise UserError(
+                    f"{self._path}: made by a model with the weights {theirs}, this run's has {ours}: another model "
+                    "lies under the same name; take the old one, or choose another output"
+                )
 
     def piece(self, index: int, key: str) -> Piece | None:
         """Of problem ``index``; None: it has to be written."""
@@ -73,12 +89,15 @@ class UnfinishedStore:
     def keep_piece(self, index: int, key: str, piece: Piece) -> Piece:
         """Writes it down. What failed may come right in another run. Returns: the piece."""
         if piece.error is None:
-            self._append(SearchPieceRow(index, key, piece.ids, piece.text, piece.finish, piece.tokens))
+            weights = self._weights.get(SearchPieceRow.FORMAT)
+            row = SearchPieceRow(index, key, piece.ids, piece.text, piece.finish, piece.tokens, weights)
+            self._append(row)
         return piece
 
     def keep_judgement(self, index: int, key: str, judgement: Judgement) -> Judgement:
         if judgement.record is not None and judgement.error is None:
-            self._append(SearchJudgementRow(index, key, judgement.tokens, judgement.record))
+            weights = self._weights.get(SearchJudgementRow.FORMAT)
+            self._append(SearchJudgementRow(index, key, judgement.tokens, judgement.record, weights))
         return judgement
 
     def forget(self, index: int) -> None:
@@ -101,13 +120,9 @@ class UnfinishedStore:
         line = write_line(row.to_dict())
         with self._lock:
             self._lines.setdefault(row.index, []).append(line)
-            try:
-                if self._file is None:
-                    self._file = open(self._path, "ab")  # noqa: SIM115 (stays open for the run)
-                self._file.write(line)
-                self._file.flush()
-            except OSError as error:
-                raise UserError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+            if self._file is None:
+                self._file = LineFile(self._path)
+            self._file.append(line)
 
     def _tidy(self) -> None:
         """Writes the file anew, without lines of finished problems."""

@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from thinkprm_jax.activity import Activity
 from thinkprm_jax.errors import RequestError, UserError
@@ -229,6 +229,12 @@ class Verifier(abc.ABC):
           mesh: devices to run on.
           sampler: to be used instead of loading the model; of kinds that write.
         """
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: it holds a model on devices, and threads. Make it in the "
+            'process that uses it, which multiprocessing.get_context("spawn") starts'
+        )
 
     @property
     def kind(self) -> str:

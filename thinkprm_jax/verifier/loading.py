@@ -70,3 +70,18 @@ def find_files(settings: VerifierSettings) -> ModelFiles:
 def with_files(settings: Settings) -> Settings:
     """The settings with the place of their model, so that nobody looks for it again."""
     return dataclasses.replace(settings, files=find_files(settings))
+
+
+def with_weights(settings: Settings) -> Settings:
+    """The settings with the fingerprint of their model's weights, so that rows say by which they were made. A
+    program asks for it before its first new row.
+
+    Raises:
+      UserError: the model is nowhere, or its files cannot be read.
+    """
+    if not settings.needs_model:
+        return settings
+    from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
+
+    files = find_files(settings)
+    return dataclasses.replace(settings, files=files, weights=sampled_fingerprint(files))

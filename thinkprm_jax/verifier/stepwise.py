@@ -22,7 +22,7 @@ from thinkprm_jax.activity import Activity
 from thinkprm_jax.data.discriminative import StepwiseText
 from thinkprm_jax.errors import RequestError, TooLong, UserError
 from thinkprm_jax.sampler.buckets import length_buckets
-from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, refuse_tracing
+from thinkprm_jax.sampler.handle import Handle, StepLoop, check_can_compute, finished
 from thinkprm_jax.verifier.base import Verdict, Verifier, check_item
 from thinkprm_jax.verifier.loading import load_objects
 from thinkprm_jax.verifier.settings import PlacementSettings, check_names, setting
@@ -150,7 +150,7 @@ class StepwisePRM(Verifier):
         return self._loop
 
     def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
-        refuse_tracing()
+        check_can_compute()
         try:
             text = self._encoder.encode(problem, check_item(problem, steps))
             if len(text.ids) > self.max_length:

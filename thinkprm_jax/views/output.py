@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.paths import check_output, check_output_folder
 from thinkprm_jax.records.files import write_json
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class FigureOutput:
         """
         folder = options.output_dir
         if folder is not None:
+            check_output_folder(folder)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -51,8 +53,9 @@ class FigureOutput:
             options.plots or (None if folder is None else folder / "figures"),
         )
         check_writable(found.json)
-        if found.plots is not None:
-            check_writable(f"{found.plots}.png")
+        check_writable(None if details is None else str(details))
+        for suffix in () if found.plots is None else ("png", "svg"):
+            check_writable(f"{found.plots}.{suffix}")
         return found
 
     def write(self, report: EvaluationReport) -> None:
@@ -102,9 +105,8 @@ def check_writable(path: str | None) -> None:
     """Refuses a file that cannot be written, before hours of work and without touching it."""
     if path is None or path == "-":
         return
+    check_output(path)
     file = Path(path)
-    if file.is_dir():
-        raise UserError(f"{path}: is a folder")
     if not file.parent.is_dir():
         raise UserError(f"{path}: there is no folder {file.parent}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):

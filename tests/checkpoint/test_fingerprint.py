@@ -1,0 +1,112 @@
+"""Is it the same model? Without reading all of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from thinkprm_jax.checkpoint.adapter import AdapterConfig
+from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint, weight_files
+from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles
+from thinkprm_jax.errors import UserError
+
+Tensors = dict[str, np.ndarray]
+
+
+def tensors() -> Tensors:
+    """8 MB: more than is read whole."""
+    draw = np.random.default_rng(0)
+    return {
+        "embed": draw.standard_normal((1000, 1000), np.float32),
+        "map": draw.standard_normal((1000, 1000), np.float32),
+        "norm": np.ones(1000, np.float32),
+        "score.weight": draw.standard_normal((2, 1000), np.float32),
+    }
+
+
+def save(folder: Path, content: Tensors) -> ModelFiles:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(content, folder / "model.safetensors", {"format": "pt"})
+    return ModelFiles(folder)
+
+
+def change(name: str, place: tuple[slice, ...]) -> Callable[[Tensors], None]:
+    def apply(content: Tensors) -> None:
+        content[name][place] += 0.5
+
+    return apply
+
+
+def recast(content: Tensors) -> None:
+    content["map"] = content["map"].astype(np.float16)
+
+
+def rename(content: Tensors) -> None:
+    content["other"] = content.pop("map")
+
+
+def test_it_does_not_depend_on_the_place(tmp_path):
+    known = sampled_fingerprint(save(tmp_path / "a", tensors()))
+    shutil.copytree(tmp_path / "a", tmp_path / "somewhere" / "else")
+    assert sampled_fingerprint(ModelFiles(tmp_path / "somewhere" / "else")) == known
+    assert sampled_fingerprint(save(tmp_path / "a", tensors())) == known  # written again
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        change("map", (slice(None), slice(None))),
+        change("norm", (slice(500, 501),)),  # one number of a small tensor
+        change("score.weight", (slice(0, 1), slice(3, 4))),
+        change("embed", (slice(990, None), slice(None))),  # the last rows: new tokens
+        change("map", (slice(400, 420), slice(None))),  # 2% in the middle
+        recast,
+        rename,
+    ],
+)
+def test_another_export_over_the_old_one_is_seen(tmp_path, apply):
+    content = tensors()
+    known = sampled_fingerprint(save(tmp_path, content))
+    apply(content)
+    assert sampled_fingerprint(save(tmp_path, content)) != known
+
+
+def test_one_bit_of_a_small_file_is_seen(tmp_path):
+    shutil.copytree(BUNDLED["mini"], tmp_path / "mini")
+    known = sampled_fingerprint(ModelFiles(BUNDLED["mini"]))
+    assert sampled_fingerprint(ModelFiles(tmp_path / "mini")) == known
+    assert len({known, *(sampled_fingerprint(ModelFiles(BUNDLED[name])) for name in BUNDLED)}) == len(BUNDLED)
+
+
+def test_files_with_an_index_are_all_looked_at(tmp_path):
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    found = set()
+    for value in (1.0, 2.0):
+        save_file({"a": np.ones(10, np.float32)}, tmp_path / names["a"])
+        save_file({"b": np.full(10, value, np.float32)}, tmp_path / names["b"])
+        found.add(sampled_fingerprint(ModelFiles(tmp_path)))
+    assert len(found) == 2
+    assert [path.name for path in weight_files(ModelFiles(tmp_path))] == sorted(names.values())
+
+
+def test_an_adapter_its_numbers_and_its_scale_are_part_of_it(tmp_path):
+    base = save(tmp_path / "base", {"a": np.ones(10, np.float32)}).base
+    found = {sampled_fingerprint(ModelFiles(base))}
+    for folder, value, scale in (("x", 1.0, 2.0), ("y", 2.0, 2.0), ("x", 1.0, 4.0)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        save_file({"lora": np.full(10, value, np.float32)}, tmp_path / folder / "adapter_model.safetensors")
+        adapter = AdapterConfig(base=str(base), rank=2, scale=scale)
+        found.add(sampled_fingerprint(ModelFiles(base, ((tmp_path / folder, adapter),))))
+    assert len(found) == 4
+
+
+def test_without_weights_there_is_none(tmp_path):
+    with pytest.raises(UserError, match=r"holds neither model.safetensors nor"):
+        sampled_fingerprint(ModelFiles(tmp_path))
