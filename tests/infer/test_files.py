@@ -158,7 +158,7 @@ def test_results_go_into_files_alone(place, capsys, arguments, where, said):
         ["search", "search.yaml", "cached_solutions_path={}"],
         ["collect", "{}"],
         ["train", "{}"],
-        ["report", "{}"],
+        ["report", "{}", "--output", "page.html"],
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -187,3 +187,38 @@ def test_a_full_disk_in_a_process_of_its_own(place):
     assert subprocess.run([*command, *settings], env=environment(), check=False).returncode == 0
     rows = [json.loads(line) for line in Path("real.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "field"),
+    [
+        (["score", "solutions.jsonl", "--n", "2", "--max-length", "512"], "score.jsonl", "verifier.weights"),
+        (["evaluate", "solutions", "labelled.jsonl", "--n", "2"], "details.jsonl", "verifier.weights"),
+        (["search", "best_of_n.yaml"], "best_of_n/verdicts.jsonl", "verifier.weights"),
+        (["search", "best_of_n.yaml"], "best_of_n/completions.jsonl", "models.generator.weights"),
+        (["search", "beam_search.yaml"], "beam_search/completions.jsonl", "models.verifier.weights"),
+        (["collect", "collect.yaml"], "collection/generations.jsonl", "teacher.weights"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_model_of_the_same_name(
+    tmp_path, monkeypatch, capsys, arguments, file, field
+):
+    """Rows that say of their model what is no longer true of the one that lies there now."""
+    shutil.copytree(VERSION_1, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path / "runs")
+    path = Path(file)
+    row = json.loads(path.read_text().splitlines()[0])
+    inner = row
+    for name in field.split(".")[:-1]:
+        inner = inner.setdefault(name, {})
+    inner["weights"] = "those of before"
+    write(file, row)
+    if arguments[0] == "score":
+        arguments = [*arguments, "--output", file]
+    elif arguments[0] == "evaluate":
+        arguments = [*arguments, "--max-length", "512", "--details", file]
+    before = path.read_bytes()
+    assert cli.main(arguments) == 2
+    said = one_line(capsys, arguments[0])
+    assert f"{file}:1: made by a model with the weights those of before (`{field}`), this run's has " in said
+    assert path.read_bytes() == before
