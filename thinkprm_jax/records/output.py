@@ -132,10 +132,7 @@ class OrderedOutput(Generic[Kind]):
             ours = _inner(fields, name)
             for (field, theirs), place in self._weights.items():
                 if field == name and ours is not None and theirs != ours:
-                    raise UserError(
-                        f"{place}: made by a model with the weights {theirs} (`{name}`), this run's has {ours}: "
-                        "another model lies under the same name; take the old one, or give another output file"
-                    )
+                    raise other_weights(place, name, theirs, ours)
 
     def add(self, index: int, row: Kind) -> list[tuple[int, Kind]]:
         """Takes in the row of an input; returns (index, row) of those whose turn has come, in order.
@@ -237,6 +234,14 @@ class OrderedOutput(Generic[Kind]):
         if write_line(echoed) != write_line(given):
             raise UserError(f"{place}: made from another input (row {index + 1}); give another output file")
         return self._kind.from_dict(row, place)
+
+
+def other_weights(place: str | Path, field: str, theirs: object, ours: object) -> UserError:
+    """One line on a row, at ``place``, that another model has made."""
+    return UserError(
+        f"{place}: made by a model with the weights {theirs} (`{field}`), this run's has {ours}: another model "
+        "lies under the same name; take the old one, or give another output"
+    )
 
 
 def _inner(row: Mapping[str, Any], dotted: str) -> Any:

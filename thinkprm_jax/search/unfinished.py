@@ -13,9 +13,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import cast
 
-from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.files import LineFile, atomic_write
 from thinkprm_jax.records.jsonl import read_growing, write_line
+from thinkprm_jax.records.output import other_weights
 from thinkprm_jax.records.search import SearchJudgementRow, SearchPieceRow
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Continuation, Engine, Finish, Judgement, Piece, Problem
@@ -67,10 +67,7 @@ class UnfinishedStore:
         for (made, _, _), row in self._known.items():
             theirs, ours = row.weights, self._weights[made]
             if None not in (theirs, ours) and theirs != ours:
-                raise UserError(
-                    f"{self._path}: made by a model with the weights {theirs}, this run's has {ours}: another model "
-                    "lies under the same name; take the old one, or choose another output"
-                )
+                raise other_weights(self._path, "weights", theirs, ours)
 
     def piece(self, index: int, key: str) -> Piece | None:
         """Of problem ``index``; None: it has to be written."""
