@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from thinkprm_jax.errors import UserError
 
@@ -101,6 +101,14 @@ def refuse_forked() -> None:
             "this process is a fork of one in which JAX was at work, and nothing can be computed here: start it "
             'with multiprocessing.get_context("spawn"), and load the model in it'
         )
+
+
+def refuse_pickling(thing: object) -> NoReturn:
+    """The TypeError of what cannot be sent to another process."""
+    raise TypeError(
+        f"a {type(thing).__name__} cannot be pickled: it holds a model on devices, and threads. Make it in the "
+        'process that uses it, which multiprocessing.get_context("spawn") starts'
+    )
 
 
 def compile_count(function: object) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from support import gguf_files
 from thinkprm_jax.checkpoint.adapter import AdapterConfig
 from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint, weight_files
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles
@@ -105,6 +106,18 @@ def test_an_adapter_its_numbers_and_its_scale_are_part_of_it(tmp_path):
         adapter = AdapterConfig(base=str(base), rank=2, scale=scale)
         found.add(sampled_fingerprint(ModelFiles(base, ((tmp_path / folder, adapter),))))
     assert len(found) == 4
+
+
+def test_of_a_gguf_file_each_part_is_looked_at(tmp_path):
+    def fingerprint_with(second: float) -> str:
+        stored = {"token_embd.weight": (np.ones((8, 32), np.float32), gguf_files.Kind.F32)}
+        for number, value in ((1, 1.0), (2, second)):
+            stored["token_embd.weight"][0][-1, -1] = value
+            path = tmp_path / f"model-{number:05d}-of-00002.gguf"
+            gguf_files.write_raw(path, "llama", {"split.count": 2, "split.no": number - 1}, stored)
+        return sampled_fingerprint(ModelFiles(tmp_path / "model-00001-of-00002.gguf"))
+
+    assert fingerprint_with(1.0) == fingerprint_with(1.0) != fingerprint_with(2.0)
 
 
 def test_without_weights_there_is_none(tmp_path):

@@ -107,7 +107,7 @@ def test_solutions_without_a_verdict_count_as_wrong(run):
     figures = json.loads(out)
     assert status == 1
     assert 0 < figures["failed"] < PROBLEMS
-    assert "got no verdict: the prompt has" in err
+    assert "prompts are too long: --max-length 1" in err
     assert figures["figures"]["first_error_f1"]["n"] == PROBLEMS
     assert figures["figures"]["auroc"]["n"] == PROBLEMS - figures["failed"]
 

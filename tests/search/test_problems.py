@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from thinkprm_jax.arithmetic.task import make_solution
@@ -48,6 +50,13 @@ def test_fields_that_a_search_writes_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "q.jsonl", [{"problem": "p", "answer": "1", "scores": [1], "pred_maj@4": "", "id": 5}])
     (task,) = load_tasks(SearchRecipe(dataset_name=path))
     assert set(task.row) == {"index", "problem", "answer", "id"}
+
+
+def test_a_number_that_a_table_does_not_have_is_null(tmp_path: Path) -> None:
+    columns = {"problem": ["p"], "answer": ["1"], "level": [float("nan")], "scale": [{"a": [1.5, float("inf")]}]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "data.parquet")
+    (task,) = load_tasks(SearchRecipe(dataset_name=str(tmp_path / "data.parquet")))
+    assert (task.row["level"], task.row["scale"]) == (None, {"a": [1.5, None]})
 
 
 def test_verdicts_of_thinkprm_score_are_not_taken_for_those_of_the_search(tmp_path: Path) -> None:

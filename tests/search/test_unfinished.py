@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from support.full_disk import room_for
 from support.scripted_engine import ScriptedEngine
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import ChainRecord, VerdictRecord
@@ -140,6 +141,16 @@ def test_a_file_that_is_not_ours_is_named(store, tmp_path, line: str, message: s
 
 def test_a_full_disk_reaches_whoever_runs_the_search(store, tmp_path) -> None:
     kept = store()
-    (tmp_path / "unfinished.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"unfinished\.jsonl: cannot be written"):
+    with room_for(0), pytest.raises(UserError, match=r"unfinished\.jsonl: cannot be written: File too large"):
         list(best_of_n([PROBLEM], KeepingEngine(Counting(), kept), SETTINGS))
+
+
+def test_what_another_model_has_written_is_not_gone_on_with(store) -> None:
+    kept = store()
+    kept.use(generator="aa", verifier="bb")
+    list(best_of_n([PROBLEM], KeepingEngine(Counting(), kept), SETTINGS))
+    kept.close()
+    store().use(generator="aa", verifier=None)
+    for generator, verifier, theirs in (("cc", "bb", "aa"), ("aa", "cc", "bb")):
+        with pytest.raises(UserError, match=rf"unfinished\.jsonl: made by .* weights {theirs} .* has cc"):
+            store().use(generator, verifier)

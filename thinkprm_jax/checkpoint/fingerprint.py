@@ -19,6 +19,7 @@ from pathlib import Path
 from thinkprm_jax.checkpoint.files import ADAPTER_WEIGHTS, INDEX_FILE, SINGLE_FILE
 from thinkprm_jax.checkpoint.weights import ModelFiles, fingerprint
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.gguf_header import parts_of
 from thinkprm_jax.records.files import read_json
 
 _BLOCK_BYTES = 4096
@@ -44,8 +45,10 @@ def sampled_fingerprint(model: ModelFiles) -> str:
 def weight_files(model: ModelFiles) -> list[Path]:
     """The files that hold its numbers, in an order of their own."""
     base = model.base
-    if not base.is_dir() or (base / SINGLE_FILE).is_file():
-        found = [base / SINGLE_FILE if base.is_dir() else base]
+    if not base.is_dir():
+        found = parts_of(base)  # of GGUF
+    elif (base / SINGLE_FILE).is_file():
+        found = [base / SINGLE_FILE]
     else:
         names = read_json(base / INDEX_FILE).get("weight_map", {}).values()
         found = [base / name for name in sorted(set(names))]

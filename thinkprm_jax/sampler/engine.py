@@ -36,7 +36,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
-from thinkprm_jax.runtime import refuse_forked
+from thinkprm_jax.runtime import refuse_forked, refuse_pickling
 from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.device import ChunkOutput, device_functions
@@ -128,10 +128,7 @@ class Sampler:
         self._under_way: dict[concurrent.futures.Future[ChunkOutput], Worker] = {}
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Sampler cannot be pickled: it holds a model on devices, and threads. Make it in the process that "
-            'uses it, which multiprocessing.get_context("spawn") starts'
-        )
+        refuse_pickling(self)
 
     def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
         stats = SamplerStats()

@@ -152,7 +152,8 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for key, value in row.items():
         try:
-            kept[key] = json.loads(json.dumps(value))
+            # Tables have NaN where there is nothing.
+            kept[key] = json.loads(json.dumps(value), parse_constant=lambda number: None)
         except (TypeError, ValueError):
             continue
     return kept

@@ -18,6 +18,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.reading import contradicts
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.records import VerdictRecord
+from thinkprm_jax.runtime import refuse_pickling
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
 from thinkprm_jax.sampler.request import Request, Result, Script
 from thinkprm_jax.verifier.findings import ChainVerdict, Combine, Findings, Reading, Unlocated
@@ -231,10 +232,7 @@ class Verifier(abc.ABC):
         """
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            f"a {type(self).__name__} cannot be pickled: it holds a model on devices, and threads. Make it in the "
-            'process that uses it, which multiprocessing.get_context("spawn") starts'
-        )
+        refuse_pickling(self)
 
     @property
     def kind(self) -> str:
