@@ -66,9 +66,9 @@ def test_a_pipe_is_told_of_what_lasts_and_then_every_half_minute(clock, lines) -
     bar = ProgressBar(8, name="solutions", clock=clock, tick_seconds=0)
     bar.phase("loading big")
     assert lines(bar, 70) == [
-        "3: 0/8 solutions  loading big  ETA ?",
-        "33: 0/8 solutions  loading big  ETA ?",
-        "63: 0/8 solutions  loading big  ETA ?",
+        "3: 0/8 solutions  loading big (3 s)  ETA ?",
+        "33: 0/8 solutions  loading big (33 s)  ETA ?",
+        "63: 0/8 solutions  loading big (63 s)  ETA ?",
     ]
 
 

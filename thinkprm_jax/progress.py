@@ -98,7 +98,7 @@ class ProgressBar:
         self._name, self._prefix, self._plain_seconds, self._stays = name, prefix, plain_seconds, stays
         self._clock = clock
         self._started = self._last_line = self._worked_from = self._changed = clock()
-        self._text, self._phase = "", ""
+        self._text, self._phase, self._phase_from = "", "", clock()
         self._sources: Mapping[str, Callable[[], Activity]] = {}
         self._rates: dict[str, Rate] = {}
         self._items, self._items_left = "", 0
@@ -149,7 +149,7 @@ class ProgressBar:
         """What is being done from now on, such as "loading mini"; what was followed is so no more."""
         with self._lock:
             self._watch_compilations()
-            self._phase, self._sources = text, {}
+            self._phase, self._sources, self._phase_from = text, {}, self._clock()
 
     def follow(
         self, sources: Mapping[str, Callable[[], Activity]], items: str = "chains", count: int | None = None
@@ -190,7 +190,8 @@ class ProgressBar:
             self._done, self._text = done, text
             if self._bar is not None:
                 self._bar.update(self._task, completed=done)
-                self._bar.refresh_soon()
+                if self._bar.is_stale:
+                    self.tick()
             elif self._is_time_for_a_line() or (self._stays and done == self._total):
                 self._say_line()
 
@@ -245,9 +246,10 @@ class ProgressBar:
         if compiling is not None and compiling[1] >= _SHORT:
             number, seconds = compiling
             return f"compiling program {number} ({seconds:.0f} s)", f"compiling {number}"
-        if not self._sources:
-            return self._phase, self._phase
         now = self._clock()
+        if not self._sources:
+            seconds = int(now - self._phase_from)
+            return (f"{self._phase} ({seconds} s)" if self._phase and seconds else self._phase), self._phase
         told = [
             self._describe(name, activity, self._rates[name](now, activity.tokens))
             for name, activity in [(name, source()) for name, source in self._sources.items()]
@@ -287,11 +289,14 @@ class _Bar(Progress):
         if self.status:
             yield Text(self.status, style="dim", no_wrap=True, overflow="ellipsis")
 
-    def refresh_soon(self) -> None:
-        """Draws, unless that was done a moment ago."""
-        if self._seconds() - self._drawn >= 0.1:
-            self._drawn = self._seconds()
-            self.refresh()
+    @property
+    def is_stale(self) -> bool:
+        """It was not drawn a moment ago."""
+        return self._seconds() - self._drawn >= 0.1
+
+    def refresh(self) -> None:
+        self._drawn = self._seconds()
+        super().refresh()
 
 
 class VerdictProgress(ProgressBar):

@@ -22,6 +22,7 @@ def think(budget: int):
 def following(tiny_model, mini_tokenizer, monkeypatch):
     """Makes a sampler whose rows follow the work, as those of a large model on a CPU."""
     monkeypatch.setattr(engine, "WORKER_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(engine, "FOLLOW_WEIGHT_BYTES", 0)
 
     def make(slots: int = 16, **settings) -> Sampler:
         settings = {"max_length": 256, "chunk": 8, **settings}
@@ -134,7 +135,7 @@ def test_an_interruption_while_rows_change_loses_nothing(following, mini_tokeniz
 
 def test_a_small_model_and_one_on_several_devices_keep_their_rows(tiny_model, monkeypatch) -> None:
     assert engine.row_counts(tiny_model.config, "float32", 16) == (16,)
-    monkeypatch.setattr(engine, "WORKER_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(engine, "FOLLOW_WEIGHT_BYTES", 0)
     assert engine.row_counts(tiny_model.config, "float32", 6) == (1, 2, 4, 6)
     assert ROWS_STRIDE > 1
     monkeypatch.setattr("jax.device_count", lambda: 2)

@@ -82,10 +82,8 @@ class Verdict:
     @classmethod
     def of_scores(cls, prompt: str, scores: Sequence[float]) -> Verdict:
         """Of a verifier that scores every step and writes no chain: the score of the solution is its last step's,
-        a step is correct above one half, and each speaks for itself: a 1 may follow a 0.
-
-        Exactly one half is incorrect, as in the public codes of these models. (Of a ThinkPRM it is correct, since
-        ` Yes` comes first among its answers.)"""
+        a step is correct above one half, and each speaks for itself: a 1 may follow a 0. Exactly one half is
+        incorrect, as in the public codes of these models; of a ThinkPRM it is correct: ` Yes` comes first."""
         labels = tuple(int(score > 0.5) for score in scores)
         first = labels.index(0) if 0 in labels else -1
         return cls(prompt, findings=Findings(scores[-1], tuple(scores), labels, first))

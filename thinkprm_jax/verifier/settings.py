@@ -216,7 +216,7 @@ class SamplingSettings(PlacementSettings):
     max_gen_tokens: int | None = setting(
         None, "tokens a round may think (default: what fits)", recipe="max_verification_tokens"
     )
-    slots: int = setting(16, "chains decoded together", stamped="never", shared=True)
+    slots: int = setting(16, "chains decoded together, at most", stamped="never", shared=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
