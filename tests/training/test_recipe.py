@@ -197,3 +197,11 @@ def test_a_mesh_that_does_not_fit_the_devices(tmp_path: Path) -> None:
     recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path, mesh={"data": 3, "fsdp": 2}))
     with pytest.raises(UserError, match=r"mesh: data=3 x fsdp=2 x tensor=1 needs 6 devices, there are \d+"):
         setup.make_run_mesh(recipe)
+
+
+def test_an_address_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path), ["output=gs://bucket/run"])
+    with pytest.raises(UserError, match="gs://bucket/run: is an address, not a path of this machine"):
+        setup.open_run(recipe)
+    assert not (tmp_path / "gs:").exists()
