@@ -102,6 +102,15 @@ def test_how_many_chains_run_and_how_fast(clock, lines) -> None:
     ]  # (40 - 4) / 4 x 13 seconds
 
 
+def test_the_time_left_is_of_all_waves(clock, lines) -> None:
+    bar = ProgressBar(4, clock=clock, tick_seconds=0, plain_seconds=10)
+    bar.follow({"": Activity})
+    lines(bar, 9)
+    bar.show(1)
+    bar.follow({"": Activity})  # another wave
+    assert lines(bar, 1) == ["10: 1/4  ETA 0:00:30"]
+
+
 def test_two_models_are_named(clock, lines) -> None:
     sources = {"generator": lambda: Activity("decoding", 8), "verifier": lambda: Activity()}
     bar = ProgressBar(2, name="problems", clock=clock, tick_seconds=0)

@@ -103,7 +103,7 @@ class ProgressBar:
         self._rates: dict[str, Rate] = {}
         self._items, self._items_left = "", 0
         self._compilations = CompilationWatch(clock)
-        self._open = False
+        self._open = self._works = False
         self._announced: set[str] = set()  # what a pipe was told is being done
         self._current = ""  # what was being done at the last look
         self._lock = threading.RLock()
@@ -127,11 +127,13 @@ class ProgressBar:
     ) -> None:
         self._open = False
         self._compilations.stop()
-        if self._ticker is not None:
-            self._ticker.__exit__()
-        if self._bar is not None:
-            self._bar.status = ""
-            self._bar.stop()
+        try:
+            if self._ticker is not None:
+                self._ticker.__exit__()
+        finally:  # a second Ctrl-C must not leave a terminal without its cursor
+            if self._bar is not None:
+                self._bar.status = ""
+                self._bar.stop()
 
     @property
     def console(self) -> Console:
@@ -169,7 +171,8 @@ class ProgressBar:
                 self._rates[name](self._clock(), activity.tokens)
             finished = sum(activity.finished for activity in began.values())
             self._items, self._items_left = items, 0 if count is None else count + finished
-            self._worked_from = self._clock()
+            if not self._works:  # of a wave more the time goes on
+                self._works, self._worked_from = True, self._clock()
 
     def _watch_compilations(self) -> None:
         if self._open and not self._quiet:
