@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from support import oracle, tiny_run
+from support.full_disk import room_for
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint import safetensors_io
 from thinkprm_jax.checkpoint.huggingface import load_model, parameter_shapes, read_config
@@ -258,3 +259,12 @@ def test_a_failed_upload_keeps_the_folder(
     assert export(run, tmp_path / "out", "--push", "me/verifier") == 2
     assert "not uploaded" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "config.json").read_text())["hidden_size"] == 32
+
+
+@pytest.mark.parametrize("room", [100, 20_000])
+def test_a_full_disk(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, room: int) -> None:
+    with room_for(room):
+        said = refused(capsys, tmp_path / "out", run, tmp_path / "out")
+    assert said.startswith(f"{tmp_path / 'out'}")
+    assert said.endswith("File too large")
+    assert export(run, tmp_path / "out") == 0
