@@ -49,6 +49,20 @@ def main(arguments):
         except BaseException:
             pass
 """
+# What is raised there Python drops, and says so: JAX has such a callback.
+IS_IN_A_CALLBACK = """
+import gc
+def callback(phase, info):
+    if phase == "start":
+        print("ready", flush=True)
+        for _ in range(50):
+            time.sleep(0.01)
+def main(arguments):
+    gc.callbacks.append(callback)
+    gc.collect()
+    gc.callbacks.clear()
+    time.sleep(30)
+"""
 IS_LEFT_ALONE = """
 def main(arguments):
     heard = []
@@ -82,7 +96,7 @@ def start(text: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("text", [SLEEPS, HEARS_NOTHING, SWALLOWS, COMPUTES_WHEN_IT_ENDS])
+@pytest.mark.parametrize("text", [SLEEPS, HEARS_NOTHING, SWALLOWS, IS_IN_A_CALLBACK, COMPUTES_WHEN_IT_ENDS])
 def test_a_signal_is_one_line_and_a_status(text, number, status):
     process = start(text)
     process.send_signal(number)

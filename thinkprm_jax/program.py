@@ -28,6 +28,7 @@ Main = Callable[[Sequence[str]], int]  # arguments -> exit status
 
 GRACE_SECONDS = 10.0  # from a signal to the end of the process, whatever is computed
 AGAIN_SECONDS = 1.0  # a second signal ends the process at once; sooner it is the same one, sent twice
+_LOST = b"\0"  # rings the bell where no signal does
 # What the system says when a disk, a right or a limit of the user's is in the way.
 _USERS_BUSINESS = {
     number
@@ -114,6 +115,7 @@ class _Signals:
         self._heard = self._over = self._said = False
         self._bell: socket.socket | None = None
         self._bell_before = -1
+        self._unraisable_before = sys.unraisablehook
 
     def catch(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -122,6 +124,7 @@ class _Signals:
         self._bell.setblocking(False)
         self._bell_before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(ear,), name="thinkprm signals", daemon=True).start()
+        sys.unraisablehook = self._lose
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 self._previous[number] = signal.signal(number, self._hear)
@@ -133,6 +136,7 @@ class _Signals:
             return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._unraisable_before
         signal.set_wakeup_fd(self._bell_before)
         self._bell.close()
 
@@ -147,9 +151,17 @@ class _Signals:
             self._heard = True
             raise Stopped(number)
 
+    def _lose(self, lost: sys.UnraisableHookArgs) -> None:
+        """Where the handler raised in a callback of the garbage collector or the like, Python drops what it
+        raised: it is to be raised again."""
+        if issubclass(lost.exc_type, Stopped) and self._bell is not None:
+            self._bell.send(_LOST)
+        else:
+            self._unraisable_before(lost)
+
     def _watch(self, ear: socket.socket) -> None:
         """In a thread of its own, at once."""
-        first, began = 0, 0.0
+        first, began, echoes = 0, 0.0, 0
         with ear:
             while True:
                 left = max(began + GRACE_SECONDS - time.monotonic(), 0.0) if first else None
@@ -159,11 +171,17 @@ class _Signals:
                 if not rung:
                     return
                 # A program that handles a signal by itself (training saves a checkpoint) is left alone.
-                for number in (number for number in rung if signal.getsignal(number) == self._hear):
+                for number in (n for n in rung.replace(_LOST, b"") if signal.getsignal(n) == self._hear):
                     if not first:
                         first, began = number, time.monotonic()
+                    elif echoes:
+                        echoes -= 1
                     elif time.monotonic() - began >= AGAIN_SECONDS:
                         self._leave(first)
+                if _LOST in rung and first:
+                    time.sleep(0.02)  # until the callback has ended
+                    self._heard, echoes = False, echoes + 1
+                    os.kill(os.getpid(), first)  # which rings the bell, too
 
     def _leave(self, number: int) -> NoReturn:
         text = b"" if self._said else f"{self._name}: stopped\n".encode(errors="replace")
