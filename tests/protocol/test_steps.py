@@ -1,5 +1,7 @@
 """Splitting free solution text."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +79,127 @@ def test_splitting_keeps_the_text(text):
 def test_labelled_steps_come_back(steps):
     text = "\n".join(f"Step {i}: {step}" for i, step in enumerate(steps, start=1))
     assert split_solution(text) == [step.strip() for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("Step 1：a\nStep 2：b", ["a", "b"]),
+        ("- Step 1: a\n- Step 2: b", ["a", "b"]),
+        ("* **Step 1:** a\n* **Step 2:** b", ["a", "b"]),
+        ("Step #1: a\nStep #2: b", ["a", "b"]),
+        ("[Step 1] a\n[Step 2] b", ["a", "b"]),
+        ("[Step 1]: a\n[Step 2]: b", ["a", "b"]),
+        ("Step 1 of 2: a\nStep 2 of 2: b", ["a", "b"]),
+        ("Step 1/2: a\nStep 2/2: b", ["a", "b"]),
+        ("步骤1：a\n步骤2：b", ["a", "b"]),
+        ("步骤 1: a\n步骤 2: b", ["a", "b"]),
+        ("第一步：a\n第二步：b", ["a", "b"]),
+        ("第一步，设x\n第二步，解", ["设x", "解"]),
+        ("Step one: a\nStep two: b", ["a", "b"]),
+        ("\\textbf{Step 1:} a\n\\textbf{Step 2:} b", ["a", "b"]),
+        ("\\textbf{Step 1: Title} a\n\\textbf{Step 2.} b", ["Title a", "b"]),
+        ("Step 1 (add): a\nStep 2 (halve): b", ["(add): a", "(halve): b"]),
+        (
+            "Case 1\n\nStep 1: a\nStep 2: b\n\nCase 2\n\nStep 1: c\nStep 2: d",
+            ["Case 1\n\na", "b\n\nCase 2", "c", "d"],
+        ),
+        ("一、设x\n二、解y", ["设x", "解y"]),
+        ("> Step 1: a\n> Step 2: b", ["a", "b"]),
+        ("1. Step 1: a\n2. Step 2: b", ["a", "b"]),
+        ("Step 0: set\nStep 1: go", ["set", "go"]),
+        ("Stepping 1: no", ["Stepping 1: no"]),
+        ("Step 3 is no label", ["Step 3 is no label"]),
+        ("**Step 1**: a\n\n**Step 2**\n\nb", ["a", "b"]),
+        ("Step 1: x\n\n\\[\na\n\nStep 2: inside\n\\]\n\nStep 2: y", ["x\n\n\\[\na\n\nStep 2: inside\n\\]", "y"]),
+    ],
+)
+def test_labels_in_every_usual_form(text, steps):
+    assert split_solution(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("1. First:\n   1. a\n   2. b\n2. Second", ["First:\n   1. a\n   2. b", "Second"]),
+        ("1. First:\n1) a\n2) b\n2. Second\n3. Third", ["First:\n1) a\n2) b", "Second", "Third"]),
+        ("**1. Set**\n1. a\n2. b\n\n**2. Go**\nx", ["Set\n1. a\n2. b", "Go\nx"]),
+        (
+            "Case 1: x > 0\n1. a\n2. b\n\nCase 2: x < 0\n1. c\n2. d",
+            ["Case 1: x > 0\n1. a\n2. b", "Case 2: x < 0\n1. c\n2. d"],
+        ),
+        (
+            "### 1. Set up\nText a.\n\nMore.\n\n### 2. Solve\nText b.",
+            ["Set up\nText a.\n\nMore.", "Solve\nText b."],
+        ),
+        ("### 1. Set up\n\nText a.\n\n### 2. Solve\n\nText b.", ["Set up\n\nText a.", "Solve\n\nText b."]),
+        (
+            "1. Find x.\n2. Find y.\n\nWe have x = 2 and so y = 3.",
+            ["Find x.", "Find y.", "We have x = 2 and so y = 3."],
+        ),
+        (
+            "1. Find x.\n\n2. Find y.\n\nWe have x = 2.\n\nSo y = 3.",
+            ["Find x.", "Find y.", "We have x = 2.", "So y = 3."],
+        ),
+        ("1. a\n\n   more\n\n2. b\n\n   more", ["a\n\n   more", "b\n\n   more"]),
+        ("1. a\n\nmore\n\n2. b\n\nmore\n\nand more", ["a\n\nmore", "b\n\nmore\n\nand more"]),
+        (" 9. x\n10. y", ["9. x\n10. y"]),
+        ("## Solution\n\nx = 1\n\n## Answer\n\n1", ["## Solution", "x = 1", "## Answer", "1"]),
+        ("1\\. a", ["1\\. a"]),
+    ],
+)
+def test_lists_and_headings_that_are_the_solution_and_such_as_are_not(text, steps):
+    assert split_solution(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("a\n\n\\[\nx = 1\n\ny = 2\n\\]\n\nb", ["a", "\\[\nx = 1\n\ny = 2\n\\]", "b"]),
+        ("a\n$$\nx\n\ny\n$$\n\nb", ["a\n$$\nx\n\ny\n$$", "b"]),
+        ("a\n\\begin{align}\nx\n\ny\n\\end{align}\n\nb", ["a\n\\begin{align}\nx\n\ny\n\\end{align}", "b"]),
+        ("a\n```python\nx\n\n1. y\n```\n\nb", ["a\n```python\nx\n\n1. y\n```", "b"]),
+        ("a\n$$x$$ and $ $$ lone\n\nb", ["a\n$$x$$ and $ $$ lone", "b"]),
+        ("a \\[ lone\n\nb\n\n\\[ x \\]\n\nc", ["a \\[ lone", "b", "\\[ x \\]", "c"]),
+        ("x \\\\[2pt] y\n\nb \\]\n\nc", ["x \\\\[2pt] y", "b \\]", "c"]),
+    ],
+)
+def test_formulas_environments_and_code_stay_whole(text, steps):
+    assert split_solution(text) == steps
+
+
+STEPS = st.one_of(
+    st.text(alphabet="abc xyz=+.").map("x".__add__),
+    st.sampled_from(
+        [
+            "We have x = 1.\nSo y = 2.",
+            "\\[\nx = 1\n\ny = 2\n\\]",
+            "$$\na\n\nb\n$$",
+            "Then\n\\begin{align*}\na &= b\n\n\\end{align*}",
+            "```python\nprint(1)\n\nprint(2)\n```",
+            "By the step above, 1.5 + 2 = 3.5",
+            "So\n- a\n- b",
+            "因此 x = 2。",
+        ]
+    ),
+)
+LABELS = ["Step {}: ", "**Step {}:** ", "## Step {}\n", "步骤{}：", "[Step {}] "]
+PIECES = [" ", "> ", "#", "Step 1: a\n", "1. a\n\n", "a\n\n", "\\[", "$$ ", "\\begin{align}", "```\n", "\n"]
+
+
+@given(st.lists(STEPS, min_size=1, max_size=9))
+def test_paragraphs_come_back(steps):
+    assert split_solution("\n\n".join(steps)) == [step.strip() for step in steps]
+
+
+@given(st.lists(STEPS, min_size=1, max_size=9), st.sampled_from(LABELS))
+def test_steps_come_back_from_behind_every_label(steps, label):
+    text = "\n".join(label.replace("{}", str(number)) + step for number, step in enumerate(steps, start=1))
+    assert split_solution(text) == [step.strip() for step in steps]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_time_is_linear(piece):
+    start = time.process_time()
+    split_solution("x" + piece * (40_000 // len(piece)))
+    assert time.process_time() - start < 0.5
