@@ -82,7 +82,7 @@ class _ChainReader:
         self._rows: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
         self._topic: StepTopic | None = None
         self._first_topic: StepTopic | None = None
-        self._labels = 0
+        self._labels, self._spoken_of = 0, set[int]()
         self._mentions = sorted(self._find_mentions(), key=lambda mention: mention.start)
 
     def read(self) -> dict[int, BoxedVerdict]:
@@ -169,18 +169,20 @@ class _ChainReader:
         if steps is None:
             if topic is not None:
                 topic.judged = True
+                self._spoken_of.update(topic.steps)
             return NamedVerdict(verdict, None if topic is None else topic.steps, topic)
         if topic is None or topic.judged:
             self._topic = topic = StepTopic(steps, verdict.start, soft=True)
             self._first_topic = self._first_topic or topic
         topic.judged = topic.judged or topic.steps == steps
+        self._spoken_of.update(steps)
         return NamedVerdict(verdict, steps)
 
     def _subject(self, verdict: BoxedVerdict, sentence: int, upcoming: int, left: str) -> Sequence[int] | None:
         """The step that the sentence of the verdict is about, where it names one."""
         topic, referred = self._topic, None
         free = topic is None or topic.judged
-        same = wording.SAME_STEP.search(left) is not None
+        same = wording.SAME_STEP.search(left)
         for mention in reversed(self._mentions[max(0, upcoming - 20) : upcoming]):
             if mention.start < sentence:
                 break
@@ -188,17 +190,17 @@ class _ChainReader:
                 continue
             between = self._chain[mention.end : verdict.start]
             if len(between) <= _LEFT and wording.COPULA.fullmatch(between):
-                return mention.steps
+                return mention.steps or [k for k in range(1, self._num_steps + 1) if k not in self._spoken_of]
             if mention.role in (StepRole.LABEL, StepRole.TURN):
                 return mention.steps
             if mention.role is StepRole.SUBJECT:
                 # An earlier step at the head of a sentence explains the one that has no verdict yet.
                 if free or topic is None or topic.soft or mention.steps[0] >= topic.steps[0]:
                     return mention.steps
-            elif free and not same and mention.role is StepRole.PASSING:
+            elif free and mention.role is StepRole.PASSING and not (same and same["step"]):
                 return mention.steps
-            elif free and not same and referred is None:
-                referred = mention.steps
+            elif free and mention.role is StepRole.REFERENCE and not same:
+                referred = referred or mention.steps
         return referred
 
     def _named_after(self, verdict: BoxedVerdict, upcoming: int) -> Sequence[int] | None:
@@ -213,11 +215,8 @@ class _ChainReader:
         return mention.steps
 
     def _is_on_whole(self, left: str) -> bool:
-        match = wording.WHOLE.search(left)
-        if match is None or wording.OF_A_STEP.search(left):
-            return False
-        judged = self._topic is None or self._topic.judged
-        return judged or bool(match["solution"])
+        match = None if wording.OF_A_STEP.search(left) else wording.WHOLE.search(left)
+        return match is not None and (self._topic is None or self._topic.judged or bool(match["solution"]))
 
     def _number_before(self, verdict: BoxedVerdict, start: int) -> Sequence[int] | None:
         """`2. \\boxed{incorrect}`; ``start``: of the line, or behind the verdict before it in the line."""
@@ -284,7 +283,7 @@ class _ChainReader:
                 yield from self._items(start, end)
 
     def _mention(self, match: re.Match[str], bound: int, first: bool) -> StepMention:
-        mention = StepMention(match.start(), match.end(), self._steps(match) or (0,), StepRole.ALL)
+        mention = StepMention(match.start(), match.end(), self._steps(match) or (), StepRole.ALL)
         if match["all"]:
             return mention
         mention.offset = {"next": 1, "previous": -1, "preceding": -1}.get((match["ordinal"] or "").lower(), 0)
@@ -299,7 +298,7 @@ class _ChainReader:
         if match is None:
             return None
         if match["all"]:
-            return range(1, self._num_steps + 1)
+            return () if match["rest"] else range(1, self._num_steps + 1)
         if match["ordinal"]:
             word = match["ordinal"].lower()
             if word in ("last", "final"):

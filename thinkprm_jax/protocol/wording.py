@@ -54,7 +54,7 @@ _ORDINAL = rf"(?:{_any(_ORDINALS)}|\d{{1,4}}(?:st|nd|rd|th)|{_any('last final ne
 _OTHER_STEPS = rf"(?:,[ \t]{{1,3}}{_STEP}[ \t]{{1,3}}{_NUM}){{0,20}},?[ \t]{{1,3}}(?:and|&)[ \t]{{1,3}}"
 
 # A step by its number. Groups: `plural` (`Steps 1-3`), `single` (`Step 2`, `Step 1 and Step 2`), `ordinal`,
-# `count` (`the first two steps`), `zh` (`第二步`, `步骤2`), `all`.
+# `count` (`the first two steps`), `zh` (`第二步`, `步骤2`), `all`; in it `rest`: those not named so far.
 MENTION = re.compile(
     rf"(?<![A-Za-z])(?:"
     rf"{_STEP}s[ \t~]{{0,5}}{_SIGN}[ \t~]{{0,5}}"
@@ -64,8 +64,10 @@ MENTION = re.compile(
     r"(?:[ \t]{0,3}/[ \t]{0,3}\d{1,6}|[ \t]{1,3}of[ \t]{1,3}\d{1,6}\b)?"
     rf"|(?:first|last)[ \t]{{1,3}}(?P<count>{_NUM})[ \t]{{1,3}}{_STEP}s"
     rf"|(?P<ordinal>{_ORDINAL})[ \t]{{1,3}}(?:and[ \t]{{1,3}}final[ \t]{{1,3}})?{_STEP}(?![A-Za-z])"
-    r"|(?P<all>(?:all|both|every|each)(?:[ \t]{1,3}(?:of|the|these|\w{1,6})){0,3}[ \t]{1,3}steps?(?![A-Za-z])"
-    r"|(?:所有|全部|每个?|各个?)的?步骤?)"
+    r"|(?P<all>(?:all|both|every|each)(?:[ \t]{1,3}(?:of|the|these|\w{1,6})){0,3}[ \t]{1,3}steps?"
+    r"(?![A-Za-z]|[ \t]{0,3}[\#\d])"
+    r"|(?P<rest>(?:all[ \t]{1,3})?(?:of[ \t]{1,3})?the[ \t]{1,3}(?:others|rest|(?:other|remaining)[ \t]{1,3}steps)"
+    r"(?![A-Za-z])|everything else|(?:其余|其他)的?步骤?)|(?:所有|全部|每个?|各个?)的?步骤?)"
     rf"|(?:第[ \t]{{0,3}}(?=[^步段\n]{{1,60}}个?[步段])|(?:步[骤驟]|段落)[ \t#]{{0,3}})"
     rf"(?P<zh>{_ZH_NUM}(?:{_ZH_JOINED}(?:步[骤驟])?[ \t]{{0,3}}{_ZH_NUM}){{0,20}})"
     r"(?:[ \t]{0,3}个?[步段][骤驟落]?)?"
@@ -119,8 +121,9 @@ _EXAMINE = _any(
 )
 _CONCERNING = _any(
     "regarding concerning about as_for as_to with_regard_to with_respect_to back_to on_to onto "
-    "that_leaves leaves start_with starting_with begin_with beginning_with continue_with continuing_with "
-    "回到 回头看 再看 看看? 检查 来看 对于 关于 转到 进入 重新检查 重新审视 验证 审查"
+    "that_leaves leaves up_is next_comes here_is this_is start_with starting_with begin_with "
+    "beginning_with continue_with continuing_with 回到 回头看 再看 看看? 检查 来看 对于 关于 转到 进入 "
+    "重新检查 重新审视 验证 审查"
 )
 _AGAIN = "check examin evaluat consider read visit verif assess do think calculat comput judg view"
 _REDO = rf"re-?{_any(_AGAIN)}\w{{0,5}}"
@@ -189,10 +192,10 @@ _SAYS = _any(
 )
 _UP_TO_BOX = rf"(?:[ \t]{{0,3}}{_SAYS}|,){{0,6}}[ \t]{{0,3}}[:：]?[*_$\\(\[\"'“ ]{{0,6}}\Z"
 NEGATED = re.compile(r"(?:\bnot|n['’]t|\bnever|\bhardly|并?不是?|并非|非)[ \t]{0,3}[*_$\\(\[\"'“]{0,4}\Z", _I)
-# The step under discussion is meant.
+# The step under discussion is meant; `step`: by that word.
 SAME_STEP = re.compile(
-    r"(?:\b(?:the|this|that)[ \t]{1,3}(?:(?:current|present|whole|entire)[ \t]{1,3})?(?:step|one|paragraph)"
-    rf"|\b(?:it|this|that)|该步骤?|这一?步骤?|此步骤?|本步骤?|它){_UP_TO_BOX}",
+    r"(?:(?P<step>\b(?:the|this|that)[ \t]{1,3}(?:(?:current|present|whole|entire)[ \t]{1,3})?"
+    rf"(?:step|one|paragraph)|该步骤?|这一?步骤?|此步骤?|本步骤?)|\b(?:it|this|that)|它){_UP_TO_BOX}",
     _I,
 )
 # The whole solution is meant; `solution`: whatever is under discussion.
