@@ -136,10 +136,12 @@ class _ChainReader:
         if mention.offset:
             mention.steps = (max(1, (0 if topic is None else topic.steps[-1]) + mention.offset),)
         self._labels += role is StepRole.LABEL
-        if role is StepRole.SUBJECT and topic is not None:
-            changes = topic.judged or topic.soft or self._round(mention.start) > self._round(topic.start)
-            # The next step, at the head of a paragraph, without a label.
-            changes = changes or (mention.opens_paragraph and mention.steps[0] == topic.steps[-1] + 1)
+        # While a step with a label waits for its verdict, the others are spoken of in passing.
+        waits = topic is not None and not topic.judged and not topic.soft
+        if topic is not None and waits and self._round(mention.start) == self._round(topic.start):
+            follows = mention.opens_paragraph and mention.steps[0] == topic.steps[-1] + 1
+            turns = role is StepRole.TURN and mention.steps[0] not in self._spoken_of
+            changes = role is StepRole.LABEL or turns or (role is StepRole.SUBJECT and follows)
         else:
             changes = role in (StepRole.LABEL, StepRole.TURN, StepRole.SUBJECT)
         if changes:

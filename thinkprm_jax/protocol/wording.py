@@ -117,7 +117,7 @@ _WAY = rf"(?:[ \t]{{1,3}}{_any('back on now forward next again ahead over closel
 _EXAMINE = _any(
     "examine examining review reviewing consider inspect inspecting assess assessing evaluate evaluating "
     "check checking verify verifying double-?check(?:ing)? double_check(?:ing)? analy[sz]e analy[sz]ing "
-    "critique critiquing judge judging take taking revisit revisiting"
+    "critique critiquing judge judging revisit revisiting"
 )
 _CONCERNING = _any(
     "regarding concerning about as_for as_to with_regard_to with_respect_to back_to on_to onto "

@@ -174,11 +174,7 @@ class Verdict:
         }
 
     def record(self, steps: Sequence[str] | None = None) -> VerdictRecord:
-        """The verdict as it stands in a file.
-
-        Args:
-          steps: to be written with it, where the row has them nowhere else.
-        """
+        """The verdict as it stands in a file; ``steps``: to be written too, where its row does not have them."""
         given = None if steps is None else tuple(steps)
         chains = tuple(chain.record for chain in self.chains)
         if self.error is not None:
