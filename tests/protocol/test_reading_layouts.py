@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from thinkprm_jax.protocol.reading import find_verdicts, read_chain
+from thinkprm_jax.protocol.reading import read_chain
 
 BOXES = {"+": "\\boxed{correct}", "-": "\\boxed{incorrect}"}
 
@@ -288,83 +288,29 @@ def test_what_is_no_verdict_on_a_step_and_what_is_its_opposite(text, labels):
         ('"Step 1: 2+2=4" is {+}. "Step 2: 2*3=7" is {-}.', "10"),
         ("Step 1 [2+2=4]: {+}\nStep 2 [2*3=7]: {-}", "10"),
         ("Step 1 \\(2+2=4\\): {+}\nStep 2 \\(2*3=7\\): {-}", "10"),
+        ("Step 1: {+}\nStep 2: the result is: 1. {-}", "10"),
+        ("Verdict 1: {+}\nVerdict 2: {-}", "10"),
+        ("Step 1 ✓ {+}\nStep 2 ✗ {-}", "10"),
+        (
+            "Step 1: {+}\n\nStep 2: see above. As we said in Step 1: x = 2. Then 2x = 5?\n\nNo. The step is {-}",
+            "10",
+        ),
+        (
+            "Let me go through the steps one by one. Step 1 first. It is fine {+}. Step 2 next. It is not {+}.",
+            "10",
+        ),
+        ("Step 1 — \\(\\boxed{\\text{correct}}\\)\nStep 2 — \\(\\boxed{\\text{incorrect}}\\)", "10"),
+        ("Step 1: fine.\n\n\\[\n{+}\n\\]\n\nStep 2: off.\n\n\\[\n{-}\n\\]", "10"),
+        ("Step 1\n======\nfine {+}\n\nStep 2\n======\noff {-}", "10"),
+        ("1/2: {+}\n2/2: {-}", "10"),
+        ("Step 1 is fine. I mark it {+}. Step 2 is not fine. I mark it {-}.", "10"),
+        ("I mark Step 1 as {+} and Step 2 as {-}.", "10"),
+        ("My verdicts are {+} for Step 1 and {-} for Step 2.", "10"),
+        ("I would call step 2 {-} and step 1 {+}.", "10"),
+        ("Step 1 (correct) {+}\nStep 2 (incorrect) {-}", "10"),
+        ("Since step 1 is {+}, we go on. Since step 2 divides by zero, it is {-}.", "10"),
+        ("Up to Step 2 everything is {+}. Step 3 is {-}.", "?10"),
     ],
 )
 def test_further_wordings(text, labels):
     assert labels_of(chain_of(text), len(labels)) == labels
-
-
-@pytest.mark.parametrize(
-    ("box", "label"),
-    [
-        ("\\boxed{\\textcolor{red}{incorrect}}", "0"),
-        ("\\boxed{\\color{red}incorrect}", "0"),
-        ("\\boxed{\\color{red}{incorrect}}", "0"),
-        ("\\boxed{\\large correct}", "1"),
-        ("\\boxed{\\mbox{correct}}", "1"),
-        ("\\boxed{\\textnormal{incorrect}}", "0"),
-        ("\\boxed{\\operatorname{incorrect}}", "0"),
-        ('\\boxed{"incorrect"}', "0"),
-        ("\\boxed{``correct''}", "1"),
-        ("\\boxed{'correct'}", "1"),
-        ("\\boxed{“correct”}", "1"),
-        ("\\boxed{incorrect (3*4=12)}", "0"),
-        ("\\boxed{\\text{incorrect } (3\\cdot 4 = 12)}", "0"),
-        ("\\boxed{\\text{Step 1 is incorrect}}", "0"),
-        ("\\fbox{correct}", "1"),
-        ("\\boxed{not correct}", "0"),
-        ("\\boxed{\\text{not correct}}", "0"),
-        ("\\boxed{正确}", "1"),
-        ("\\boxed{错误}", "0"),
-        ("\\boxed{\\text{正确}}", "1"),
-        ("\\boxed{不正确}", "0"),
-        ("\\boxed{没有错误}", "1"),
-        ("\\boxed{The step is correct.}", "1"),
-        ("\\boxed{\\textbf{Correct!}}", "1"),
-        ("\\boxed{\\texttt{incorrect}}", "0"),
-        ("\\boxed{\\underline{correct}}", "1"),
-        ("\\boxed{\\mathbf{\\color{green}correct}}", "1"),
-        ("\\boxed{\\colorbox{yellow}{correct}}", "1"),
-        ("\\boxed{correct ✓}", "1"),
-        ("\\boxed{✗ incorrect}", "0"),
-        ("\\boxed{\\boxed{correct}}", "1"),
-        ("\\boxed{correct/incorrect}", "?"),
-        ("\\boxed{correct or incorrect}", "?"),
-        ("\\boxed{correct answer is 12}", "?"),
-        ("\\boxed{partially correct}", "?"),
-        ("\\boxed{incorrect: 3*4 = 12}", "0"),
-        ("\\boxed{incorrect, since 3*4=12}", "0"),
-        ("\\boxed{wrong}", "0"),
-        ("\\boxed{invalid}", "0"),
-        ("\\boxed{42}", "?"),
-        ("\\boxed{x = 2}", "?"),
-        ("\\boxed{correct\n\nNext", "1"),
-        ("\\boxed{is not correct}", "0"),
-        ("\\boxed{isn't correct}", "0"),
-        ("\\boxed{\\mathrm{in}correct}", "?"),
-        ("\\boxed{\\text{correct}\\ \\checkmark}", "1"),
-        ("\\framebox{incorrect}", "0"),
-        ("\\boxed{\\textsf{\\Large incorrect}}", "0"),
-        ("\\boxed{此步骤错误}", "0"),
-        ("\\boxed{第一步是正确的}", "1"),
-        ("\\boxed{\\text{The second step is wrong}}", "?"),
-        ("\\boxed{correctly}", "?"),
-    ],
-)
-def test_boxes_with_styling_remarks_names_and_negations(box, label):
-    chain = f"Step 1: a\n{box}"
-    assert labels_of(chain, 1) == label
-    assert [found[2] for found in find_verdicts(chain)] == (
-        [] if "?" in label and "second" not in box else [int(label.replace("?", "0"))]
-    )
-
-
-def test_the_word_that_decides_is_pointed_at_and_a_negation_is_told():
-    lines = ["\\boxed{\\text{not correct}}", "\\boxed{\\textcolor{red}{incorrect}}", "it is not \\boxed{correct}"]
-    chain = "\n".join(f"Step {number}: {line}" for number, line in enumerate(lines, start=1))
-    read = read_chain(chain, 3)
-    assert read.labels == (0, 0, 0)
-    assert read.inverted == (True, False, True)
-    assert [
-        chain[at:].startswith(word) for at, word in zip(read.positions, ["cor", "inc", "cor"], strict=True)
-    ] == [True] * 3

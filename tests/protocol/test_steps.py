@@ -112,6 +112,12 @@ def test_labelled_steps_come_back(steps):
         ("Step 3 is no label", ["Step 3 is no label"]),
         ("**Step 1**: a\n\n**Step 2**\n\nb", ["a", "b"]),
         ("Step 1: x\n\n\\[\na\n\nStep 2: inside\n\\]\n\nStep 2: y", ["x\n\n\\[\na\n\nStep 2: inside\n\\]", "y"]),
+        ("*Step 1:* a\n*Step 2:* b", ["a", "b"]),
+        ("*Step 1: Title* a\n*Step 2:* 2*3*4", ["Title a", "2*3*4"]),
+        ("\\section*{Step 1: Set up}\na\n\n\\section*{Step 2}\nb", ["Set up\na", "b"]),
+        ("Step-1: a\nStep-2: b", ["a", "b"]),
+        ("Step 1 -> a\nStep 2 → b", ["a", "b"]),
+        ("Step 1\n\na\n\nStep 2\n\nb", ["a", "b"]),
     ],
 )
 def test_labels_in_every_usual_form(text, steps):
@@ -146,6 +152,11 @@ def test_labels_in_every_usual_form(text, steps):
         (" 9. x\n10. y", ["9. x\n10. y"]),
         ("## Solution\n\nx = 1\n\n## Answer\n\n1", ["## Solution", "x = 1", "## Answer", "1"]),
         ("1\\. a", ["1\\. a"]),
+        ("1. First\n\n   a) x\n\n   b) y\n\n2. Second", ["First\n\n   a) x\n\n   b) y", "Second"]),
+        ("## Case 1\n1. a\n2. b\n\n## Case 2\n1. c\n2. d", ["## Case 1\n1. a\n2. b", "## Case 2\n1. c\n2. d"]),
+        ("1、设x\n2、解y", ["设x", "解y"]),
+        ("1. a\n2. b\n3. c\n\n\\boxed{5}", ["a", "b", "c", "\\boxed{5}"]),
+        ("* a\n* b", ["* a\n* b"]),
     ],
 )
 def test_lists_and_headings_that_are_the_solution_and_such_as_are_not(text, steps):

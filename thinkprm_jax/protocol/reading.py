@@ -107,8 +107,7 @@ class _ChainReader:
         if not named:
             return _read_in_order(everything, self._num_steps)
         carried = [one.carried for one in found]
-        # The solution was restated under labels, and judged after all of them without any. (Two verdicts under one
-        # label are a correction.)
+        # The solution was restated under labels and judged behind them all. (Two under one are a correction.)
         restated = self._labels > 1 and carried[0] is not None and all(one is carried[0] for one in carried)
         if restated and len(found) >= max(self._num_steps, 3):
             return _read_in_order(everything, self._num_steps)
@@ -185,6 +184,7 @@ class _ChainReader:
         topic, referred = self._topic, None
         free = topic is None or topic.judged
         same = wording.SAME_STEP.search(left)
+        own = same is not None and (bool(same["step"]) or (topic is not None and not topic.soft))
         for mention in reversed(self._mentions[max(0, upcoming - 20) : upcoming]):
             if mention.start < sentence:
                 break
@@ -201,7 +201,7 @@ class _ChainReader:
                     return mention.steps
             elif free and mention.role is StepRole.PASSING and not (same and same["step"]):
                 return mention.steps
-            elif free and mention.role is StepRole.REFERENCE and not same:
+            elif free and mention.role is StepRole.REFERENCE and not own:
                 referred = referred or mention.steps
         return referred
 
@@ -224,7 +224,7 @@ class _ChainReader:
         """`2. \\boxed{incorrect}`; ``start``: of the line, or behind the verdict before it in the line."""
         left = self._chain[start : min(verdict.start, start + _LEFT)]
         match = wording.ITEM_ALONE.fullmatch(left)
-        number = int(match[1] or match[2]) if match else 0
+        number = int(match[1] or (match[2] if self._topic is None else 0)) if match else 0
         return (number,) if 1 <= number <= self._num_steps else None
 
     def _row_steps(self, verdict: BoxedVerdict, line: int) -> Sequence[int] | None:

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 
 from thinkprm_jax.protocol.wording import NUMBER_WORDS
 
-_BOLD = r"\*\*|__|\\textbf\{"
-_CLOSED = r"(?:\*\*|__|\})"
+_BOLD = r"\*\*|\*(?=\w)|__|\\(?:textbf|textit|underline|(?:sub){0,2}section\*?|paragraph)\{"
+_CLOSED = r"(?:\*\*?|__|\})"
 _PLAIN = (word for word in NUMBER_WORDS if word.isascii() and word.islower())
 _FIGURES = r"\d{1,6}(?!\d)"
 _NUMBER = rf"(?P<number>{_FIGURES}|{'|'.join(sorted(_PLAIN, key=len, reverse=True))})"
@@ -33,11 +33,11 @@ _STEP_LINE = re.compile(
     # the marks of a quotation or a heading, a bullet or a number
     rf"^[ \t]{{0,40}}(?:>{_B})?(?:#{{1,6}}{_B})?(?:[-*+•][ \t]{{1,4}}|\d{{1,4}}[.)][ \t]{{1,4}})?"
     rf"(?P<bold>{_BOLD})?{_B}[\[(【]?{_B}"
-    rf"(?:Step(?:[ \t]{{1,4}}|(?=[\#\d]))(?:\#|No\.?)?{_B}{_NUMBER}"
+    rf"(?:Step(?:[ \t]{{1,4}}|-(?=\d)|(?=[\#\d]))(?:\#|No\.?)?{_B}{_NUMBER}"
     rf"(?:{_B}/{_B}\d{{1,6}}|{_B}\bof[ \t]{{1,4}}\d{{1,6}})?"
     rf"|步[骤驟]{_B}(?P<zh>{_FIGURES}|{_ZH})|第{_B}(?P<zh_step>{_FIGURES}|{_ZH}){_B}步)"
     rf"{_B}[\])】]?{_B}(?:{_CLOSED}{_B})?"
-    r"(?:[:.)](?!\d)|[：、．]|(?<=步)[，,]|[-–—](?=[ \t])|(?=[ \t]*(?:\n|\Z))|(?<=[\])】])"
+    r"(?:[:.)](?!\d)|[：、．]|(?<=步)[，,]|[-–—](?=[ \t])|[-=]>|→|(?=[ \t]*(?:\n|\Z))|(?<=[\])】])"
     rf"|(?=\([^()\n]{{1,60}}\){_B}[:：]))(?:{_B}{_CLOSED}(?=\s|\Z))?",
     re.MULTILINE | re.IGNORECASE,
 )

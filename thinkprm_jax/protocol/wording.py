@@ -249,7 +249,7 @@ BRACE = re.compile(r"\\[{}]|[{}]")
 STYLING = re.compile(
     r"\\(?:textcolor|color|colorbox|fcolorbox|fontsize|hspace|vspace)\s{0,5}(?:\[[^\]]{0,20}\])?\s{0,5}"
     r"\{[^{}]{0,40}\}"
-    r"|\\[A-Za-z]{1,30}\*?|\\[^A-Za-z]|(?<![A-Za-z])['’]|['’](?![A-Za-z])"
+    r"|\\(?!neg|lnot|not\b)[A-Za-z]{1,30}\*?|\\[^A-Za-z]|(?<![A-Za-z])['’]|['’](?![A-Za-z])"
     r"|[{}$*_~`\"“”‘「」『』«»✓✔✅✗✘❌☑☒\[\]]"
 )
 VERDICT_WORD = re.compile(
@@ -277,7 +277,7 @@ BOX_NEGATION = re.compile(
 )
 PARTLY = re.compile(r"\b(?:partially|partly)\b", _I)
 BOX_TAIL = re.compile(
-    r"\s*的?\s*(?:\Z|[.!。！]\s*\Z|[(（:：;；–—-]|[,，.。](?!.*(?:correct|正确|错误))"
+    r"\s*的?[\s)）]*(?:\Z|[.!。！]\s*\Z|[(（:：;；–—-]|[,，.。](?!.*(?:correct|正确|错误))"
     r"|\b(?:because|since|as|due|for|step)\b|步骤?)",
     _I | re.DOTALL,
 )
