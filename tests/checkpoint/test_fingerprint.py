@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from support import gguf_files
 from thinkprm_jax.checkpoint.adapter import AdapterConfig
-from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint, weight_files
+from thinkprm_jax.checkpoint.fingerprint import fingerprint, is_fingerprint_of, weight_files
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles
 from thinkprm_jax.errors import UserError
 
@@ -53,10 +53,10 @@ def rename(content: Tensors) -> None:
 
 
 def test_it_does_not_depend_on_the_place(tmp_path):
-    known = sampled_fingerprint(save(tmp_path / "a", tensors()))
+    known = fingerprint(save(tmp_path / "a", tensors()))
     shutil.copytree(tmp_path / "a", tmp_path / "somewhere" / "else")
-    assert sampled_fingerprint(ModelFiles(tmp_path / "somewhere" / "else")) == known
-    assert sampled_fingerprint(save(tmp_path / "a", tensors())) == known  # written again
+    assert fingerprint(ModelFiles(tmp_path / "somewhere" / "else")) == known
+    assert fingerprint(save(tmp_path / "a", tensors())) == known  # written again
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,16 @@ def test_it_does_not_depend_on_the_place(tmp_path):
 )
 def test_another_export_over_the_old_one_is_seen(tmp_path, apply):
     content = tensors()
-    known = sampled_fingerprint(save(tmp_path, content))
+    known = fingerprint(save(tmp_path, content))
     apply(content)
-    assert sampled_fingerprint(save(tmp_path, content)) != known
+    assert fingerprint(save(tmp_path, content)) != known
 
 
 def test_one_bit_of_a_small_file_is_seen(tmp_path):
     shutil.copytree(BUNDLED["mini"], tmp_path / "mini")
-    known = sampled_fingerprint(ModelFiles(BUNDLED["mini"]))
-    assert sampled_fingerprint(ModelFiles(tmp_path / "mini")) == known
-    assert len({known, *(sampled_fingerprint(ModelFiles(BUNDLED[name])) for name in BUNDLED)}) == len(BUNDLED)
+    known = fingerprint(ModelFiles(BUNDLED["mini"]))
+    assert fingerprint(ModelFiles(tmp_path / "mini")) == known
+    assert len({known, *(fingerprint(ModelFiles(BUNDLED[name])) for name in BUNDLED)}) == len(BUNDLED)
 
 
 def test_files_with_an_index_are_all_looked_at(tmp_path):
@@ -92,19 +92,19 @@ def test_files_with_an_index_are_all_looked_at(tmp_path):
     for value in (1.0, 2.0):
         save_file({"a": np.ones(10, np.float32)}, tmp_path / names["a"])
         save_file({"b": np.full(10, value, np.float32)}, tmp_path / names["b"])
-        found.add(sampled_fingerprint(ModelFiles(tmp_path)))
+        found.add(fingerprint(ModelFiles(tmp_path)))
     assert len(found) == 2
     assert [path.name for path in weight_files(ModelFiles(tmp_path))] == sorted(names.values())
 
 
 def test_an_adapter_its_numbers_and_its_scale_are_part_of_it(tmp_path):
     base = save(tmp_path / "base", {"a": np.ones(10, np.float32)}).base
-    found = {sampled_fingerprint(ModelFiles(base))}
+    found = {fingerprint(ModelFiles(base))}
     for folder, value, scale in (("x", 1.0, 2.0), ("y", 2.0, 2.0), ("x", 1.0, 4.0)):
         (tmp_path / folder).mkdir(exist_ok=True)
         save_file({"lora": np.full(10, value, np.float32)}, tmp_path / folder / "adapter_model.safetensors")
         adapter = AdapterConfig(base=str(base), rank=2, scale=scale)
-        found.add(sampled_fingerprint(ModelFiles(base, ((tmp_path / folder, adapter),))))
+        found.add(fingerprint(ModelFiles(base, ((tmp_path / folder, adapter),))))
     assert len(found) == 4
 
 
@@ -115,11 +115,19 @@ def test_of_a_gguf_file_each_part_is_looked_at(tmp_path):
             stored["token_embd.weight"][0][-1, -1] = value
             path = tmp_path / f"model-{number:05d}-of-00002.gguf"
             gguf_files.write_raw(path, "llama", {"split.count": 2, "split.no": number - 1}, stored)
-        return sampled_fingerprint(ModelFiles(tmp_path / "model-00001-of-00002.gguf"))
+        return fingerprint(ModelFiles(tmp_path / "model-00001-of-00002.gguf"))
 
     assert fingerprint_with(1.0) == fingerprint_with(1.0) != fingerprint_with(2.0)
 
 
 def test_without_weights_there_is_none(tmp_path):
     with pytest.raises(UserError, match=r"holds neither model.safetensors nor"):
-        sampled_fingerprint(ModelFiles(tmp_path))
+        fingerprint(ModelFiles(tmp_path))
+
+
+def test_a_run_of_before_knows_its_base(tmp_path):
+    """What base.json of such a run holds: the first bytes of every tensor alone."""
+    model = save(tmp_path, {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(3, np.float16)})
+    assert is_fingerprint_of("14afd7b4ed450144b8f2d1e96371868e", model)
+    assert is_fingerprint_of(fingerprint(model), model)
+    assert not is_fingerprint_of("of another", model)

@@ -17,10 +17,11 @@ import transformers
 from gguf import GGMLQuantizationType as Kind
 
 from support import gguf_files, oracle
+from thinkprm_jax.checkpoint.fingerprint import fingerprint
 from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
 from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
-from thinkprm_jax.checkpoint.weights import find_model, fingerprint
+from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
 

@@ -17,7 +17,10 @@ import hashlib
 from pathlib import Path
 
 from thinkprm_jax.checkpoint.files import ADAPTER_WEIGHTS, INDEX_FILE, SINGLE_FILE
-from thinkprm_jax.checkpoint.weights import ModelFiles, fingerprint
+from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
+from thinkprm_jax.checkpoint.safetensors_io import SafetensorsFile
+from thinkprm_jax.checkpoint.stored import StoredTensors
+from thinkprm_jax.checkpoint.weights import ModelFiles
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import parts_of
 from thinkprm_jax.records.files import read_json
@@ -26,13 +29,13 @@ _BLOCK_BYTES = 4096
 _BLOCKS = 1024  # of a file
 
 
-def sampled_fingerprint(model: ModelFiles) -> str:
-    """Of a model, wherever it lies.
+def fingerprint(model: ModelFiles) -> str:
+    """Of a model, wherever it lies: the same for a copy, another one for other weights.
 
     Raises:
       UserError: there are no weights, or a file of them cannot be read.
     """
-    digest = hashlib.sha256(fingerprint(model).encode())  # the first bytes of every tensor
+    digest = hashlib.sha256(_of_first_bytes(model).encode())
     for _, adapter in model.adapters:
         settings = dataclasses.asdict(adapter)
         del settings["base"]  # a path may change
@@ -40,6 +43,11 @@ def sampled_fingerprint(model: ModelFiles) -> str:
     for path in weight_files(model):
         _add_blocks(digest, path)
     return digest.hexdigest()[:32]
+
+
+def is_fingerprint_of(known: str, model: ModelFiles) -> bool:
+    """Whether ``known`` is of this model. It may be from before :func:`fingerprint` saw more than first bytes."""
+    return known in (fingerprint(model), _of_first_bytes(model))
 
 
 def weight_files(model: ModelFiles) -> list[Path]:
@@ -53,6 +61,23 @@ def weight_files(model: ModelFiles) -> list[Path]:
         names = read_json(base / INDEX_FILE).get("weight_map", {}).values()
         found = [base / name for name in sorted(set(names))]
     return [*found, *(folder / ADAPTER_WEIGHTS for folder, _ in model.adapters)]
+
+
+def _of_first_bytes(model: ModelFiles) -> str:
+    """Names, number formats, shapes and the first bytes of every tensor."""
+    digest = hashlib.sha256()
+    files: list[SafetensorsFile] = []
+    if model.base.is_file():
+        for part in GgufTensors(model.base).fingerprint_parts(_BLOCK_BYTES):
+            digest.update(part)
+    else:  # as they are stored: packed weights are not unpacked for this
+        files += [file for _, file in sorted(StoredTensors(model.base).files.items())]
+    files += [SafetensorsFile(folder / ADAPTER_WEIGHTS) for folder, _ in model.adapters]
+    for file in dict.fromkeys(files):
+        for name, info in sorted(file.tensors.items()):
+            digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
+            digest.update(file.first_bytes(name, _BLOCK_BYTES))
+    return digest.hexdigest()[:32]
 
 
 def _add_blocks(digest: hashlib._Hash, path: Path) -> None:

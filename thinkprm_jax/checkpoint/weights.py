@@ -6,7 +6,6 @@ read, so a merged model never exists beside the base.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,18 +15,15 @@ import numpy as np
 
 from thinkprm_jax.checkpoint.adapter import Adapter, AdapterConfig, is_adapter, read_adapter, read_adapter_config
 from thinkprm_jax.checkpoint.files import (
-    ADAPTER_WEIGHTS,
     CARD,
     CONFIG,
     MODEL_FILES,
     listed,
 )
-from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
 from thinkprm_jax.checkpoint.formats.registry import open_source
 from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
 from thinkprm_jax.checkpoint.pieces import TensorSource, reading_threads
-from thinkprm_jax.checkpoint.safetensors_io import DTYPES, SafetensorsFile
-from thinkprm_jax.checkpoint.stored import StoredTensors
+from thinkprm_jax.checkpoint.safetensors_io import DTYPES
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.tokenizer import files as tokenizer_files
@@ -35,7 +31,6 @@ from thinkprm_jax.tokenizer import files as tokenizer_files
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}
 _WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
-_FINGERPRINT_BYTES = 4096  # of every tensor
 
 
 def resolve_folder(path_or_id: str | Path) -> Path:
@@ -135,23 +130,6 @@ class Weights:
 
     def _adapted(self, tensor: StoredTensor) -> bool:
         return any(tensor.path.removesuffix(".kernel") in adapter.matrices for adapter in self._adapters)
-
-
-def fingerprint(model: ModelFiles) -> str:
-    """Tells models apart: names, dtypes, shapes and the first bytes of every tensor, adapters included."""
-    digest = hashlib.sha256()
-    files: list[SafetensorsFile] = []
-    if model.base.is_file():
-        for part in GgufTensors(model.base).fingerprint_parts(_FINGERPRINT_BYTES):
-            digest.update(part)
-    else:  # as they are stored: packed weights are not unpacked for this
-        files += [file for _, file in sorted(StoredTensors(model.base).files.items())]
-    files += [SafetensorsFile(folder / ADAPTER_WEIGHTS) for folder, _ in model.adapters]
-    for file in dict.fromkeys(files):
-        for name, info in sorted(file.tensors.items()):
-            digest.update(f"{name} {info.dtype} {info.shape}\n".encode())
-            digest.update(file.first_bytes(name, _FINGERPRINT_BYTES))
-    return digest.hexdigest()[:32]
 
 
 def _check_tensors(

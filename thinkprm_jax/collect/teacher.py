@@ -57,10 +57,10 @@ def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: the model cannot be found, or its files cannot be read.
     """
-    from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
+    from thinkprm_jax.checkpoint.fingerprint import fingerprint
     from thinkprm_jax.checkpoint.weights import find_model
 
-    return {**settings, "weights": sampled_fingerprint(find_model(settings["model"]))}
+    return {**settings, "weights": fingerprint(find_model(settings["model"]))}
 
 
 def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from thinkprm_jax.checkpoint.files import CARD
+from thinkprm_jax.checkpoint.fingerprint import fingerprint, is_fingerprint_of
 from thinkprm_jax.checkpoint.huggingface import read_generation_config
-from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model, fingerprint
+from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
 from thinkprm_jax.records.files import read_json, write_json
@@ -51,7 +52,7 @@ def read_base(folder: Path) -> Mapping[str, Any]:
 def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
     """Raises `UserError` where ``found`` has other weights than base.json of the run says."""
     expected = read_base(folder).get("fingerprint")
-    if expected is not None and expected != fingerprint(found):
+    if expected is not None and not is_fingerprint_of(expected, found):
         raise UserError(f"{name}: its weights are not those that the run in {folder} began with")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
+from thinkprm_jax.checkpoint.fingerprint import fingerprint
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
@@ -91,7 +91,7 @@ def stamp_models(recipe: SearchRecipe, tasks: Sequence[Task]) -> dict[str, dict[
     """
     found = {}
     if any(task.solutions is None for task in tasks):
-        weights = sampled_fingerprint(find_model(recipe.model_path))
+        weights = fingerprint(find_model(recipe.model_path))
         found["generator"] = {"model": recipe.model_path, "weights": weights}
     if recipe.verified:
         found["verifier"] = with_weights(describe(recipe)).stamp

@@ -81,7 +81,7 @@ def with_weights(settings: Settings) -> Settings:
     """
     if not settings.needs_model:
         return settings
-    from thinkprm_jax.checkpoint.fingerprint import sampled_fingerprint
+    from thinkprm_jax.checkpoint.fingerprint import fingerprint
 
     files = find_files(settings)
-    return dataclasses.replace(settings, files=files, weights=sampled_fingerprint(files))
+    return dataclasses.replace(settings, files=files, weights=fingerprint(files))
