@@ -73,6 +73,16 @@ def test_words_that_look_like_it_are_words(tmp_path):
     check_finite(row, "row")
 
 
+@pytest.mark.parametrize("depth", [400, 900, 5000])
+def test_a_row_that_is_nested_too_deeply_is_one_line_or_taken(tmp_path, depth):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"problem": "x", "steps": [], "note": ' + "[" * depth + '"NaN"' + "]" * depth + "}\n")
+    try:
+        SolutionFile(path)
+    except UserError as error:
+        assert str(error).startswith(f"{path}:1: ")  # noqa: PT017 (how deep is too deep is Python's business)
+
+
 def test_what_is_written_is_json():
     assert write_line({"a": "\ud800"}) == b'{"a": "\\ud800"}\n'
     with pytest.raises(UserError, match=r"the field `a\[1\]` is nan"):

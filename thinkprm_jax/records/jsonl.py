@@ -48,16 +48,23 @@ def parse_line(line: bytes, place: str) -> dict[str, Any]:
     return row
 
 
-def check_finite(value: Any, place: str, name: str = "") -> None:
+def check_finite(value: Any, place: str) -> None:
     """`UserError` that names the field in which a number is not finite: it could not be written again as JSON."""
+    try:
+        _check_finite(value, place, "")
+    except RecursionError:
+        raise UserError(f"{place}: its lists and objects are nested too deeply") from None
+
+
+def _check_finite(value: Any, place: str, name: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{place}: the field `{name}` is {value}, which is no number of JSON; write null")
     if isinstance(value, dict):
         for key, item in value.items():
-            check_finite(item, place, f"{name}.{key}" if name else str(key))
+            _check_finite(item, place, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            check_finite(item, place, f"{name}[{index}]")
+            _check_finite(item, place, f"{name}[{index}]")
 
 
 def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
