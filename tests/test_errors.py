@@ -55,7 +55,7 @@ def test_a_recipe_keeps_the_message_of_its_own_check(tmp_path) -> None:
     file.write_text("size: 0\n")
     with pytest.raises(UserError) as caught:
         load_recipe(Checked, str(file))
-    assert str(caught.value) == "size: said by the class itself"
+    assert str(caught.value) == f"recipe {file}, line 1: size: said by the class itself"
     file.write_text("size: 1\nother: 2\n")
     with pytest.raises(UserError, match=r"^recipe .*recipe\.yaml, line 1: other must be 0$"):
         load_recipe(Checked, str(file))

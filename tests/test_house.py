@@ -18,6 +18,7 @@ PACKAGE = "thinkprm_jax"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "activity", "bundled"),
     ("paths",),
+    ("user_files",),
     ("recipe", "program", "progress", "runtime", "seeds", "tables", "distributed", "gguf_header"),
     ("tokenizer", "grading"),
     ("protocol",),

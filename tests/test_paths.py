@@ -10,8 +10,9 @@ import pytest
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_input, check_output, check_output_folder
-from thinkprm_jax.records.files import atomic_write, read_json
+from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.records.jsonl import iterate_rows
+from thinkprm_jax.user_files import read_json
 
 
 @pytest.fixture

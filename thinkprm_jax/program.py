@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, one_line
 
 Main = Callable[[Sequence[str]], int]  # arguments -> exit status
 
@@ -69,7 +69,7 @@ def _run(main: Main, arguments: Sequence[str], name: str) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader (`| head`) has gone; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.paths import check_input
+from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.user_files import read_text
+
+MOST_BYTES = 2**17  # of a recipe
+MOST_VALUES = 10_000  # of a recipe, aliases written out
 
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -66,12 +71,7 @@ def load_recipe(
     Raises:
       UserError: no such file, bad YAML, an unknown or missing field, a wrong type, an impossible combination.
     """
-    check_input(path, pipes=True)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path}: {getattr(error, 'strerror', None) or error}") from None
-    tree = _parse(text, str(path))
+    tree = _parse_file(path)
     if not isinstance(tree.content, dict):
         raise UserError(f"recipe {tree.place}: the recipe must be a table of fields")
     for override in overrides:
@@ -96,6 +96,18 @@ def plain_overrides(arguments: Sequence[str], options: Sequence[str] = ()) -> li
         return argument.lstrip("-") if equals and name.startswith("--") and not is_option else argument
 
     return [plain(argument) for argument in arguments]
+
+
+def read_fields(path: str | Path) -> dict[str, Any]:
+    """The fields of a recipe as plain values, unchecked.
+
+    Raises:
+      UserError: the file cannot be read, or is no table of YAML.
+    """
+    content = _bare(_parse_file(path))
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no table of fields")
+    return content
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -152,26 +164,32 @@ class MeshConfig:
                 raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
 
+def _parse_file(path: str | Path) -> _Value:
+    return _parse(read_text(path, MOST_BYTES, f"recipe {path}", pipes=True), str(path))
+
+
 def _parse(text: str, place: str) -> _Value:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"recipe {place}{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
-    if node is None:
-        return _Value({}, place)
-    return _convert(node, place)
+    with reading(f"recipe {place}"):
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise UserError(f"recipe {place}{line}: {getattr(error, 'problem', None) or 'not YAML'}") from None
+        return _Value({}, place) if node is None else _convert(node, place, itertools.count(1))
 
 
-def _convert(node: yaml.Node, file: str) -> _Value:
+def _convert(node: yaml.Node, file: str, count: Iterator[int]) -> _Value:
+    """count: of the nodes so far. A few aliases of aliases stand for more values than any memory holds."""
     place = f"{file}, line {node.start_mark.line + 1}"
+    if next(count) > MOST_VALUES:
+        raise UserError(f"recipe {place}: more than {MOST_VALUES:,} values")
     if isinstance(node, yaml.MappingNode):
         content: dict[str, _Value] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"recipe {file}, line {key.start_mark.line + 1}: a field's name must be a word")
-            converted = _convert(value, file)
+            converted = _convert(value, file, count)
             if key.value in content and _bare(content[key.value]) != _bare(converted):
                 place = f"{file}, line {key.start_mark.line + 1}"
                 raise UserError(f"recipe {place}: {key.value} is given twice with different values")
@@ -183,11 +201,11 @@ def _convert(node: yaml.Node, file: str) -> _Value:
             )
         return _Value(content, place)
     if isinstance(node, yaml.SequenceNode):
-        return _Value([_convert(item, file) for item in node.value], place)
+        return _Value([_convert(item, file, count) for item in node.value], place)
     try:
         return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
-    except (yaml.YAMLError, ValueError):  # an unknown tag; a date such as 2026-13-01
-        raise UserError(f"recipe {place}: {node.value!r} cannot be read as a value") from None
+    except Exception:  # an unknown tag; a date such as 2026-13-01; a tag on a text that it does not fit: any kind
+        raise UserError(f"recipe {place}: {_shown(node.value)} cannot be read as a value") from None
 
 
 def _bare(value: _Value) -> Any:
@@ -272,17 +290,35 @@ def _read_scalar(kind: type, value: _Value, name: str) -> Any:
     content = value.content
     if kind is float and not isinstance(content, bool):
         try:
-            return float(content)  # YAML 1.1 reads 1e-4 (no dot) as text
-        except (TypeError, ValueError):
-            pass
+            number = float(content)  # YAML 1.1 reads 1e-4 (no dot) as text
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
     elif isinstance(content, kind) and not (kind is int and isinstance(content, bool)):
-        return content
+        if not isinstance(content, int) or abs(content) < _MOST_INT:
+            return content
+        raise _wrong(value, name, "a whole number of at most 64 bits")
     raise _wrong(value, name, _NAMES[kind])
 
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+_MOST_INT = 2**63
+_LONGEST_SHOWN = 100  # characters of a value in a message
 
 
 def _wrong(value: _Value, name: str, wanted: str, advice: str = "") -> UserError:
     shown = "a table" if isinstance(value.content, dict) else "a list" if isinstance(value.content, list) else None
-    return UserError(f"recipe {value.place}: {name} must be {wanted}, not {shown or repr(value.content)}{advice}")
+    return UserError(
+        f"recipe {value.place}: {name} must be {wanted}, not {shown or _shown(value.content)}{advice}"
+    )
+
+
+def _shown(value: Any) -> str:
+    """The value as it stands in a message."""
+    if isinstance(value, (dict, list)):
+        return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN * 3:
+        return f"one of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

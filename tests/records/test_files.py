@@ -9,7 +9,8 @@ import pytest
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import files
-from thinkprm_jax.records.files import atomic_write, read_json, write_json
+from thinkprm_jax.records.files import atomic_write, write_json
+from thinkprm_jax.user_files import read_json
 
 
 def test_a_file_is_new_or_replaced(tmp_path):

@@ -349,7 +349,7 @@ def test_folders_that_cannot_be_read(llama_folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(UserError, match=r"tokenizer\.json cannot be read"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: cannot be read"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer.json").symlink_to(llama_folder / "tokenizer.json")
@@ -359,7 +359,7 @@ def test_folders_that_cannot_be_read(llama_folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="<absent>"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("[")
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         Tokenizer.load(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         Tokenizer.load(tmp_path / "absent")

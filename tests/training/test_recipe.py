@@ -109,7 +109,7 @@ def test_overrides(tmp_path: Path) -> None:
         # Sizes
         ("steps: 10", "steps: 0", "r.yaml, line 1: steps must be at least 1, not 0"),
         ("  rows: 4", "  rows: 0", "r.yaml, line 5: data: rows must be at least 1, not 0"),
-        ("1e-4", ".nan", "r.yaml, line 10: optimizer: learning_rate must be at least 0, not nan"),
+        ("1e-4", ".nan", "r.yaml, line 11: optimizer.learning_rate must be a number, not nan"),
         ("1e-4", "1e-4\n  b2: 1.0", "r.yaml, line 10: optimizer: b2 must be below 1"),
         ("1e-4", "1e-4\n  clip_norm: 0",
          "r.yaml, line 10: optimizer: clip_norm must be positive, or null for no clipping, not 0.0"),

@@ -34,7 +34,8 @@ from thinkprm_jax.checkpoint.safetensors_io import (
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
-from thinkprm_jax.records.files import read_json, write_json
+from thinkprm_jax.records.files import write_json
+from thinkprm_jax.user_files import read_json
 
 # Fields that are read, or that change no number once the matrices are there (in which maps and layers they are is
 # said by their names, how they began is history). Any other field that is in use is refused.

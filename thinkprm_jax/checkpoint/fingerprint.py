@@ -23,7 +23,7 @@ from thinkprm_jax.checkpoint.stored import StoredTensors
 from thinkprm_jax.checkpoint.weights import ModelFiles
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import parts_of
-from thinkprm_jax.records.files import read_json
+from thinkprm_jax.user_files import read_json
 
 _BLOCK_BYTES = 4096
 _BLOCKS = 1024  # of a file

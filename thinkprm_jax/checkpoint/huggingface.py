@@ -36,14 +36,15 @@ from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.pieces import reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
-from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, Weights, find_model, resolve_folder
+from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, Weights, check_layers, find_model, resolve_folder
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.records.files import read_json, write_json
+from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+from thinkprm_jax.user_files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def load_decoder(
     abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype))
     graph, state = nnx.split(abstract)
     parameters = {_dotted(path): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
-    weights = Weights(files, config, {path: leaf.shape for path, (_, leaf) in parameters.items()})
+    with reading(files.base):
+        weights = Weights(files, config, {path: leaf.shape for path, (_, leaf) in parameters.items()})
     counts = axis_counts(config)
     loaded = []
     with reading_threads() as pool:
@@ -128,7 +130,9 @@ def read_config(place: str | Path) -> ModelConfig:
     models list there every id that ends a turn.
     """
     content, source = read_config_content(Path(place))
-    config = ModelConfig.from_hf(content, source)
+    with reading(source):
+        config = ModelConfig.from_hf(content, source)
+    check_layers(Path(place), config)
     generation = read_generation_config(place)
     eos = generation.get("eos_token_id")
     return dataclasses.replace(

@@ -11,8 +11,8 @@ import numpy as np
 from thinkprm_jax.checkpoint.files import INDEX_FILE, SINGLE_FILE, listed
 from thinkprm_jax.checkpoint.pieces import TensorInfo
 from thinkprm_jax.checkpoint.safetensors_io import SafetensorsFile
-from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import read_json
+from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.user_files import read_json
 
 
 class StoredTensors:
@@ -54,7 +54,8 @@ def _open_files(folder: Path) -> dict[str, SafetensorsFile]:
     outside = [name for name in names if Path(name).name != name]
     if outside:
         raise UserError(f"{index}: names files outside its folder: {listed(outside)}")
-    absent = [name for name in names if not (folder / name).is_file()]
+    with reading(index):  # names that are longer than a system's can be
+        absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise UserError(f"{index}: names files that are not there: {listed(absent)}")
     files = {name: SafetensorsFile(folder / name) for name in names}

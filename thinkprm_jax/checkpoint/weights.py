@@ -15,6 +15,7 @@ import numpy as np
 
 from thinkprm_jax.checkpoint.adapter import Adapter, AdapterConfig, is_adapter, read_adapter, read_adapter_config
 from thinkprm_jax.checkpoint.files import (
+    ADAPTER_CONFIG,
     CARD,
     CONFIG,
     MODEL_FILES,
@@ -24,13 +25,14 @@ from thinkprm_jax.checkpoint.formats.registry import open_source
 from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
 from thinkprm_jax.checkpoint.pieces import TensorSource, reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import DTYPES
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.tokenizer import files as tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}
 _WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
+_MANY_LAYERS = 200  # the largest that are published have 126
 
 
 def resolve_folder(path_or_id: str | Path) -> Path:
@@ -53,16 +55,16 @@ class ModelFiles:
     @property
     def tokenizer_folder(self) -> Path:
         """An adapter's own tokenizer, where it has one, wins over its base's."""
-        return self._first_with("tokenizer.json")
+        return self._first_with("tokenizer.json", "tokenizer.model")
 
     @property
     def config_folder(self) -> Path:
         """The same for config.json: ours are beside our adapters, peft writes none."""
         return self._first_with(CONFIG)
 
-    def _first_with(self, name: str) -> Path:
+    def _first_with(self, *names: str) -> Path:
         folders = [folder for folder, _ in reversed(self.adapters)]
-        return next((folder for folder in folders if (folder / name).is_file()), self.base)
+        return next((folder for folder in folders if any((folder / name).is_file() for name in names)), self.base)
 
 
 def find_model(path_or_id: str | Path | ModelFiles) -> ModelFiles:
@@ -78,7 +80,8 @@ def find_model(path_or_id: str | Path | ModelFiles) -> ModelFiles:
     while is_adapter(folder):
         if any(folder == seen for seen, _ in adapters):
             raise UserError(f"{folder}: the adapter is its own base")
-        adapter = read_adapter_config(folder)
+        with reading(folder / ADAPTER_CONFIG):
+            adapter = read_adapter_config(folder)
         adapters.insert(0, (folder, adapter))
         try:
             base = resolve_folder(adapter.base)
@@ -130,6 +133,21 @@ class Weights:
 
     def _adapted(self, tensor: StoredTensor) -> bool:
         return any(tensor.path.removesuffix(".kernel") in adapter.matrices for adapter in self._adapters)
+
+
+def check_layers(place: Path, config: ModelConfig) -> None:
+    """Whether a configuration of many layers is meant: to describe a decoder takes time and memory for each.
+
+    Raises:
+      UserError: the weights beside it are fewer tensors than it has layers.
+    """
+    if config.num_layers <= _MANY_LAYERS or not (place.is_file() or any(place.glob("model*.safetensors"))):
+        return
+    tensors = len(open_source(place).tensors)
+    if config.num_layers > tensors:
+        raise UserError(
+            f"{place}: {CONFIG} has num_hidden_layers {config.num_layers}, the weights are {tensors} tensors"
+        )
 
 
 def _check_tensors(

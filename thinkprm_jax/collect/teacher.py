@@ -94,6 +94,8 @@ def generate_chains(
     def requests() -> Iterator[Request]:
         for key, prefix, number in items:
             try:
+                text = "\n".join([prefix.problem, *prefix.steps])
+                sampler.tokenizer.check_fits(text, sampler.max_length)
                 ids = encode_question(sampler.tokenizer, teacher, prefix)
             except RequestError as error:
                 failed.append((key, Generation("", 0, "error", str(error))))

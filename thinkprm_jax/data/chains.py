@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError, UserError, reading
 from thinkprm_jax.protocol.prompts import QUESTION, training_chain
 from thinkprm_jax.protocol.reading import read_chain
 from thinkprm_jax.records.datasets import iterate_source
@@ -115,7 +115,8 @@ def read_chains(
     for place, row in iterate_source(str(source), split):
         report.rows += 1
         try:
-            chains.append(parse_chain(row, place))
+            with reading(place):
+                chains.append(parse_chain(row, place))
         except LeftOut as why:
             report.leave_out(place, why)
     if not report.rows:

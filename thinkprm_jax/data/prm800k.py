@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.records.jsonl import get_field, iterate_rows, type_name
 
 RATINGS = {1: 1, 0: 1, -1: 0}  # rating -> label; neutral steps count as correct
@@ -75,7 +75,8 @@ def read_prm800k(
     counts = Prm800kCounts() if counts is None else counts
     for place, row in iterate_rows(path):
         counts.rows += 1
-        found = list(parse_row(row, place, alternatives=alternatives))
+        with reading(place):
+            found = list(parse_row(row, place, alternatives=alternatives))
         if not found:
             bad = row["label"].get("finish_reason") == "bad_problem"
             counts.dropped["bad problem" if bad else "no labelled step"] += 1

@@ -18,7 +18,8 @@ from thinkprm_jax.checkpoint.huggingface import read_generation_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
-from thinkprm_jax.records.files import read_json, write_json
+from thinkprm_jax.records.files import write_json
+from thinkprm_jax.user_files import read_json
 
 BASE_FILE = "base.json"
 
@@ -65,11 +66,14 @@ def _license(place: Path) -> str | None:
     if not path.is_file():
         return None
     parts = path.read_text(encoding="utf-8", errors="replace").split("---", 2)
-    if len(parts) < 3 or parts[0].strip():
+    if len(parts) < 3 or parts[0].strip() or len(parts[1]) > _LONGEST_HEADER:
         return None
     try:
         header = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
+    except Exception:  # not only YAMLError: a tag on a text that it does not fit fails in any way
         return None
     found = header.get("license") if isinstance(header, dict) else None
     return found if isinstance(found, str) else None
+
+
+_LONGEST_HEADER = 2**16  # characters

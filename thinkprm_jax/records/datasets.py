@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
 from thinkprm_jax.records.jsonl import check_finite
 
@@ -101,17 +101,19 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if text.lstrip().startswith("["):
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        with reading(path):
+            try:
+                rows = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
         yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
         return
     # Not splitlines(): JSON text may hold line separators that are no newlines.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
+            with reading(f"{path}:{number}"):
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
             yield f"{path}:{number}", row

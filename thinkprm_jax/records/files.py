@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.paths import cannot_write, check_input, check_output
+from thinkprm_jax.paths import cannot_write, check_output
 
 try:
     import fcntl
@@ -107,21 +107,3 @@ class LineFile:
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """:func:`atomic_write` of a JSON object, indented, in ASCII."""
     atomic_write(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-      UserError: it cannot be read, or holds something else.
-    """
-    check_input(path)
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no JSON object")
-    return content

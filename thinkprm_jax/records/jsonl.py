@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
 
 # Where one of these stands in a line, it may hold a number that is not finite.
@@ -44,7 +44,8 @@ def parse_line(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
     if _NOT_FINITE.search(line):
-        check_finite(row, place)
+        with reading(place):  # nested more deeply than Python follows
+            check_finite(row, place)
     return row
 
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.paths import check_input, check_output_folder
-from thinkprm_jax.recipe import differences, dump_recipe, load_recipe
+from thinkprm_jax.paths import check_output_folder
+from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, read_fields
 from thinkprm_jax.records.files import atomic_write
 
 RECIPE = "recipe.yaml"
@@ -47,15 +45,4 @@ def read_saved_recipe(folder: Path) -> Mapping[str, Any]:
       UserError: the file is no table of YAML.
     """
     path = folder / RECIPE
-    check_input(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no table of fields")
-    return content
+    return read_fields(path) if path.exists() else {}

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import read_json
 from thinkprm_jax.records.jsonl import read_growing
 from thinkprm_jax.records.run_folder import read_saved_recipe
 from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.verdicts import VerdictRecord
+from thinkprm_jax.user_files import read_json
 
 COMPLETIONS, VERDICTS, ACCURACY = "completions.jsonl", "verdicts.jsonl", "accuracy.json"
 UNFINISHED = "unfinished.jsonl"  # of problems that have no rows yet; gone at the end

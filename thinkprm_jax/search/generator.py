@@ -31,9 +31,12 @@ class Prompts:
     Args:
       system: None: no system turn.
       template: jinja2 source; None: the tokenizer's own.
+      most: tokens that a prompt can have at all; None: any number.
     """
 
-    def __init__(self, tokenizer: Tokenizer, system: str | None, template: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, system: str | None, template: str | None = None, most: int | None = None
+    ) -> None:
         source = tokenizer.chat_template if template is None else template
         if source is None:
             raise UserError(
@@ -41,13 +44,15 @@ class Prompts:
                 "must give one"
             )
         tokenizer.chat_template = _DATE + source if _DATED.search(source) else source
-        self._tokenizer = tokenizer
+        self._tokenizer, self._most = tokenizer, most
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, problem: str) -> list[int]:
-        """ids [T]. RequestError where the tokenizer cannot write the problem."""
+        """ids [T]. RequestError where the tokenizer cannot write the problem, or no model can read it."""
         if problem not in self._known:
+            if self._most is not None:
+                self._tokenizer.check_fits(problem, self._most)
             turns = [*self._system, {"role": "user", "content": problem}]
             self._known[problem] = self._tokenizer.encode_chat(turns)
         return self._known[problem]

@@ -202,9 +202,10 @@ def _prefixes(recipe: SearchRecipe, length: int) -> int:
 
 def _prompts(recipe: SearchRecipe, files: ModelFiles, tasks: Sequence[Task]) -> tuple[Prompts, int]:
     """The prompts, and the length of a row that holds the longest of them with a whole solution."""
-    prompts = Prompts(Tokenizer.load(files.tokenizer_folder), recipe.system_prompt, recipe.custom_chat_template)
-    longest = prompts.longest([task.problem for task in tasks])
     positions = read_config(files.config_folder).max_position_embeddings
+    tokenizer = Tokenizer.load(files.tokenizer_folder)
+    prompts = Prompts(tokenizer, recipe.system_prompt, recipe.custom_chat_template, positions)
+    longest = prompts.longest([task.problem for task in tasks])
     return prompts, max(min(longest + recipe.max_tokens, positions), 2)
 
 

@@ -1,9 +1,9 @@
-"""One tokenizer for trusted and untrusted text, over a checkpoint's tokenizer.json.
+"""One tokenizer for trusted and untrusted text, over a checkpoint's tokenizer.json or tokenizer.model.
 
 Trusted text may spell control tokens (`<think>`); untrusted text never can. Marking tokens as
 special does not give that split: R1-Distill keeps `<think>` and `<｜User｜>` as added tokens that
 are not special. So untrusted text goes through a copy of the tokenizer that has no added tokens
-at all.
+at all, but those that are plain text: a letter, or blanks.
 """
 
 from __future__ import annotations
@@ -16,16 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from tokenizers import AddedToken, models
 
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError, TooLong, UserError, is_failure, reading
+from thinkprm_jax.errors import reason as reason_of
 from thinkprm_jax.tokenizer import chat_template
-from thinkprm_jax.tokenizer.files import read_folder, resolve_folder, special_text
+from thinkprm_jax.tokenizer.files import (
+    UNNAMED,
+    add_named_tokens,
+    named_tokens,
+    read_folder,
+    resolve_folder,
+    special_text,
+)
+from thinkprm_jax.tokenizer.pieces import (
+    NO_TOKEN,
+    byte_level_bytes,
+    is_byte_level,
+    is_plain,
+    may_collapse,
+    piece_bytes,
+)
+from thinkprm_jax.tokenizer.plain import Start, plain_copy
+from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
 
 _PLACEHOLDER = "UNTRUSTEDMESSAGE{}END"  # letters and digits only: strip, split and JSON escapes leave it whole
 _PLACEHOLDER_PATTERN = re.compile(r"UNTRUSTEDMESSAGE(\d+)END")
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+# Where a content stands while control tokens are looked for: a letter or no letter, in no token of any vocabulary.
+_WORD, _NO_WORD = "\ua66e", "\ue0ba"
 _MOST_RENDERED = 64  # chats
+_USUAL_TOKEN = 16  # characters; texts of more than this for every token that there is room for are counted
+_NORMALISED = 3  # characters of a text that a normaliser may join in one
 
 
 class Tokenizer:
@@ -37,27 +58,33 @@ class Tokenizer:
         _, tokenizer = load_model("mini")
         ids = tokenizer.encode_plain("2 + 2 <think>")  # untrusted text: no control token in it
         tokenizer.decode(ids)
+
+    Attributes:
+      control_ids: the tokens that only trusted text and templates write, by their text.
+      vocab_size: one above the highest id.
+      bos_id, eos_id, pad_id: of the tokens that the configuration names; padding is the end where it names none.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], template: str | None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer | SentencePieceModel,
+        config: Mapping[str, Any],
+        template: str | None,
+    ) -> None:
         """`backend`: the whole tokenizer. `config`: tokenizer_config.json. `template`: jinja2
         source of the chat."""
-        backend.no_truncation()
-        backend.no_padding()
+        with reading("tokenizer_config.json"):
+            add_named_tokens(backend, config)
+            named = {name: special_text(token) for name, token in named_tokens(config) if name != UNNAMED}
+        self._named = {name: text for name, text in named.items() if text is not None}
+        self._model = backend if isinstance(backend, SentencePieceModel) else JsonModel(backend)
+        self._config = dict(config)
         self.chat_template = template
         self._rendered: dict[str, str] = {}
-        self._backend = backend
-        self._config = dict(config)
-        named = {name: special_text(config.get(name)) for name in _NAMED_TOKENS}
-        self._named = {name: text for name, text in named.items() if text is not None}
-        # A named token may stand in the base vocabulary only; as an added token, untrusted text
-        # cannot spell it.
-        backend.add_special_tokens(
-            [text for text in self._named.values() if backend.token_to_id(text) is not None]
-        )
-        self._added = backend.get_added_tokens_decoder()
-        self.control_ids: dict[str, int] = {token.content: id for id, token in self._added.items()}
-        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        added = backend.get_added_tokens_decoder()
+        self._control = {id: token for id, token in added.items() if not is_plain(token)}
+        self.control_ids: dict[str, int] = {token.content: id for id, token in self._control.items()}
+        self.vocab_size: int = self._model.size
         self.bos_id: int | None = self._named_id("bos_token")
         eos_id = self._named_id("eos_token")
         if eos_id is None:
@@ -65,7 +92,6 @@ class Tokenizer:
         self.eos_id: int = eos_id
         pad_id = self._named_id("pad_token")
         self.pad_id: int = eos_id if pad_id is None else pad_id
-        self._byte_level = self._find_byte_level()
         self._check_spaces()
 
     @classmethod
@@ -74,8 +100,9 @@ class Tokenizer:
         cannot be read."""
         folder = resolve_folder(path_or_id)
         try:
-            return cls(*read_folder(folder))
-        except UserError as error:
+            with reading("tokenizer"):
+                return cls(*read_folder(folder))
+        except (UserError, RequestError) as error:  # a tokenizer that cannot read a few words is none
             raise UserError(f"{path_or_id}: {error}") from error
 
     # Encoding
@@ -84,7 +111,10 @@ class Tokenizer:
         """ids [T] of trusted text: control strings become control ids. No begin-of-sentence token
         is added."""
         _check_encodable(text)
-        return self._backend.encode(text, add_special_tokens=False).ids
+        if isinstance(self._model, JsonModel):
+            return self._model.encode_whole(text)
+        marks = self._trusted_marks.find(text)
+        return self._encode_around(marks, text, {}, trusted=True)
 
     def encode_plain(self, text: str, inner: bool = False) -> list[int]:
         """ids [T] of untrusted text: no control id, whatever the text spells.
@@ -93,20 +123,12 @@ class Tokenizer:
         leaves the mark out.
         """
         _check_encodable(text)
-        # The batched call computes no offsets, and other threads run meanwhile: training reads its data in one.
-        plain = self._plain_inner if inner else self._plain
-        ids = plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a
-        # control token.
-        for id in ids:
-            if id in self._added:
-                raise RequestError(f"the tokenizer can write a part of the text only as {self._added[id].content}")
-        return ids
+        return self._encode_run(text, _ANY_CONTROL if inner else None)
 
     def encode_inside(self, text: str) -> list[int]:
         """ids [T] of untrusted text that goes on behind other text, whatever that was: sentencepiece marks the
         start of a text, so it is seen after a newline, which joins no other token."""
-        if self._byte_level:
+        if self._model.byte_level:
             return self.encode_plain(text)
         return self.encode_plain("\n" + text)[len(self.encode_plain("\n")) :]
 
@@ -119,31 +141,48 @@ class Tokenizer:
             raise UserError(f"{text!r} is {len(ids)} tokens in this tokenizer; one is needed")
         return ids[0]
 
+    def check_fits(self, text: str, most: int, positions: int | None = None) -> None:
+        """Refuses untrusted text that cannot fit, before all of it is tokenized: that takes 300 bytes of memory
+        for each of its characters.
+
+        Args:
+          most: tokens that there is room for. positions: the model's; None: ``most``.
+        Raises:
+          TooLong: the text has more tokens.
+        """
+        part = _USUAL_TOKEN * most
+        while part < len(text):  # an eighth more, since a token may reach over the end of a part
+            counted = len(self.encode_plain(text[:part]))
+            about = counted * len(text) // part
+            certain = 0 if self._model.collapses else len(text) // (self._longest_token * _NORMALISED)
+            if counted > most + most // 8 or certain > most:
+                message = f"the text has about {about:,} tokens: with max_length {most} there is no room for it"
+                raise TooLong(message, max(about, most + 1), positions or most)
+            part *= 2
+
     # Decoding
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Text of ids. Control tokens appear as their text unless skipped; ids beyond the
         vocabulary are empty."""
-        kept = [int(id) for id in ids if not (skip_special and int(id) in self._added)]
-        if self._byte_level:
+        kept = [int(id) for id in ids if not (skip_special and int(id) in self._control)]
+        if self._model.byte_level:
             return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
-        kept = [id for id in kept if 0 <= id < self.vocab_size]
-        return self._backend.decode(kept, skip_special_tokens=False)
+        return self._model.decode([id for id in kept if id in self._bytes_table])
 
     def token_bytes(self, id: int) -> bytes:
         """UTF-8 bytes that one token adds to a running text (b"" beyond the vocabulary); they may
         split a character."""
-        return self._bytes_table[id] if 0 <= id < self.vocab_size else b""
+        return self._bytes_table.get(id, b"")
 
     @cached_property
-    def _bytes_table(self) -> list[bytes]:
-        table = [b""] * self.vocab_size
-        to_bytes = _byte_level_bytes if self._byte_level else _sentencepiece_bytes
-        for piece, id in self._backend.get_vocab(with_added_tokens=False).items():
-            table[id] = to_bytes(piece)
-        for text, id in self.control_ids.items():
-            table[id] = text.encode("utf-8")
-        return table
+    def _bytes_table(self) -> dict[int, bytes]:
+        return self._model.table()
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """In bytes."""
+        return max(map(len, self._bytes_table.values()))
 
     # Chats
 
@@ -190,51 +229,83 @@ class Tokenizer:
         parts = _PLACEHOLDER_PATTERN.split(self.render_chat(hidden, add_generation_prompt))
         if sorted(map(int, parts[1::2])) != sorted(contents):
             raise UserError("the chat template does not keep each message exactly once")
-        return self._encode_runs(parts, contents)
+        text, places = "", {}
+        for place, part in enumerate(parts):
+            if place % 2 == 0:
+                text += part
+            else:
+                content = places[len(text)] = contents[int(part)]
+                _check_encodable(content)
+                # What stands beside a control token decides whether it is one (AddedToken.single_word).
+                text += "".join(_WORD if re.match(r"\w", end) else _NO_WORD for end in (content[0], content[-1]))
+        return self._encode_around(self._marks.find(text), text, places)
 
-    def _encode_runs(self, parts: Sequence[str], contents: Mapping[int, str]) -> list[int]:
-        """parts: template text at even places, message numbers at odd ones; contents: plain text of
-        each message.
+    def _encode_around(
+        self, marks: list[tuple[int, int, str]], text: str, places: Mapping[int, str], trusted: bool = False
+    ) -> list[int]:
+        """ids of a text with control tokens.
 
         Template text and content that touch are one run, since a token may reach over the seam.
+
+        Args:
+          marks: (start, end, text) of the control tokens. places: where contents stand in ``text``, as two
+          characters each.
         """
         ids: list[int] = []
-        run = ""
-
-        def close_run() -> None:
-            nonlocal run
-            ids.extend(self.encode_plain(run, inner=bool(ids)))
+        at, before = 0, None
+        for start, end, mark in [*marks, (len(text), len(text), None)]:
             run = ""
+            for place in [place for place in places if at <= place < start]:
+                run += text[at:place] + places[place]
+                at = place + 2
+            run += text[at:start]
+            ids += self._encode_run(run, before, trusted)
+            at = end
+            if mark is not None:
+                before = self.control_ids[mark]
+                ids.append(before)
+        return ids
 
-        blank_eater = False  # the last control token also takes the blanks after it (AddedToken.rstrip)
-        for place, part in enumerate(parts):
-            pieces = self._control_pattern.split(part) if place % 2 == 0 else [contents[int(part)]]
-            for number, piece in enumerate(pieces):
-                if number % 2 == 0:
-                    run += piece.lstrip() if blank_eater and not run else piece
-                    continue
-                token = self._added[self.control_ids[piece]]
-                run = run.rstrip() if token.lstrip else run
-                close_run()
-                ids.append(self.control_ids[piece])
-                blank_eater = token.rstrip
-        close_run()
+    def _encode_run(self, run: str, before: int | None, trusted: bool = False) -> list[int]:
+        """before: the control token that the run follows; None: it is the start."""
+        if not run:
+            return []
+        try:
+            ids = self._model.encode(run, before, trusted)
+        except BaseException as error:
+            raise _refusal(error) from error
+        # Tokenizers without byte fallback answer unknown characters with their <unk>, which is a
+        # control token.
+        for id in ids:
+            if id in self._control and not trusted:
+                raise RequestError(
+                    f"the tokenizer can write a part of the text only as {self._control[id].content}"
+                )
         return ids
 
     # Files
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json (with the chat template) and
-        special_tokens_map.json."""
+        """Write tokenizer.json or tokenizer.model, whichever was read, tokenizer_config.json (with the chat
+        template) and special_tokens_map.json."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # The declared class decides how transformers rebuilds the tokenizer; this one takes
-        # tokenizer.json as it is.
-        config = {**self._config, "tokenizer_class": "PreTrainedTokenizerFast"}
+        config = dict(self._config)
         config.pop("auto_map", None)
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
-        self._backend.save(str(folder / "tokenizer.json"))
+        if isinstance(self._model, SentencePieceModel):
+            config = {
+                "tokenizer_class": "LlamaTokenizer",
+                **config,
+                "added_tokens_decoder": self._model.declared(),
+            }
+            self._model.save(folder / "tokenizer.model")
+        else:
+            # The declared class decides how transformers rebuilds the tokenizer; this one takes
+            # tokenizer.json as it is.
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+            self._model.save(folder / "tokenizer.json")
         for name, content in (
             ("tokenizer_config.json", config),
             ("special_tokens_map.json", self._named),
@@ -246,23 +317,7 @@ class Tokenizer:
 
     def _named_id(self, name: str) -> int | None:
         text = self._named.get(name)
-        if text is None:
-            return None
-        id = self._backend.token_to_id(text)
-        if id is None:
-            raise UserError(f"the {name} {text!r} is not in the vocabulary")
-        return id
-
-    def _find_byte_level(self) -> bool:
-        """True for byte-level BPE, False for sentencepiece pieces; nothing else can be detokenised
-        token by token."""
-        decoder = self._backend.decoder
-        state = decoder.__getstate__().decode() if decoder is not None else ""
-        if '"ByteLevel"' in state:
-            return True
-        if "▁" in state:
-            return False
-        raise UserError("only byte-level and sentencepiece tokenizers are supported")
+        return None if text is None else self._model.token_to_id(text)
 
     def _check_spaces(self) -> None:
         """Refuse a byte-level vocabulary behind sentencepiece rules: it would read ` Yes` as `Yes`."""
@@ -271,50 +326,102 @@ class Tokenizer:
                 raise UserError(f"the tokenizer does not keep spaces: {text!r} comes back as another text")
 
     @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
-        # Leftmost, then longest: the order in which the tokenizers library matches added tokens.
-        texts = sorted(self.control_ids, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, texts)) + ")")
+    def _marks(self) -> MarkFinder:
+        return MarkFinder(self._control.values(), self._model)
 
     @cached_property
-    def _plain(self) -> tokenizers.Tokenizer:
-        """The tokenizer without added tokens and without a post-processor."""
-        model = self._backend.model
-        if any(model.token_to_id(text) is not None for text in self.control_ids):
-            return tokenizers.Tokenizer.from_str(json.dumps(self._plain_state()))
-        plain = tokenizers.Tokenizer(model)  # shares the vocabulary: no second copy of 150,000 merges
-        if self._backend.normalizer is not None:
-            plain.normalizer = self._backend.normalizer
-        if self._backend.pre_tokenizer is not None:
-            plain.pre_tokenizer = self._backend.pre_tokenizer
-        return plain
+    def _trusted_marks(self) -> MarkFinder:
+        assert isinstance(self._model, SentencePieceModel)
+        return MarkFinder(self._model.trusted_marks.values(), self._model)
+
+
+_ANY_CONTROL = -1
+
+
+class JsonModel:
+    """A tokenizer.json, by the library tokenizers: the whole tokenizer, and the same for untrusted text.
+
+    Args:
+      backend: with all added tokens. Its truncation and padding are switched off.
+    Raises:
+      UserError: it is neither byte-level nor of sentencepiece's kind.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.size: int = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.token_to_id = backend.token_to_id
+        self._added = backend.get_added_tokens_decoder()
+        self._inner: dict[Start, tuple[tokenizers.Tokenizer, dict[int, int]]] = {}
+        self.byte_level = is_byte_level(backend)
+        self.collapses = may_collapse(backend)
+
+    def encode_whole(self, text: str) -> list[int]:
+        """ids [T] with control ids."""
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            raise _refusal(error) from error
+
+    def encode(self, text: str, before: int | None, trusted: bool) -> list[int]:
+        """ids [T] without control ids. before: the control token that the text follows; None: it is the start."""
+        plain, ids_of_kept = self._plain if before is None else self._plain_behind(before)
+        # The batched call computes no offsets, and other threads run meanwhile: training reads its data in one.
+        ids = plain.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return [ids_of_kept.get(id, id) for id in ids] if ids_of_kept else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids that are in the vocabulary."""
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def table(self) -> dict[int, bytes]:
+        """id -> the bytes that it adds to a running text."""
+        to_bytes = byte_level_bytes if self.byte_level else piece_bytes
+        pieces = {id: to_bytes(piece) for piece, id in self.backend.get_vocab(with_added_tokens=False).items()}
+        return pieces | {id: token.content.encode("utf-8") for id, token in self._added.items()}
+
+    def save(self, path: Path) -> None:
+        self.backend.save(str(path))
 
     @cached_property
-    def _plain_inner(self) -> tokenizers.Tokenizer:
-        """The same for text that follows a control token: no mark for the start of the text."""
-        if self._byte_level:
+    def _plain(self) -> tuple[tokenizers.Tokenizer, dict[int, int]]:
+        return plain_copy(self.backend, "text")
+
+    def _plain_behind(self, control: int) -> tuple[tokenizers.Tokenizer, dict[int, int]]:
+        """The same for text that follows a control token."""
+        if self.byte_level:
             return self._plain
-        state = self._plain_state()
-        pre_tokenizer = state.get("pre_tokenizer") or {}
-        for part in [pre_tokenizer, *pre_tokenizer.get("pretokenizers", [])]:
-            if part.get("prepend_scheme") == "first":
-                part["prepend_scheme"] = "never"
-        return tokenizers.Tokenizer.from_str(json.dumps(state))
+        token = self._added.get(control)
+        start: Start = "nothing" if token is not None and token.normalized else "run"
+        if start not in self._inner:
+            self._inner[start] = plain_copy(self.backend, start)
+        return self._inner[start]
 
-    def _plain_state(self) -> dict[str, Any]:
-        """The JSON of the tokenizer without added tokens; a BPE vocabulary loses the control
-        strings it holds."""
-        state = json.loads(self._backend.to_str())
-        state["added_tokens"] = []
-        state["post_processor"] = None
-        model = state["model"]
-        if model["type"] == "BPE":
-            drop = set(self.control_ids) - {model.get("unk_token")}
-            model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in drop}
-            model["merges"] = [
-                merge for merge in model["merges"] if not drop.intersection([*merge, "".join(merge)])
-            ]
-        return state
+
+def _refusal(error: BaseException) -> BaseException:
+    """A text on which the library fails, by an exception or a panic, fails alone."""
+    if not is_failure(error):
+        return error
+    return RequestError(f"the tokenizer fails on this text: {reason_of(error, '{}')}")
+
+
+class MarkFinder:
+    """Finds added tokens as the library does, with all their flags: all text between them is one unknown word."""
+
+    def __init__(self, marks: Iterable[AddedToken], model: JsonModel | SentencePieceModel) -> None:
+        self._finder = tokenizers.Tokenizer(models.WordLevel({NO_TOKEN: 0}, unk_token=NO_TOKEN))
+        if isinstance(model, JsonModel) and model.backend.normalizer is not None:
+            self._finder.normalizer = model.backend.normalizer
+        self._finder.add_tokens(list(marks))
+        self._texts = {id: token.content for id, token in self._finder.get_added_tokens_decoder().items()}
+
+    def find(self, text: str) -> list[tuple[int, int, str]]:
+        """(start, end, text of the token) in the order of ``text``; blanks that it takes with it are inside."""
+        found = self._finder.encode(text, add_special_tokens=False)
+        places = zip(found.ids, found.offsets, strict=True)
+        return [(start, end, self._texts[id]) for id, (start, end) in places if id in self._texts]
 
 
 def _check_encodable(text: str) -> None:
@@ -324,25 +431,3 @@ def _check_encodable(text: str) -> None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         raise RequestError(f"character {error.start} of the text is a lone surrogate (U+{code:04X})") from error
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The 256 characters by which byte-level BPE writes bytes: printable Latin-1 as itself, the
-    rest from U+0100 up."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-_BYTES = _byte_alphabet()
-
-
-def _byte_level_bytes(piece: str) -> bytes:
-    if all(character in _BYTES for character in piece):
-        return bytes(_BYTES[character] for character in piece)
-    return piece.encode("utf-8")
-
-
-def _sentencepiece_bytes(piece: str) -> bytes:
-    byte = _BYTE_PIECE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode("utf-8")

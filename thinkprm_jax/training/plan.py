@@ -36,11 +36,11 @@ from thinkprm_jax.distributed.mesh import MESH_AXES, make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.records.files import read_json
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import LoraConfig, ModelSource, TrainRecipe
 from thinkprm_jax.training.flops import known_device
 from thinkprm_jax.training.trainer import Trainer
+from thinkprm_jax.user_files import read_json
 
 SHAPES = Path(__file__).resolve().parents[1] / "bundled" / "shapes"
 DEPTHS = (4, 8)  # layers of the models that stand for deeper ones; in shallower ones the head decides

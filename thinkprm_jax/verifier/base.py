@@ -382,7 +382,9 @@ class ChainVerifier(Verifier):
     def write(self, problem: str, steps: Sequence[str], prepare: Prepare) -> Handle[Verdict]:
         """:meth:`submit` with another way to prompt and script."""
         try:
-            ids, script = prepare(problem, check_item(problem, steps))
+            steps = check_item(problem, steps)
+            self.tokenizer.check_fits("\n".join([problem, *steps]), self.max_length, self.sampler.positions)
+            ids, script = prepare(problem, steps)
         except RequestError as error:
             return finished(self.loop, Verdict(error=error, locates=self.judges_steps))
         settings = self.settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import SCORE_HEADS
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def require_generative(model: str | Path | ModelFiles) -> None:
 
 def read_architectures(model: str | Path | ModelFiles) -> set[str]:
     """``architectures`` of config.json."""
-    return set(_read_config(model)[0].get("architectures") or [])
+    content, path = _read_config(model)
+    with reading(f"{path}: architectures"):
+        return set(content.get("architectures") or [])
 
 
 def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:

@@ -152,7 +152,9 @@ class StepwisePRM(Verifier):
     def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
         check_can_compute()
         try:
-            text = self._encoder.encode(problem, check_item(problem, steps))
+            steps = check_item(problem, steps)
+            self.tokenizer.check_fits("\n".join([problem, *steps]), self.max_length, self._positions)
+            text = self._encoder.encode(problem, steps)
             if len(text.ids) > self.max_length:
                 message = f"the text has {len(text.ids)} tokens, max_length is {self.max_length}"
                 raise TooLong(message, len(text.ids), self._positions)

@@ -12,9 +12,9 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.intervals import Estimate, estimate_from_json, estimate_json, show, show_interval
 from thinkprm_jax.evaluation.panels import Curve, CurvesPanel
 from thinkprm_jax.evaluation.report import EvaluationReport
-from thinkprm_jax.records.files import read_json
 from thinkprm_jax.records.jsonl import get_field
 from thinkprm_jax.tables import TextTable
+from thinkprm_jax.user_files import read_json
 
 # Fields of an evaluation's JSON that say what was judged; all evaluations of one curve must agree in them.
 _TASK = ("task", "split", "problems", "seed", "source", "subsets", "limit", "balanced", "solutions")
