@@ -59,7 +59,8 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items() if key != "contradictory"}
+        later = ("contradictory", "models", "weights")
+        return {key: rounded(item) for key, item in value.items() if key not in later}
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
