@@ -9,6 +9,7 @@ import pytest
 
 from support import fake_run
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.report.plain import chain_says
 from thinkprm_jax.report.run import VerdictMark
 from thinkprm_jax.report.sources import load_run
 
@@ -78,6 +79,13 @@ def test_a_forced_verdict_is_no_reading(tmp_path):
     assert solution.chains[0].forced == (True, True, False)
     assert not solution.chains[0].readable
     assert solution.predicted is None
+
+
+def test_a_chain_whose_score_and_labels_disagree_is_flagged(tmp_path):
+    agreeing, disagreeing = CHAIN | {"prefix_score": 0.1}, CHAIN | {"prefix_score": 0.9}
+    chains = only_solution(tmp_path, chains=[agreeing, disagreeing]).chains
+    assert [chain.contradictory for chain in chains] == [False, True]
+    assert chain_says(chains[1]).endswith(", score and labels disagree")
 
 
 def test_the_label_of_a_row_is_the_truth(tmp_path):

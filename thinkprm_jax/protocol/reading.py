@@ -21,7 +21,6 @@ from thinkprm_jax.protocol.chain_parts import BoxedVerdict, NamedVerdict, StepMe
 
 _LEFT = 90  # characters before a step or a verdict that say what it is
 _BOX = 300  # characters a box may hold
-_LISTS = ("plural", "single", "zh")
 _ROW = 2000  # characters of a row that are looked at
 
 
@@ -47,7 +46,7 @@ class ChainReading:
 
 def read_chain(chain: str, num_steps: int) -> ChainReading:
     """The verdicts of a chain on `num_steps` steps. Never raises; never a wrong length."""
-    num_steps = max(num_steps, 0)
+    num_steps, chain = max(num_steps, 0), chain.translate(wording.BLANKS)
     verdicts = [] if num_steps == 0 else _spoken(chain, list(_boxes(chain)))
     found = _ChainReader(chain, num_steps, verdicts).read() if verdicts else {}
     return _result(found, num_steps)
@@ -191,7 +190,8 @@ class _ChainReader:
             if mention.role is StepRole.AFTER:
                 continue
             between = self._chain[mention.end : verdict.start]
-            if len(between) <= _LEFT and wording.COPULA.fullmatch(between):
+            linked = len(between) <= _LEFT and wording.COPULA.fullmatch(between)
+            if linked and (free or mention.role is not StepRole.REFERENCE or re.search(r"\w", between)):
                 return mention.steps or [k for k in range(1, self._num_steps + 1) if k not in self._spoken_of]
             if mention.role in (StepRole.LABEL, StepRole.TURN):
                 return mention.steps
@@ -288,7 +288,7 @@ class _ChainReader:
         mention = StepMention(match.start(), match.end(), self._steps(match) or (), StepRole.ALL)
         if match["all"]:
             return mention
-        mention.offset = {"next": 1, "previous": -1, "preceding": -1}.get((match["ordinal"] or "").lower(), 0)
+        mention.offset = wording.OFFSETS.get((match["ordinal"] or "").lower(), 0)
         mention.ordinal = match["ordinal"] is not None
         mention.role = self._role(match, bound, first)
         mention.opens_line = self._chain[bound - 1 : bound] in ("", "\n")
@@ -308,9 +308,9 @@ class _ChainReader:
             return (_number(word) or _number(word[:-2]),)
         if match["count"]:
             count = min(_number(match["count"]), self._num_steps)
-            first = self._num_steps - count + 1 if match[0].lower().startswith("last") else 1
+            first = self._num_steps - count + 1 if match[0].lower().startswith(("last", "最后")) else 1
             return range(first, first + count)
-        return _numbers(next(match[name] for name in _LISTS if match[name]), self._num_steps)
+        return _numbers(next(match[name] for name in ("plural", "single", "zh") if match[name]), self._num_steps)
 
     def _role(self, match: re.Match[str], bound: int, first: bool) -> StepRole:
         """bound: where its sentence begins. first: of the sentence."""

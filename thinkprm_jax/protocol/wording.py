@@ -62,8 +62,9 @@ MENTION = re.compile(
     rf"|{_STEP}(?:[ \t~_-]{{0,5}}{_SIGN}[ \t~(]{{0,5}}|[\"']\s{{0,3}}:\s{{0,3}}[\"']?)"
     rf"(?P<single>{_NUM}(?:\.\d{{1,3}}){{0,3}}(?:{_OTHER_STEPS}(?:{_STEP}[ \t]{{1,3}})?{_NUM}(?![\w^]))?)"
     r"(?:[ \t]{0,3}/[ \t]{0,3}\d{1,6}|[ \t]{1,3}of[ \t]{1,3}\d{1,6}\b)?"
-    rf"|(?:first|last)[ \t]{{1,3}}(?P<count>{_NUM})[ \t]{{1,3}}{_STEP}s"
-    rf"|(?P<ordinal>{_ORDINAL})[ \t]{{1,3}}(?:and[ \t]{{1,3}}final[ \t]{{1,3}})?{_STEP}(?![A-Za-z])"
+    rf"|(?:(?:first|last)[ \t]{{1,3}}|前|最后)(?P<count>{_NUM}|{_ZH_NUM})"
+    rf"(?:[ \t]{{1,3}}{_STEP}s|[ \t]{{0,3}}个?步骤?)"
+    rf"|(?P<ordinal>{_ORDINAL}|上|下)(?:[ \t]{{1,3}}(?:and[ \t]{{1,3}}final[ \t]{{1,3}})?{_STEP}(?![A-Za-z])|一步)"
     r"|(?P<all>(?:all|both|every|each)(?:[ \t]{1,3}(?:of|the|these|\w{1,6})){0,3}[ \t]{1,3}steps?"
     r"(?![A-Za-z]|[ \t]{0,3}[\#\d])"
     r"|(?P<rest>(?:all[ \t]{1,3})?(?:of[ \t]{1,3})?the[ \t]{1,3}(?:others|rest|(?:other|remaining)[ \t]{1,3}steps)"
@@ -74,6 +75,7 @@ MENTION = re.compile(
     r")(?:(?<=\d)(?!\d)|(?<!\d))",
     _I,
 )
+OFFSETS = {"next": 1, "下": 1, "previous": -1, "preceding": -1, "上": -1}  # from the step under discussion
 # Item `k.` of a list, at the start of a line or right behind a verdict.
 ITEM = re.compile(
     r"(?:^ {0,3}|(?<=[}$)\]])[ \t;,.]{1,4})[*_]{0,3}\(?(?P<number>\d{1,4})(?P<form>[.):：、])(?=[ \t*_]|$)",
@@ -86,8 +88,9 @@ ITEM_ALONE = re.compile(
     rf"|[^\n.!?]{{0,60}}[:：][ \t]{{0,3}}\(?(1){_POINTS}"
 )
 
-# --- sentences and rounds
+# --- blanks, sentences and rounds
 
+BLANKS = {ord("\N{NO-BREAK SPACE}"): " ", ord("\N{IDEOGRAPHIC SPACE}"): " ", ord("\N{NARROW NO-BREAK SPACE}"): " "}
 LINE_END = re.compile(r"\n")
 SENTENCE_END = re.compile(r"(?<![\\\d])[.!?;]+(?=[\s)\"'”’*]|$)|(?<=\d)[.!?;]+(?=\s+[A-Z*])|[。！？；]|\n")
 ROUND = re.compile(r"^[ \t>*_#]{0,8}(?:let me double[- ]check|let's verify again|did i miss something)\b", _IM)

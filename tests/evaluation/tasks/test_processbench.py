@@ -166,6 +166,12 @@ def test_the_two_f1_of_the_same_verdicts_by_hand(figures):
 def test_unreadable_chains_and_missing_verdicts_are_counted(figures):
     content = processbench_json(figures)
     assert content["first_error"]["subsets"]["omnimath"]["unreadable_chains"]["value"] == pytest.approx(2 / 3)
+    assert set(content["first_error"]["subsets"]["omnimath"]["contradictory_chains"]) == {
+        "value",
+        "low",
+        "high",
+        "n",
+    }
     assert content["binary_paper"]["subsets"]["omnimath"]["no_verdict"]["value"] == pytest.approx(1 / 3)
     assert (content["solutions"], content["failed"]) == (8, 1)
 

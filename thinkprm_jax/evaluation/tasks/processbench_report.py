@@ -136,6 +136,7 @@ def processbench_json(figures: ProcessBenchFigures) -> dict[str, Any]:
                     "acc_correct": estimate_json(summary.acc_correct),
                     "f1_by_score": estimate_json(summary.first_error_f1_by_score),
                     "unreadable_chains": estimate_json(unreadable(summary)),
+                    "contradictory_chains": estimate_json(summary.contradictory_chains),
                     "tokens": estimate_json(summary.tokens),
                 }
                 for name, summary in figures.summaries.items()
@@ -166,6 +167,7 @@ def first_error_table(figures: ProcessBenchFigures) -> TextTable:
         "correct left alone",
         "F1 by step scores",
         "unreadable",
+        "contradictory",
         "tokens",
     )
     for index, (name, summary) in enumerate(figures.summaries.items()):
@@ -177,6 +179,7 @@ def first_error_table(figures: ProcessBenchFigures) -> TextTable:
             _cell(summary.acc_correct, True),
             _cell(summary.first_error_f1_by_score, False),
             _cell(unreadable(summary), True),
+            _cell(summary.contradictory_chains, True),
             show(summary.tokens.value, None),
             ends_section=index == len(figures.summaries) - 1,
         )
@@ -189,6 +192,7 @@ def first_error_table(figures: ProcessBenchFigures) -> TextTable:
             "",
             _cell(figures.averages["first_error_f1_by_score_average"], False),
             _cell(unreadable(figures.pooled), True),
+            _cell(figures.pooled.contradictory_chains, True),
             show(figures.pooled.tokens.value, None),
         )
     return table
