@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from thinkprm_jax.grading.meaning import understood_key
 from thinkprm_jax.grading.normalise import normalise, unwrap_text
+from thinkprm_jax.grading.terms import NotUnderstood
+from thinkprm_jax.grading.units import read_unit
 
 Kind = Literal["math", "choice", "exact"]
-Rule = Literal["boxed", "phrase", "number", "letter"]
+Rule = Literal["boxed", "marked", "phrase", "whole", "formula", "number", "letter"]
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped character is one match, so its brace is passed over
@@ -24,9 +27,26 @@ _PHRASE = re.compile(
     r"[\s*]{0,16}[:：]?[\s*]*",
     re.IGNORECASE,
 )
-_MATHS = re.compile(r"\$\$(.+?)\$\$|\$((?:\\\$|[^$\n])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_MATHS = re.compile(
+    r"\$\$([^$]+)\$\$|\$((?:\\\$|[^$\n])+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)|\\\[((?:[^\\]|\\(?!\]))+)\\\]"
+)
+# Between formulas that are one answer: `$1$ and $2$`.
+_BETWEEN_MATHS = re.compile(r"\s{0,8}(?:,|;)?\s{0,8}(?:and|or)?\s{0,8}")
+_TAGGED = re.compile(r"<answer>((?:[^<]|<(?!/?answer>))*)</answer>", re.IGNORECASE)
+_HASHED = re.compile(r"^[ \t]{0,8}####[ \t]*([^\n]*)", re.MULTILINE)
+# What prose says first of an answer: a number, whatever is counted.
+_PLAIN_NUMBER = re.compile(
+    r"((?:[-−+]\s?)?[$€£¥]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s?/\s?\d+|[eE][+-]?\d+)?(?:\s?\\?%)?)"
+    r"(?=[\s.;:]|,(?!\d)|\Z)"
+)
+# A remark behind it: `(2 of each)`, `. Note that`, `, since`.
+_NOTE = re.compile(
+    r"\s{0,8}\((?=[^)]{0,80}[^\W\d_]{2})|\s{0,8}(?:[.;:#–—-]|,(?=\s))[\s*]{0,8}(?!and|or)[^\W\d_]{2}"
+)
+_CLAUSE = re.compile(r"(?<![A-Za-z\\{])(?:is|are|was|were|has|have|there)(?![A-Za-z])")
+_SIDE = re.compile(r"(?<![<>!:\\])=(?!=)")
 _SENTENCE_END = re.compile(r"\n|\.(?=\s|\Z)|<\|")
-_NUMBER = re.compile(r"(?:(?<![\w)}])-)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+(?:\.\d+)?)?")
+_NUMBER = re.compile(r"(?<![A-Z])(?:(?<![\w)}])-)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+(?:\.\d+)?)?")
 _LETTER = r"\(?\s*([A-J])\s*\)?"
 _WHOLE_LETTER = re.compile(rf"\s*{_LETTER}\s*(?:[.:)]|\Z).*", re.DOTALL)
 _CHOICE_PHRASE = re.compile(
@@ -36,14 +56,24 @@ _CHOICE_PHRASE = re.compile(
 # Not the pronoun, nor the article.
 _LAST_LETTER = re.compile(r"(?<![A-Za-z\\'])(A(?!\s+[a-z])|[B-HJ])(?![A-Za-z'])")
 
+# Words behind a number that make it another one, or go on with the answer.
+_GOES_ON = {"and", "or", "to", "times", "plus", "minus", "over", "hundred", "thousand", "million", "billion",
+    "trillion",
+            "dozen", "percent", "pct", "degrees", "degree", "am", "pm", "a", "p", "x", "mod", "by",
+            "base"}  # fmt: skip
+_WHOLE_ANSWER = 200  # characters; a longer text is a solution
+
 
 @dataclass(frozen=True)
 class Found:
     """An answer as it stands in the text, and the rule that found it.
 
-    boxed: the last complete, non-empty `\\boxed{...}` (neighbouring boxes are one list); phrase: after `the answer
-    is`, `final answer` or `answer:`; number: the last number of the text, a guess; letter: the last capital A to J
-    that stands alone, a guess too (choice only).
+    boxed: the last complete, non-empty `\\boxed{...}` (neighbouring boxes are one list); marked: the last `####
+    18` or `<answer>18</answer>`; phrase: after `the answer is`, `final answer` or `answer:`; whole: the text is
+    nothing but an answer; formula: the last formula
+    between mathematics marks, the side behind its last `=`; number: the last number of the text. The last two are
+    guesses, of which that one counts which stands last. letter: the last capital A to J that stands alone, a guess
+    too (choice only).
     """
 
     answer: str
@@ -53,22 +83,23 @@ class Found:
 def find_answer(text: str, kind: Kind = "math") -> Found | None:
     """The final answer of a solution, or None. Never raises.
 
-    math: boxed, phrase, then number. exact: boxed, then phrase. choice: a letter in the last box, after a phrase,
-    then the last letter.
+    math: boxed, marked, phrase, whole, then formula or number. exact: boxed, marked, then phrase. choice: a
+    letter in the last box, after a phrase, then the last letter.
     """
     if kind == "choice":
         return _find_letter(text)
     boxed = _last_box(text)
     if boxed is not None:
         return Found(boxed, "boxed")
-    phrase = _after_phrase(text)
+    marked = _marked(text, kind)
+    if marked is not None:
+        return Found(marked, "marked")
+    phrase = _after_phrase(text, kind)
     if phrase is not None:
         return Found(phrase, "phrase")
-    if kind == "math":
-        numbers = [match[0] for match in _NUMBER.finditer(text) if match[0]]
-        if numbers:
-            return Found(numbers[-1], "number")
-    return None
+    if kind != "math":
+        return None
+    return Found(text.strip(), "whole") if _is_answer(text) else _guess(text)
 
 
 def extract_answer(text: str, kind: Kind = "math") -> str | None:
@@ -126,19 +157,84 @@ def _closing_braces(text: str) -> dict[int, int]:
     return closings
 
 
-def _after_phrase(text: str) -> str | None:
+def _marked(text: str, kind: Kind) -> str | None:
+    """What the last mark of the text says is the answer: the tag, or the line behind `####`."""
+    marks = [(match.start(), match[1]) for pattern in (_TAGGED, _HASHED) for match in pattern.finditer(text)]
+    for _, content in sorted(marks, reverse=True):
+        content = content.strip()
+        if content:
+            return (_after_phrase(content) or _stated(content)) if kind == "math" else content
+    return None
+
+
+def _after_phrase(text: str, kind: Kind = "math") -> str | None:
     """What follows the last `the answer is`: its mathematics if it begins with some, else the sentence's rest."""
     for match in reversed(list(_PHRASE.finditer(text))):
-        maths = _MATHS.match(text, match.end())
-        if maths:
-            answer = next(group for group in maths.groups() if group is not None)
-        else:
+        answer = _formulas(text, match.end())
+        if answer is None:
             end = _SENTENCE_END.search(text, match.end())
             answer = text[match.end() : end.start() if end else None]
         answer = answer.strip().removesuffix("**").strip()
         if answer:
-            return answer
+            return _stated(answer) if kind == "math" else answer
     return None
+
+
+def _formulas(text: str, start: int) -> str | None:
+    """The formula that begins at `start`, with those that are joined to it."""
+    found = []
+    while (maths := _MATHS.match(text, start)) is not None:
+        found.append(next(group for group in maths.groups() if group is not None).strip())
+        joint = _BETWEEN_MATHS.match(text, maths.end())
+        assert joint is not None  # it may be empty
+        if not joint[0].strip():
+            break
+        start = joint.end()
+    return ", ".join(found) or None
+
+
+def _stated(answer: str) -> str:
+    """Of prose that begins with a number, the number: `16` of `16 students present out of 24`. A unit of measure
+    belongs to it, and so does what makes it another number (`5 million`, `5 or 6`)."""
+    number = _PLAIN_NUMBER.match(answer)
+    if number is None:
+        guess = _guess(answer) if _CLAUSE.search(answer) else None
+        return answer if guess is None else guess.answer
+    rest = answer[number.end() :]
+    if _NOTE.match(rest):
+        return number[1]
+    rest = rest.strip()
+    word = re.match(r"[^\W\d_]+", rest)
+    if word is None or word[0].lower() in _GOES_ON:
+        return answer
+    for length in (3, 2, 1):
+        unit = " ".join(rest.rstrip(".").split()[:length])
+        if read_unit(unit) is not None:
+            return f"{number[1]} {unit}"
+    return number[1]
+
+
+def _is_answer(text: str) -> bool:
+    """Whether the text is an answer and nothing else."""
+    if len(text) > _WHOLE_ANSWER or "\n" in text.strip():
+        return False
+    try:
+        understood_key(normalise(text))
+    except (NotUnderstood, RecursionError):
+        return False
+    return True
+
+
+def _guess(text: str) -> Found | None:
+    """The last formula or number, whichever stands last."""
+    numbers = [match for match in _NUMBER.finditer(text) if match[0]]
+    formulas = list(_MATHS.finditer(text))
+    if formulas and (not numbers or numbers[-1].end() <= formulas[-1].end()):
+        formula = next(group for group in formulas[-1].groups() if group is not None)
+        answer = _SIDE.split(formula)[-1].strip().rstrip(".,;")
+        if answer:
+            return Found(answer, "formula")
+    return Found(numbers[-1][0], "number") if numbers else None
 
 
 def _find_letter(text: str) -> Found | None:

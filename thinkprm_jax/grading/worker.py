@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from thinkprm_jax.grading.normalise import has_percent, normalise, write_number
+from thinkprm_jax.grading.tokens import GREEK, tokenize
+from thinkprm_jax.grading.values import POINTS, drawn
 
 MEMORY_LIMIT = 4 << 30  # bytes of address space: 10^(10^9) ends in a MemoryError, not in the machine's swap
 
@@ -79,71 +80,56 @@ def _load_tasks() -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     import sympy
 
     logging.disable(logging.CRITICAL)
-    extraction = {
-        "latex": math_verify.LatexExtractionConfig(),
-        "expr": math_verify.ExprExtractionConfig(),
-    }
+    extraction = [math_verify.LatexExtractionConfig()]
 
-    def parse(text: str, match_types: list[str]) -> list[Any]:
-        return math_verify.parse(text, [extraction[name] for name in match_types], parsing_timeout=None)
-
-    def agree(gold: str, prediction: str, options: Mapping[str, Any]) -> bool:
-        return math_verify.verify(
-            parse(gold, options["match_types"]),
-            parse(prediction, options["match_types"]),
-            float_rounding=options["precision"],
-            strict=options["strict"],
-            allow_set_relation_comp=options["allow_set_relation_comp"],
-            timeout_seconds=None,
-        )
-
-    def compare(arguments: Mapping[str, Any]) -> bool:
-        gold, prediction, options = arguments["gold"], arguments["prediction"], arguments["options"]
-        if arguments["form"] == "text":
-            return agree(gold, prediction, options)
-        if agree(_as_maths(gold), _as_maths(prediction), options):
-            return True
-        # math-verify knows fewer units and typed characters than the normaliser, which drops a percent sign.
-        if has_percent(gold) != has_percent(prediction):
-            return False
-        cleaned = normalise(gold), normalise(prediction)
-        return cleaned != (gold, prediction) and agree(_as_maths(cleaned[0]), _as_maths(cleaned[1]), options)
-
-    def canonical(arguments: Mapping[str, Any]) -> str | None:
-        parsed = parse(_as_maths(arguments["answer"]), ["latex"])
+    def read(arguments: Mapping[str, Any]) -> list[list[str]] | None:
+        """The [real, imaginary] values of a formula at the points of `thinkprm_jax.grading.values`; None where it
+        is not understood, all of it."""
+        answer = arguments["answer"]
+        parsed = math_verify.parse(f"${answer}$", extraction, parsing_timeout=None)
         expression = parsed[0] if parsed else None
-        if not isinstance(expression, (sympy.Basic, sympy.MatrixBase)):
+        if not isinstance(expression, sympy.Expr) or not _covers(expression, answer, sympy):
             return None
-        expression = _simplified(expression, sympy)
-        if isinstance(expression, sympy.Rational):
-            return write_number(expression)
-        if expression.has(sympy.nan, sympy.zoo):
+        return _values(expression.doit(), sympy)
+
+    return {"read": read}
+
+
+def _covers(expression: Any, answer: str, sympy: Any) -> bool:
+    """Whether every number and name of the text stands in what was parsed."""
+    leaves = [str(leaf) for leaf in sympy.preorder_traversal(expression) if not leaf.args]
+    for token in tokenize(answer):
+        if token.kind == "number":
+            number = sympy.Rational(token.text)
+            if not any(leaf.is_Rational and abs(leaf) == number for leaf in expression.atoms(sympy.Rational)) and (
+                number not in (0, 1, 2) and str(token.text) not in leaves
+            ):
+                return False
+        if token.kind == "letter" and token.text not in "eid" and token.text not in leaves:
+            return False
+    return True
+
+
+def _values(expression: Any, sympy: Any) -> list[list[str]] | None:
+    if expression.has(sympy.Integral, sympy.Limit, sympy.Sum, sympy.Product, sympy.nan, sympy.zoo, sympy.oo):
+        return None
+    if expression.is_Rational:
+        return [[str(expression), "0"]]
+    symbols = sorted(expression.free_symbols, key=str)
+    found = []
+    for point in range(POINTS if symbols else 1):
+        values = {symbol: _at(symbol, point, sympy) for symbol in symbols}
+        real, imaginary = expression.subs(values).evalf(60).as_real_imag()
+        if not (real.is_Number and imaginary.is_Number):
             return None
-        return normalise(sympy.latex(expression))
-
-    return {"compare": compare, "canonical": canonical}
-
-
-def _as_maths(answer: str) -> str:
-    """The answer between the marks that tell math-verify where the mathematics is."""
-    return "$" + answer.replace("\\$", "").replace("$", "").replace("\n", " ").strip() + "$"
+        found.append([str(sympy.Float(real, 60)), str(sympy.Float(imaginary, 60)) if imaginary else "0"])
+    return found
 
 
-def _simplified(expression: Any, sympy: Any) -> Any:
-    """A form that equal expressions share, as far as sympy has one: rational functions are one expanded fraction,
-    decimals are exact, an equation's variable alone on the left is dropped."""
-    if isinstance(expression, sympy.Eq) and isinstance(expression.lhs, sympy.Symbol):
-        expression = expression.rhs
-    if isinstance(expression, sympy.MatrixBase):
-        return expression.applyfunc(lambda part: _simplified(part, sympy))
-    if not isinstance(expression, sympy.Expr):
-        return sympy.simplify(expression)
-    expression = expression.doit().replace(
-        lambda part: isinstance(part, sympy.Float), lambda part: sympy.Rational(str(part))
-    )
-    if expression.free_symbols and expression.is_rational_function(*expression.free_symbols):
-        return sympy.cancel(sympy.together(expression))
-    return sympy.simplify(expression)
+def _at(symbol: Any, point: int, sympy: Any) -> Any:
+    name = str(symbol).replace("{", "").replace("}", "")
+    value = drawn(f"\\{name}" if name in GREEK else name, point)
+    return sympy.Rational(value.numerator, value.denominator)
 
 
 if __name__ == "__main__":

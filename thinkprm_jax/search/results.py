@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_answer
+from thinkprm_jax.grading.compare import equal_many, extract_answer, vote_keys
 from thinkprm_jax.records.search import CompletionRow, SearchTokens, SearchVerdictRow
 from thinkprm_jax.search.engine import SearchResult
 from thinkprm_jax.search.problems import NOT_COUNTED, Task
@@ -61,7 +61,7 @@ def _answers(task: Task, texts: Sequence[str], recipe: SearchRecipe) -> _Answers
         nothing = (None,) * len(texts)
         return _Answers(nothing, nothing, tuple(task.correct or ()))
     extracted = [extract_answer(text, recipe.answer_kind) for text in texts]
-    keys = canonical_many(extracted, recipe.answer_kind)
+    keys = vote_keys(extracted, recipe.answer_kind)
     correct = equal_many([(task.answer, answer) for answer in extracted], recipe.answer_kind)
     return _Answers(tuple(extracted), tuple(keys), tuple(correct))
 

@@ -117,7 +117,7 @@ def select(
     """The choices at every power of two n up to the number of completions, over the first n of them.
 
     For each completion, in order: answers, what it says (`extract_answer`); keys, the canonical form of that
-    (`canonical_many`), under which answers vote together; scores, aggregated; correct, whether it is right.
+    (`vote_keys`), under which answers vote together; scores, aggregated; correct, whether it is right.
     at: the numbers n, from 1 to that of the completions, where others are wanted (a beam search may have finished
     a number of its own).
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.grading.compare import canonical_many, equal_many, extract_answer
+from thinkprm_jax.grading.compare import equal_many, extract_answer, vote_keys
 from thinkprm_jax.grading.extract import Kind as AnswerKind
 from thinkprm_jax.records.jsonl import get_field
 from thinkprm_jax.records.search import CompletionRow
@@ -101,7 +101,7 @@ def _judge_answers(
         open_rows.append((index, gold, [extract_answer(text, kind) for text in completion.completions]))
     flat = [answer for _, _, answers in open_rows for answer in answers]
     pairs = [(gold, answer) for _, gold, answers in open_rows for answer in answers]
-    keys, right = iter(canonical_many(flat, kind) if flat else []), iter(equal_many(pairs, kind) if pairs else [])
+    keys, right = iter(vote_keys(flat, kind) if flat else []), iter(equal_many(pairs, kind) if pairs else [])
     for index, _, answers in open_rows:
         count = len(answers)
         found[index] = tuple(itertools.islice(keys, count)), tuple(itertools.islice(right, count))

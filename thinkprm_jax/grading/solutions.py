@@ -1,0 +1,336 @@
+"""Relations, and the numbers that satisfy them: equations, inequalities, intervals and their unions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from thinkprm_jax.grading.keys import Key, form_key, set_key
+from thinkprm_jax.grading.terms import NotUnderstood, Term
+from thinkprm_jax.grading.values import POINTS, as_float, digits, evaluate, has_head, mp, names_in
+
+KeyOf = Callable[[Term], Key]
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
+_NAMING = ("name", "apply", "bracket", "ratio", "*")  # what may stand left of `=` and only names what is right
+
+
+_INFINITE = Key("infinity", "infinity")
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """An end of an interval: a real number, or infinite (value None, on the side where it stands)."""
+
+    value: Any
+    closed: bool = False
+    key: Key = _INFINITE
+
+    @property
+    def place(self) -> Any:
+        """To be compared with the places of other ends; 0 where it is infinite."""
+        return as_float(self.value) if self.value is not None else as_float(Fraction(0))
+
+
+@dataclass(frozen=True)
+class _Interval:
+    low: _Bound
+    high: _Bound
+
+
+def relation_key(term: Term, key_of: KeyOf) -> Key:
+    """The key of parts with `=`, `<`, `\\in` and so on between them. Raises NotUnderstood."""
+    relations = term.text.split()
+    if "~" in relations:
+        # What is approximately equal is not the answer; but `x \approx 3` names it.
+        first = relations.index("~")
+        if first == 0:
+            return _equality(term.parts[:2], key_of)
+        if first == 1 and relations[0] != "=":
+            raise NotUnderstood("an approximate relation")
+        return relation_key(Term("relation", term.parts[: first + 1], text=" ".join(relations[:first])), key_of)
+    if set(relations) == {"="}:
+        return _equality(term.parts, key_of)
+    if relations == ["in"]:
+        name, values = term.parts
+        return _solutions(_name_of(name), region_key(values, key_of))
+    if set(relations) <= set(_FLIPPED):
+        return _inequality(term, relations, key_of)
+    raise NotUnderstood("a chain of different relations")
+
+
+def region_key(term: Term, key_of: KeyOf) -> Key:
+    """The key of a set of numbers: an interval, a union of some, a set by its condition."""
+    try:
+        return _region(_merged(_intervals(term, key_of)))
+    except NotUnderstood:
+        if term.head == "union":
+            return form_key("union", [key_of(part) for part in term.parts], ordered=False)
+        if term.head in ("builder", "reals"):
+            raise
+        return key_of(term)
+
+
+def joined_key(term: Term, key_of: KeyOf) -> Key | None:
+    """The key of inequalities of one variable joined by `or`; None where they are anything else."""
+    try:
+        solved = [_solved(part, part.text.split(), key_of) for part in term.parts]
+    except NotUnderstood:
+        return None
+    names = {name for name, _ in solved}
+    if len(names) != 1:
+        return None
+    return _solutions(names.pop(), _region(_merged([one for _, intervals in solved for one in intervals])))
+
+
+# Equations
+
+
+def _equality(parts: Sequence[Term], key_of: KeyOf) -> Key:
+    left, right = parts[0], parts[-1]
+    values = _without_sign(right)
+    if len(values) > 1:
+        each = [_equality((left, value), key_of) for value in values]
+        listed = set_key([key_of(value) for value in values])
+        return replace(set_key(each), alternatives=(listed,))
+    try:
+        equation = _equation(left, right, key_of, chain=len(parts) > 2)
+        if len(parts) == 2:
+            return equation
+        # A chain says more than its ends; but its ends may be meant.
+        chain = form_key("chain", [key_of(part) for part in parts])
+        return replace(chain, alternatives=(*equation.alternatives, replace(equation, alternatives=())))
+    except NotUnderstood:
+        if left.head not in _NAMING:
+            raise
+        value = key_of(right)
+        name = _written(left)
+        readings = (value, *value.alternatives)
+        return Key("equation", f"{name} = {value.text}", (value,), alternatives=readings, detail=name)
+
+
+def _equation(left: Term, right: Term, key_of: KeyOf, chain: bool) -> Key:
+    """Both sides are expressions: what counts is where they are equal, so `y = x` is `2x - 2y = 0`."""
+    difference = Term("+", (left, Term("neg", (right,))))
+    if not names_in(difference):
+        value = key_of(right)
+        return Key("equation", f"{key_of(left).text} = {value.text}", alternatives=(value, *value.alternatives))
+    if all(evaluate(difference, point) == 0 for point in range(POINTS)):
+        value = key_of(right)
+        return Key("equation", f"identity {value.text}", alternatives=(value, *value.alternatives))
+    text = f"0 = {_up_to_scale(difference, signed=False)}"
+    if left.head not in _NAMING and not chain:
+        return Key("equation", text)
+    value = key_of(right)
+    return Key("equation", text, alternatives=(value, *value.alternatives))
+
+
+def _up_to_scale(term: Term, signed: bool) -> str:
+    """A spelling of an expression's values, the same where it is multiplied by a (positive) constant."""
+    values = [evaluate(term, point) for point in range(POINTS)]
+    scale = values[0]
+    if scale == 0 or any(value == 0 for value in values[1:]) or isinstance(scale, mp.mpc):
+        raise NotUnderstood("a relation that always holds")
+    if signed:
+        scale = abs(scale)
+    return " ".join(digits(_ratio(value, scale)) for value in values)
+
+
+def _ratio(value: Any, scale: Any) -> Any:
+    number, one = Term("number", value=value), Term("number", value=scale)
+    return evaluate(Term("/", (number, one)))
+
+
+def _without_sign(term: Term) -> list[Term]:
+    """Both values of a term with `\\pm`."""
+    if not has_head(term, "pm", "mp") or term.head in ("list", "set", "bracket"):
+        return [term]
+    return [_signed(term, sign) for sign in (1, -1)]
+
+
+def _signed(term: Term, sign: int) -> Term:
+    parts = tuple(_signed(part, sign) for part in term.parts)
+    if term.head in ("pm", "mp"):
+        return parts[0] if (sign > 0) == (term.head == "pm") else Term("neg", parts)
+    return replace(term, parts=parts)
+
+
+def _written(term: Term) -> str:
+    """The names on a left side, as they were written."""
+    if term.head in ("name", "e", "i"):
+        return term.text or term.head
+    if term.head in _NAMING:
+        return f"{term.text}({','.join(map(_written, term.parts))})"
+    raise NotUnderstood("a left side that names nothing")
+
+
+# Inequalities and intervals
+
+
+def _solutions(name: str, region: Key) -> Key:
+    return Key("solutions", f"{name} in {region.text}", (region,), alternatives=(region,), detail=name)
+
+
+def _inequality(term: Term, relations: Sequence[str], key_of: KeyOf) -> Key:
+    try:
+        name, intervals = _solved(term, relations, key_of)
+        return _solutions(name, _region(intervals))
+    except NotUnderstood:
+        pairs = zip(term.parts, relations, term.parts[1:], strict=False)
+        return set_key([_comparison(left, relation, right) for left, relation, right in pairs])
+
+
+def _comparison(left: Term, relation: str, right: Term) -> Key:
+    """`f < g`, whatever is on which side."""
+    if relation in (">", ">="):
+        left, relation, right = right, _FLIPPED[relation], left
+    difference = Term("+", (left, Term("neg", (right,))))
+    return Key("comparison", f"0 {relation} {_up_to_scale(difference, signed=relation != '!=')}")
+
+
+def _solved(term: Term, relations: Sequence[str], key_of: KeyOf) -> tuple[str, list[_Interval]]:
+    """(variable, its values) of inequalities that are linear in one variable."""
+    if not set(relations) <= set(_FLIPPED) or len(relations) > 2 or ("!=" in relations and len(relations) > 1):
+        raise NotUnderstood("no inequality")
+    found: list[_Interval] | None = None
+    name = ""
+    for left, relation, right in zip(term.parts, relations, term.parts[1:], strict=False):
+        one, low_or_high = _linear(left, relation, right)
+        if found is not None and one != name:
+            raise NotUnderstood("several variables")
+        name = one
+        found = low_or_high if found is None else [_common(found[0], low_or_high[0])]
+    assert found is not None
+    return name, found
+
+
+def _linear(left: Term, relation: str, right: Term) -> tuple[str, list[_Interval]]:
+    for side, other, sense in ((left, right, relation), (right, left, _FLIPPED[relation])):
+        if side.head in ("name", "apply") and not names_in(other):
+            return _name_of(side), _half_line(sense, evaluate(other))
+    difference = Term("+", (left, Term("neg", (right,))))
+    names = names_in(difference)
+    if len(names) != 1 or has_head(difference, "apply"):
+        raise NotUnderstood("several variables")
+    (name,) = names
+    at = {x: evaluate(difference, values={name: Fraction(x)}) for x in (0, 1, 2, -3, Fraction(5, 7))}
+    slope = evaluate(Term("+", (_number(at[1]), Term("neg", (_number(at[0]),)))))
+    if isinstance(slope, mp.mpc) or slope == 0:
+        raise NotUnderstood("no slope")
+    for x, value in at.items():
+        line = Term("+", (_number(at[0]), Term("*", (_number(slope), _number(Fraction(x))))))
+        if digits(evaluate(line)) != digits(value):
+            raise NotUnderstood("not linear")
+    root = evaluate(Term("/", (Term("neg", (_number(at[0]),)), _number(slope))))
+    return name, _half_line(relation if as_float(slope) > 0 else _FLIPPED[relation], root)
+
+
+def _number(value: Any) -> Term:
+    return Term("number", value=value)
+
+
+def _half_line(relation: str, value: Any) -> list[_Interval]:
+    """The numbers that are `relation` a value."""
+    if isinstance(value, mp.mpc):
+        raise NotUnderstood("complex numbers have no order")
+    end = _Bound(
+        value, "=" in relation and relation != "!=", Key("number", f"number {digits(value)}", value=value)
+    )
+    low, high = _Interval(_Bound(None), end), _Interval(end, _Bound(None))
+    if relation == "!=":
+        return [low, high]
+    return [low] if relation.startswith("<") else [high]
+
+
+def _name_of(term: Term) -> str:
+    if term.head not in ("name", "apply"):
+        raise NotUnderstood("no variable")
+    return _written(term) if all(part.head == "name" for part in term.parts) else term.text
+
+
+def _common(first: _Interval, second: _Interval) -> _Interval:
+    low = max((first.low, second.low), key=lambda end: (end.value is not None, end.place, not end.closed))
+    high = min((first.high, second.high), key=lambda end: (end.value is None, end.place, end.closed))
+    if low.value is not None and high.value is not None and low.place > high.place:
+        raise NotUnderstood("an empty interval")
+    return _Interval(low, high)
+
+
+def _intervals(term: Term, key_of: KeyOf) -> list[_Interval]:
+    if term.head == "union":
+        return [one for part in term.parts for one in _intervals(part, key_of)]
+    if term.head == "reals":
+        return [_Interval(_Bound(None), _Bound(None))]
+    if term.head == "builder":
+        return _of_condition(term, key_of)
+    if term.head == "set":
+        ends = [_Bound(evaluate(part), True, key_of(part)) for part in term.parts if not names_in(part)]
+        if len(ends) < len(term.parts) or any(isinstance(end.value, mp.mpc) for end in ends):
+            raise NotUnderstood("a set that is no set of real numbers")
+        return [_Interval(end, end) for end in ends]
+    if term.head != "bracket" or len(term.parts) != 2:
+        raise NotUnderstood("no interval")
+    ends = [_end(part, term.text[side] in "[]", key_of) for side, part in enumerate(term.parts)]
+    return [_Interval(*ends)]
+
+
+def _of_condition(term: Term, key_of: KeyOf) -> list[_Interval]:
+    (condition,) = term.parts
+    several = condition.parts if condition.head == "list" and condition.text == "or" else (condition,)
+    found = []
+    for part in several:
+        if part.head != "relation":
+            raise NotUnderstood("a condition that is no inequality")
+        name, intervals = _solved(part, part.text.split(), key_of)
+        if name != term.text:
+            raise NotUnderstood("a condition on another variable")
+        found.extend(intervals)
+    return found
+
+
+def _end(term: Term, closed: bool, key_of: KeyOf) -> _Bound:
+    inner = term.parts[0] if term.head == "neg" else term
+    if inner.head == "infty":
+        return _Bound(None)
+    if names_in(term):
+        raise NotUnderstood("an end that is no number")
+    value = evaluate(term)
+    if isinstance(value, mp.mpc):
+        raise NotUnderstood("complex numbers have no order")
+    return _Bound(value, closed, key_of(term))
+
+
+def _merged(intervals: Sequence[_Interval]) -> list[_Interval]:
+    """The same numbers in intervals that do not touch, in their order."""
+    ordered = sorted(intervals, key=lambda one: (one.low.value is not None, one.low.place, not one.low.closed))
+    merged: list[_Interval] = []
+    for one in ordered:
+        if merged and _touch(merged[-1].high, one.low):
+            high = max((merged[-1].high, one.high), key=lambda end: (end.value is None, end.place, end.closed))
+            merged[-1] = _Interval(merged[-1].low, high)
+        else:
+            merged.append(one)
+    return merged
+
+
+def _touch(high: _Bound, low: _Bound) -> bool:
+    if high.value is None or low.value is None or low.place < high.place:
+        return True
+    return bool(low.place == high.place and (low.closed or high.closed))
+
+
+def _region(intervals: Sequence[_Interval]) -> Key:
+    keys = []
+    for one in intervals:
+        if one.low is one.high:
+            keys.append(one.low.key)
+            continue
+        ends = (
+            Key("infinity", "-infinity") if one.low.value is None else one.low.key,
+            Key("infinity", "infinity") if one.high.value is None else one.high.key,
+        )
+        keys.append(
+            form_key("bracket", ends, detail=("[" if one.low.closed else "(") + (")", "]")[one.high.closed])
+        )
+    return keys[0] if len(keys) == 1 else form_key("union", keys, ordered=False)
