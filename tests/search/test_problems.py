@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date, time
 from pathlib import Path
 
 import pyarrow
@@ -175,3 +176,35 @@ def test_gpqa_rows_become_lettered_options() -> None:
 
 def test_other_rows_stay_as_they_are() -> None:
     assert lettered({"problem": "p"}, 0, 0) == {"problem": "p"}
+
+
+NUMBERS = ["0.00001", "1e16", "12345678901234567890", "9007199254740993", "0.5", "27.0", "-0.10"]
+
+
+@pytest.mark.parametrize("door", ["data.jsonl", "folder", "data.json"])
+def test_a_number_is_the_text_that_the_file_has_by_every_door(tmp_path: Path, door: str) -> None:
+    rows = [f'{{"problem": "p{place}", "answer": {number}}}' for place, number in enumerate(NUMBERS)]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(rows))
+    (tmp_path / "data.jsonl").write_text("\n".join(rows))
+    (tmp_path / "data.json").write_text(f"[{', '.join(rows)}]")
+    tasks = load_tasks(SearchRecipe(dataset_name=str(tmp_path / door), dataset_split="train"))
+    assert [task.answer for task in tasks] == NUMBERS
+
+
+def test_dates_and_times_of_a_folder_stay_texts(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"problem": "p", "answer": "2024-05-01", "at": "12:30:00"}')
+    (task,) = load_tasks(SearchRecipe(dataset_name=str(tmp_path), dataset_split="train"))
+    assert task.answer == "2024-05-01"
+    assert task.row["at"] == "12:30:00"
+
+
+def test_dates_of_parquet_are_answers(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    table = pyarrow.table({"problem": ["p"], "answer": [date(2024, 5, 1)], "at": [time(12, 30)]})
+    pyarrow.parquet.write_table(table, tmp_path / "data.parquet")
+    (task,) = load_tasks(SearchRecipe(dataset_name=str(tmp_path / "data.parquet")))
+    assert task.answer == "2024-05-01"
+    assert task.row["at"] == "12:30:00"

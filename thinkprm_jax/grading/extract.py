@@ -28,7 +28,9 @@ _PHRASE = re.compile(
     re.IGNORECASE,
 )
 _MATHS = re.compile(
-    r"\$\$([^$]+)\$\$|\$((?:\\\$|[^$\n])+)\$|\\\(((?:[^\\]|\\(?!\)))+)\\\)|\\\[((?:[^\\]|\\(?!\]))+)\\\]"
+    # A formula holds no opening of another one: else each opening of a text without a closing would read it all.
+    r"\$\$([^$]+)\$\$|\$((?:\\\$|[^$\n])+)\$"
+    r"|\\\(((?:[^\\]|\\(?![()]))+)\\\)|\\\[((?:[^\\]|\\(?![\[\]]))+)\\\]"
 )
 # Between formulas that are one answer: `$1$ and $2$`.
 _BETWEEN_MATHS = re.compile(r"\s{0,8}(?:,|;)?\s{0,8}(?:and|or)?\s{0,8}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
-from thinkprm_jax.records.jsonl import check_finite
+from thinkprm_jax.records.jsonl import WrittenNumber, check_finite
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -70,6 +70,12 @@ def _dataset_rows(
                 loaded = loaded[split]
         else:
             given = {} if config is None else {"name": config}
+            files = _plain_files(name, split, given)
+            if files is not None:
+                # Read as each of them is read alone: a table of one type a column would change numbers and dates.
+                for file in files:
+                    yield from iterate_source(file)
+                return
             loaded = datasets.load_dataset(name, split=split, revision=revision, **given)
     except UserError:
         raise
@@ -80,6 +86,17 @@ def _dataset_rows(
         kind = "" if local else "no such file, and not available from the Hugging Face Hub: "
         raise UserError(f"{place}: {kind}{reason}") from error
     yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
+
+
+def _plain_files(name: str, split: str, given: Mapping[str, str]) -> list[str] | None:
+    """The files that `datasets` finds in a folder for a split; None where there are any that we do not read."""
+    if not Path(name).is_dir():
+        return None
+    import datasets
+
+    found = getattr(datasets.load_dataset_builder(name, **given).config, "data_files", None) or {}
+    files = [str(file) for file in found.get(split, ())]
+    return files if files and all(Path(file).suffix in _SUFFIXES for file in files) else None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -103,7 +120,7 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("["):
         with reading(path):
             try:
-                rows = json.loads(text)
+                rows = json.loads(text, parse_float=WrittenNumber)
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
         yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
@@ -113,7 +130,7 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             with reading(f"{path}:{number}"):
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line, parse_float=WrittenNumber)
                 except json.JSONDecodeError as error:
                     raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
             yield f"{path}:{number}", row

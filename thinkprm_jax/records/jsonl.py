@@ -6,6 +6,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,24 @@ from thinkprm_jax.paths import check_input
 
 # Where one of these stands in a line, it may hold a number that is not finite.
 _NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{309}")
+
+
+class WrittenNumber(float):
+    """A number of JSON with a point or an exponent, which remembers its text: `0.00001` is no `1e-05`.
+
+    Everything else takes it for the float that it is.
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> WrittenNumber:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __reduce__(self) -> tuple[type[WrittenNumber], tuple[str]]:
+        return WrittenNumber, (self.text,)
 
 
 def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,7 +56,7 @@ def parse_line(line: bytes, place: str) -> dict[str, Any]:
     """A line as a JSON object; `UserError` with ``place`` where it is none, or holds NaN, which JSON has not."""
     line = line.removeprefix(b"\xef\xbb\xbf")  # of a file, or of several that were joined
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), parse_float=WrittenNumber)
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
     except (ValueError, RecursionError) as error:
@@ -109,6 +129,20 @@ def get_field(row: Mapping[str, Any], name: str, kind: type, place: str, prefix:
     if name not in row:
         raise UserError(f"{place}: the field `{prefix}{name}` is missing")
     return _require(row[name], kind, _KINDS.get(kind, ""), f"{prefix}{name}", place)
+
+
+def get_answer(row: Mapping[str, Any], place: str) -> str:
+    """row["answer"], the text of a gold answer; of a number the text that the file has, of a date its ISO form.
+
+    Raises:
+      UserError: it is missing, or neither text, number nor date; names place and field.
+    """
+    value = get_field(row, "answer", object, place)
+    if isinstance(value, WrittenNumber):
+        return value.text
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal, date, time)):
+        raise UserError(f"{place}: the field `answer` must be a text or a number, it is {type_name(value)}")
+    return str(value)
 
 
 def get_texts(row: Mapping[str, Any], name: str, place: str) -> list[str]:

@@ -7,11 +7,13 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.inputs import problem_of
-from thinkprm_jax.records.jsonl import get_field, get_texts, type_name
+from thinkprm_jax.records.jsonl import get_answer, get_field, get_texts, type_name
 from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult
 from thinkprm_jax.search.recipe import DATASET, SearchRecipe
@@ -132,12 +134,7 @@ def _arithmetic(recipe: SearchRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def _task(number: int, place: str, row: Mapping[str, Any], recipe: SearchRecipe) -> Task:
     text = problem_of(row, place)
-    answer = None
-    if recipe.answer_kind != "none":
-        value = get_field(row, "answer", object, place)
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise UserError(f"{place}: the field `answer` must be a text or a number, it is {type_name(value)}")
-        answer = str(value)
+    answer = get_answer(row, place) if recipe.answer_kind != "none" else None
     others = {key: value for key, value in row.items() if key not in ("problem", "answer") and not _written(key)}
     echo = {"index": number, "problem": text, **({} if answer is None else {"answer": answer})}
     return Task(Problem(number, text), place, {**echo, **_plain(others)}, answer)
@@ -148,15 +145,21 @@ def _written(key: str) -> bool:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of it is JSON: data sets of the hub may hold images and dates."""
+    """What of it is JSON, dates and times as texts: data sets of the hub may hold images."""
     kept = {}
     for key, value in row.items():
         try:
             # Tables have NaN where there is nothing.
-            kept[key] = json.loads(json.dumps(value), parse_constant=lambda number: None)
+            kept[key] = json.loads(json.dumps(value, default=_as_text), parse_constant=lambda number: None)
         except (TypeError, ValueError):
             continue
     return kept
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (date, time, timedelta, Decimal)):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _by_problem(path: str) -> dict[str, tuple[str, Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.grading.compare import equal_many, extract_answer, vote_keys
 from thinkprm_jax.grading.extract import Kind as AnswerKind
-from thinkprm_jax.records.jsonl import get_field
+from thinkprm_jax.records.jsonl import get_answer
 from thinkprm_jax.records.search import CompletionRow
 from thinkprm_jax.records.search_folder import VERDICTS, SearchedProblemRow, read_search_folder
 from thinkprm_jax.records.verdicts import VerdictRecord
@@ -96,7 +96,7 @@ def _judge_answers(
         if completion.answers is not None and completion.correct is not None:
             found.append((completion.answers, completion.correct))
             continue
-        gold = get_field(completion.given, "answer", str, row.place)
+        gold = get_answer(completion.given, row.place)
         found.append(((), ()))
         open_rows.append((index, gold, [extract_answer(text, kind) for text in completion.completions]))
     flat = [answer for _, _, answers in open_rows for answer in answers]
