@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_input
 
 # Where one of these stands in a line, it may hold a number that is not finite.
@@ -64,8 +64,7 @@ def parse_line(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
     if _NOT_FINITE.search(line):
-        with reading(place):  # nested more deeply than Python follows
-            check_finite(row, place)
+        check_finite(row, place)
     return row
 
 
