@@ -182,7 +182,7 @@ def test_a_problem_without_a_solution_is_no_failure(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prefix_score": float("nan")}, "`verdict.prefix_score` is nan, which is no number of JSON; write null"),
+        ({"prefix_score": float("nan")}, "`verdict.prefix_score` must be a number in [0, 1], it is nan"),
         ({"prefix_score": True}, "`verdict.prefix_score` must be a number in [0, 1], it is true or false"),
         ({"step_scores": [0.1]}, "`verdict.step_scores` has 1 entries for 3 steps"),
         ({"step_scores": [0.1, 2, 0]}, "`verdict.step_scores[1]` must be a number in [0, 1], it is 2"),

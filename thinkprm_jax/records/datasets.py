@@ -11,7 +11,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
-from thinkprm_jax.records.jsonl import WrittenNumber, check_finite
+from thinkprm_jax.records.jsonl import WrittenNumber
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -43,14 +43,7 @@ def iterate_source(source: str, split: str = "train", config: str | None = None)
         raise UserError(f"{source}: no such files")
     for file in files:
         check_input(file, pipes=True)
-        yield from _parquet_rows(file) if file.suffix == ".parquet" else _finite(_text_rows(file))
-
-
-def _finite(rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The rows; UserError at one that holds NaN, which JSON does not have."""
-    for place, row in rows:
-        check_finite(row, place)
-        yield place, row
+        yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
 
 
 def _dataset_rows(

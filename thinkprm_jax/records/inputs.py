@@ -103,7 +103,7 @@ class SolutionFile:
 
     def _parse(self, line: bytes, number: int) -> SolutionRow:
         place = f"{self._path}:{number}"
-        row = parse_line(line, place)
+        row = parse_line(line, place, finite=True)  # it is written again
         said = {FORMAT_KEY: row.pop(FORMAT_KEY)} if FORMAT_KEY in row else {}
         solution = parse_solution(row, place, self._reserved)
         check_format(said, _FORMATS, 2, place)

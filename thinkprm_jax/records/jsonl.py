@@ -52,8 +52,12 @@ def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{path}: {error.strerror or error}") from error
 
 
-def parse_line(line: bytes, place: str) -> dict[str, Any]:
-    """A line as a JSON object; `UserError` with ``place`` where it is none, or holds NaN, which JSON has not."""
+def parse_line(line: bytes, place: str, finite: bool = False) -> dict[str, Any]:
+    """A line as a JSON object; `UserError` with ``place`` where it is none.
+
+    Args:
+      finite: NaN and infinity, which JSON does not have, are refused with the name of their field.
+    """
     line = line.removeprefix(b"\xef\xbb\xbf")  # of a file, or of several that were joined
     try:
         row = json.loads(line.decode("utf-8"), parse_float=WrittenNumber)
@@ -63,7 +67,7 @@ def parse_line(line: bytes, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
-    if _NOT_FINITE.search(line):
+    if finite and _NOT_FINITE.search(line):
         check_finite(row, place)
     return row
 
