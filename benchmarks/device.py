@@ -14,6 +14,7 @@ prefill  prompt tokens / seconds of a run that generates one token a prompt (the
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -44,12 +45,19 @@ def qwen2(vocab: int, hidden: int, inner: int, layers: int, heads: int, kv_heads
     )
 
 
-# The shapes of the R1-Distill-Qwen models.
+def qwen3(shape: ModelConfig, tied: bool = False) -> ModelConfig:
+    """Norms on the heads of q and k in place of biases."""
+    return dataclasses.replace(shape, model_type="qwen3", qkv_bias=False, qk_norm=True, tie_embeddings=tied)
+
+
+# The shapes of the R1-Distill-Qwen and Qwen3 models.
 SHAPES = {
     "tiny": qwen2(2_048, 256, 704, 4, 4, 2, 64),
     "1.5b": qwen2(151_936, 1_536, 8_960, 28, 12, 2, 128),
     "7b": qwen2(152_064, 3_584, 18_944, 28, 28, 4, 128),
     "14b": qwen2(152_064, 5_120, 13_824, 48, 40, 8, 128),
+    "qwen3-1.7b": qwen3(qwen2(151_936, 2_048, 6_144, 28, 16, 8, 128), tied=True),
+    "qwen3-8b": qwen3(qwen2(151_936, 4_096, 12_288, 36, 32, 8, 128)),
 }
 FEW, MANY = 33, 161
 

@@ -240,7 +240,14 @@ def test_its_own_tokenizer_wins(folder: Path) -> None:
         ({"a_field_of_tomorrow": 1}, "a_field_of_tomorrow = 1"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path is missing"),
         ({"base_model_name_or_path": "/no/where"}, "the base of this adapter: /no/where: no such folder"),
-        ({"r": 0}, "r and lora_alpha must be"),
+        ({"r": 0}, "adapter_config.json: r is 0, it must be a whole number of at least 1$"),
+        ({"r": float("inf")}, "adapter_config.json: r is inf"),
+        ({"r": 2.5}, "adapter_config.json: r is 2.5"),
+        ({"r": None}, "adapter_config.json: r is missing"),
+        ({"lora_alpha": float("nan")}, "adapter_config.json: lora_alpha is nan, it must be a number"),
+        ({"lora_alpha": 10**400}, "adapter_config.json: lora_alpha is 1000"),
+        ({"lora_alpha": "16"}, "adapter_config.json: lora_alpha is '16'"),
+        ({"use_rslora": "yes"}, "adapter_config.json: use_rslora is 'yes', it must be true or false"),
         ({"r": 8}, r"does not fit its base; wrong shape: .* \[4, 32\] instead of \[8, 32\]"),
     ],
 )
@@ -268,6 +275,16 @@ def test_tensors_that_do_not_fit(folder: Path) -> None:
     path.rename(folder / "adapter_model.bin")
     with pytest.raises(UserError, match=r"adapter_model\.bin is not read"):
         load_model(folder)
+
+
+def test_a_base_whose_head_is_not_its_embedding_keeps_it(
+    theirs: transformers.PreTrainedModel, base: Path, folder: Path
+) -> None:
+    """The base says tied and is not: its head counts under an adapter, too."""
+    path = base / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": True}))
+    with_lora(theirs, load_file(folder / "adapter_model.safetensors"), SPEC.alpha / SPEC.rank)
+    np.testing.assert_allclose(logits_of(folder), oracle.logits(theirs, TOKENS), atol=1e-4)
 
 
 def test_a_folder_with_a_model_and_an_adapter(base: Path, folder: Path) -> None:

@@ -107,8 +107,49 @@ def test_tensors_known_to_be_harmless(folder: Path) -> None:
     extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
     save_file({**tensors, **extra}, folder / "model.safetensors")
     load_model(folder)
-    edit_config(folder, tie_word_embeddings=True)  # lm_head.weight is then a copy nobody needs
+
+
+def tied_in_word_alone(folder: Path) -> transformers.PreTrainedModel:
+    """The untied model of ``folder`` under a config.json that says tied, as transformers loads it."""
+    edit_config(folder, tie_word_embeddings=True)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize("place", ["folder", "sharded"])
+def test_a_head_beside_tied_embeddings_is_kept(
+    place: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = request.getfixturevalue(place)
+    theirs, tokens = tied_in_word_alone(found), oracle.prompt(30)[None]
+    model, _ = load_model(found)
+    np.testing.assert_allclose(model(tokens), oracle.logits(theirs, tokens), atol=1e-4)
+    assert "lm_head.weight is another matrix than the embedding: it is kept as the head" in caplog.text
+    assert not model.config.tie_embeddings
+
+
+def test_a_kept_head_is_saved_as_one(folder: Path, tmp_path: Path) -> None:
+    theirs, tokens = tied_in_word_alone(folder), oracle.prompt(30)[None]
+    save_model(*load_model(folder), tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is False
+    saved = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    np.testing.assert_allclose(oracle.logits(saved, tokens), oracle.logits(theirs, tokens), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_equals_the_embedding_is_tied(folder: Path, dtype: torch.dtype) -> None:
+    tensors = {name: tensor.bfloat16() for name, tensor in weights(folder).items()}
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].to(dtype, copy=True)
+    save_file(tensors, folder / "model.safetensors")
+    edit_config(folder, tie_word_embeddings=True)
     assert load_model(folder)[0].head is None
+
+
+def test_a_tied_matrix_may_be_stored_as_the_head_alone(folder: Path) -> None:
+    tensors = weights(folder)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    theirs, tokens = tied_in_word_alone(folder), oracle.prompt(30)[None]
+    np.testing.assert_allclose(load_model(folder)[0](tokens), oracle.logits(theirs, tokens), atol=1e-4)
 
 
 # Refusing
@@ -131,6 +172,56 @@ def test_all_wrong_tensors_in_one_message(folder: Path) -> None:
     ):
         assert part in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("layers", [1, 3, 900])
+def test_layers_are_counted_before_anything_is_computed(folder: Path, layers: int) -> None:
+    edit_config(folder, num_hidden_layers=layers)
+    with pytest.raises(
+        UserError, match=f"config.json: num_hidden_layers is {layers}, the weights beside it have 2$"
+    ):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_numbers_that_are_not_finite_are_named(folder: Path, wrong: float, dtype: str) -> None:
+    tensors = weights(folder)
+    tensors["model.layers.1.mlp.up_proj.weight"][70, 30] = wrong
+    save_file(
+        {name: tensor.to(getattr(torch, dtype)) for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
+    message = r"model\.safetensors: model\.layers\.1\.mlp\.up_proj\.weight holds numbers that are not finite"
+    with pytest.raises(UserError, match=message):
+        load_model(folder, dtype)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_that_a_dtype_cannot_hold_are_named(folder: Path, sign: int) -> None:
+    tensors = weights(folder)
+    tensors["model.norm.weight"][3] = sign * 70_000.0
+    save_file(tensors, folder / "model.safetensors")
+    load_model(folder, "bfloat16")
+    with pytest.raises(UserError, match=r"model\.norm\.weight holds numbers .* that float16 cannot hold"):
+        load_model(folder, "float16")
+
+
+def test_a_pointer_of_git_lfs_says_so(sharded: Path) -> None:
+    path = sorted(sharded.glob("*.safetensors"))[1]
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 4665\n")
+    with pytest.raises(
+        UserError, match=f"{path.name}: is a pointer of git-lfs, not the weights: run `git lfs pull`"
+    ):
+        load_model(sharded)
+
+
+@pytest.mark.parametrize(
+    "content", ['{"eos_token_id": "end"}', '{"bos_token_id": [1]}', '{"eos_token_id": [1e999]}']
+)
+def test_ids_of_the_generation_config_are_ids(folder: Path, content: str) -> None:
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"generation_config\.json: (bos|eos)_token_id is "):
+        load_model(folder)
 
 
 def test_untied_without_a_head(folder: Path) -> None:
@@ -169,6 +260,34 @@ def test_a_file_longer_than_its_header_says_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes() + b"left over")
     with pytest.raises(UserError, match=r"model\.safetensors: truncated, or longer than its header says$"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("5", "[]", "null", '{"dtype":"F32"}', '{"dtype":7,"shape":[2],"data_offsets":[0,8]}', "[" * 100_000),
+        *(
+            f'{{"dtype":"F32","shape":{shape},"data_offsets":[0,8]}}'
+            for shape in (
+                "[1e999]",
+                "[NaN]",
+                "[-2]",
+                "[2.5]",
+                f"[{10**400}]",
+                "[4294967296,4294967296,2]",
+                '"2"',
+                "2",
+            )
+        ),
+    ],
+    ids=lambda entry: entry[:60],
+)
+def test_headers_that_cannot_be(folder: Path, entry: str) -> None:
+    header = f'{{"a":{entry}}}'.encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UserError, match=r"model\.safetensors: (corrupt|truncated)") as error:
+        load_model(folder)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("offsets", [[0, 4], [4, 12], [0, 12], [8, 0], [-8, 0]])

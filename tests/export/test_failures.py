@@ -15,10 +15,11 @@ from support import oracle, tiny_run
 from support.full_disk import room_for
 from thinkprm_jax import cli
 from thinkprm_jax.checkpoint import safetensors_io
-from thinkprm_jax.checkpoint.huggingface import load_model, parameter_shapes, read_config
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.export import run as exporting
+from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.training.trainer import TrainState
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 import yaml
 
-from thinkprm_jax.checkpoint.huggingface import parameter_shapes, read_config
+from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.export.base import keep_base
+from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec, lora_shapes
 from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer

@@ -254,7 +254,7 @@ def test_config_json_says_which_marks(tiny, mini_tokenizer, tmp_path):
         ),
         (DiscriminativePRM, {**PUBLISHED.to_config(), "head": 2}, "head is not supported"),
         (DiscriminativePRM, {**PUBLISHED.to_config(), "labels": ["+", "+"]}, "three different tokens"),
-        (ThinkPRM, PUBLISHED.to_config(), "is a discriminative verifier: it writes no chains"),
+        (ThinkPRM, PUBLISHED.to_config(), "is a verifier of kind disc_prm, not thinkprm"),
     ],
 )
 def test_a_folder_of_another_kind_is_refused_in_one_line(tmp_path, verifier, kind, message):

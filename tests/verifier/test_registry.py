@@ -15,6 +15,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.verifier.base import Verdict, Verifier
 from thinkprm_jax.verifier.discriminative import DiscriminativePRM
+from thinkprm_jax.verifier.judge import LLMJudge
 from thinkprm_jax.verifier.registry import kinds, load_verifier, recognise, settings_class, verifier_settings
 from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
@@ -164,9 +165,11 @@ def test_what_cannot_work_is_one_line(kind, path, settings, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_a_reward_model_writes_no_chains(folders):
-    with pytest.raises(UserError, match="is a discriminative verifier: it writes no chains"):
-        ThinkPRM(folders["qwen_prm"])
+@pytest.mark.parametrize("kind", ["qwen_prm", "skywork_prm", "math_shepherd", "rlhflow"])
+@pytest.mark.parametrize("verifier", [ThinkPRM, LLMJudge])
+def test_a_model_that_writes_no_chains_is_named_by_its_kind(folders, kind, verifier):
+    with pytest.raises(UserError, match=f"is a verifier of kind {kind}, not .* --verifier {kind} take it"):
+        verifier(folders[kind])
 
 
 def test_a_model_of_the_papers_authors_needs_no_layout(folders, tmp_path):

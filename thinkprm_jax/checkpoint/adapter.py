@@ -33,6 +33,7 @@ from thinkprm_jax.checkpoint.safetensors_io import (
 )
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.fields import Fields, shown
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.user_files import read_json
@@ -45,6 +46,7 @@ _HARMLESS = frozenset((
     "peft_type", "peft_version", "qalora_group_size", "r", "revision", "runtime_config", "target_modules",
     "task_type", "use_rslora",
 ))  # fmt: skip
+_MOST_ALPHA = 1e9
 # Initialisations that leave the base as it is; others (pissa, olora, corda, loftq, ...) change its weights.
 _KEEP_BASE = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -100,7 +102,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     path = folder / ADAPTER_CONFIG
     content = read_json(path)
     if content.get("peft_type") != "LORA":
-        raise UserError(f"{path}: peft_type {content.get('peft_type')!r} is not supported (we have: 'LORA')")
+        raise UserError(f"{path}: peft_type {shown(content.get('peft_type'))} is not supported (we have: 'LORA')")
     wrong = {name for name, value in content.items() if name not in _HARMLESS and value}
     if content.get("bias", "none") != "none":
         wrong.add("bias")
@@ -109,17 +111,14 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if content.get("revision") not in (None, "", "main"):
         wrong.add("revision")
     if wrong:
-        shown = listed([f"{name} = {content[name]!r}" for name in sorted(wrong)])
-        raise UserError(f"{path}: not supported: {shown}")
+        found = listed([f"{name} = {shown(content[name])}" for name in sorted(wrong)])
+        raise UserError(f"{path}: not supported: {found}")
     base = content.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path is missing; name the base model's folder or id there")
-    try:
-        rank, alpha = int(content["r"]), float(content["lora_alpha"])
-        scale = alpha / (math.sqrt(rank) if content.get("use_rslora") else rank)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        raise UserError(f"{path}: r and lora_alpha must be numbers above 0") from None
-    return AdapterConfig(base, rank, scale)
+    fields = Fields(content, str(path))
+    rank, alpha = fields.whole("r"), fields.number("lora_alpha", least=-_MOST_ALPHA, most=_MOST_ALPHA)
+    return AdapterConfig(base, rank, alpha / (math.sqrt(rank) if fields.flag("use_rslora") else rank))
 
 
 def read_adapter(folder: Path, found: AdapterConfig, config: ModelConfig) -> Adapter:

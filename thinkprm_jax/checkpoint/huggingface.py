@@ -33,14 +33,24 @@ from thinkprm_jax.checkpoint.files import (
     write_weights,
 )
 from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
-from thinkprm_jax.checkpoint.names import StoredTensor, stored_tensors
+from thinkprm_jax.checkpoint.names import HEAD, StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.pieces import reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
-from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, Weights, check_layers, find_model, resolve_folder
+from thinkprm_jax.checkpoint.weights import (
+    BUNDLED,
+    ModelFiles,
+    Weights,
+    check_layers,
+    find_model,
+    holds_other_head,
+    holds_weights,
+    resolve_folder,
+)
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.decoder import Decoder, parameter_shapes
+from thinkprm_jax.model.fields import Fields
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -55,10 +65,10 @@ __all__ = [
     "float_dtype",
     "load_decoder",
     "load_model",
-    "parameter_shapes",
     "read_config",
     "read_config_content",
     "read_generation_config",
+    "read_model_config",
     "resolve_folder",
     "save_model",
     "write_configs",
@@ -91,7 +101,7 @@ def load_model(
     files = find_model(path_or_id)
     for folder, adapter in files.adapters:
         logger.warning("%s is an adapter: it is added to its base %s", folder, adapter.base)
-    config = read_config(files.config_folder)
+    config = read_model_config(files)
     tokenizer = Tokenizer.load(files.tokenizer_folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
@@ -107,11 +117,11 @@ def load_decoder(
     """The decoder of ``config`` with the weights of ``files``; see :func:`load_model`."""
     files = files if isinstance(files, ModelFiles) else ModelFiles(files)
     dtype = jnp.dtype(dtype)
+    with reading(files.base):
+        weights = Weights(files, config, parameter_shapes(config))  # first what does not fit, then the tracing
     abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype))
     graph, state = nnx.split(abstract)
     parameters = {_dotted(path): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
-    with reading(files.base):
-        weights = Weights(files, config, {path: leaf.shape for path, (_, leaf) in parameters.items()})
     counts = axis_counts(config)
     loaded = []
     with reading_threads() as pool:
@@ -132,13 +142,12 @@ def read_config(place: str | Path) -> ModelConfig:
     content, source = read_config_content(Path(place))
     with reading(source):
         config = ModelConfig.from_hf(content, source)
-    check_layers(Path(place), config)
-    generation = read_generation_config(place)
-    eos = generation.get("eos_token_id")
+    generation = Fields(read_generation_config(place), str(Path(place) / GENERATION_CONFIG))
+    bos, eos = generation.id("bos_token_id"), generation.ids("eos_token_id")
     return dataclasses.replace(
         config,
-        bos_token_id=config.bos_token_id if generation.get("bos_token_id") is None else generation["bos_token_id"],
-        eos_token_id=config.eos_token_id if eos is None else tuple(eos) if isinstance(eos, list) else eos,
+        bos_token_id=config.bos_token_id if bos is None else bos,
+        eos_token_id=config.eos_token_id if eos is None else eos,
     )
 
 
@@ -156,16 +165,33 @@ def read_config_content(place: Path) -> tuple[dict[str, Any], str]:
     return read_json(path), str(path)
 
 
+def read_model_config(files: ModelFiles) -> ModelConfig:
+    """:func:`read_config` of a model, held against its weights where they are there.
+
+    ``tie_word_embeddings`` counts where the files have no other head: with one, the head of the files does, as in
+    transformers 5.
+
+    Raises:
+      UserError: as of :func:`read_config`; the files have another number of layers.
+    """
+    config = read_config(files.config_folder)
+    if not holds_weights(files.base):
+        return config
+    check_layers(files.base, config.num_layers)
+    if config.tie_embeddings and holds_other_head(files.base):
+        logger.warning(
+            "%s: tie_word_embeddings is true and %s is another matrix than the embedding: it is kept as the head",
+            files.config_folder / CONFIG,
+            HEAD,
+        )
+        return dataclasses.replace(config, tie_embeddings=False)
+    return config
+
+
 def read_generation_config(folder: str | Path) -> dict[str, Any]:
     """generation_config.json of a local folder; {} where there is none."""
     path = Path(folder) / GENERATION_CONFIG
     return read_json(path) if path.is_file() else {}
-
-
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Of every parameter by its dotted path; nothing is allocated."""
-    state = nnx.state(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))), nnx.Param)
-    return {_dotted(path): leaf.shape for path, leaf in nnx.to_flat_state(state)}
 
 
 def float_dtype(dtype: DTypeLike) -> jnp.dtype:

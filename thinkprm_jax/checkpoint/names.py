@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import parameter_axes
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # (our path, Hugging Face name, transposed); {} is the layer's number.
 _NAMES: tuple[tuple[str, str, bool], ...] = (
-    ("embed.embedding", "model.embed_tokens.weight", False),
+    ("embed.embedding", EMBEDDING, False),
     ("layers.{}.attention_norm.scale", "model.layers.{}.input_layernorm.weight", False),
     ("layers.{}.attention.query.kernel", "model.layers.{}.self_attn.q_proj.weight", True),
     ("layers.{}.attention.query.bias", "model.layers.{}.self_attn.q_proj.bias", False),
@@ -33,7 +35,7 @@ _NAMES: tuple[tuple[str, str, bool], ...] = (
     ("layers.{}.mlp.down.kernel", "model.layers.{}.mlp.down_proj.weight", True),
     ("layers.{}.mlp.down.bias", "model.layers.{}.mlp.down_proj.bias", False),
     ("norm.scale", "model.norm.weight", False),
-    ("head.kernel", "lm_head.weight", True),
+    ("head.kernel", HEAD, True),
     ("score.inner.kernel", "score.0.weight", True),
     ("score.inner.bias", "score.0.bias", False),
     ("score.outer.kernel", "score.2.weight", True),
@@ -42,6 +44,7 @@ _NAMES: tuple[tuple[str, str, bool], ...] = (
     ("score.summary.bias", "v_head.summary.bias", False),
 )
 _BY_PATH = {path: (name, transposed) for path, name, transposed in _NAMES}
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 # Rotation frequencies, which old checkpoints store and config.json determines.
 _FREQUENCIES = re.compile(r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -72,6 +75,11 @@ def stored_tensors(config: ModelConfig) -> list[StoredTensor]:
     return [tensor for _, tensor in sorted(tensors, key=lambda item: item[0])]
 
 
+def layers_named(names: Iterable[str]) -> int:
+    """How many layers the tensors of a checkpoint belong to, by the largest number among their names."""
+    return max((int(found[1]) + 1 for name in names if (found := _LAYER.match(name))), default=0)
+
+
 def adapter_name(kernel: StoredTensor, matrix: str) -> str:
     """The name that peft gives ``lora_a`` (kept as [r, in]) or ``lora_b`` ([out, r]) of a linear map."""
     return f"base_model.model.{kernel.name.removesuffix('weight')}{matrix[:-1]}{matrix[-1].upper()}.weight"
@@ -80,4 +88,4 @@ def adapter_name(kernel: StoredTensor, matrix: str) -> str:
 def ignorable(name: str, config: ModelConfig) -> bool:
     """True for a tensor that a checkpoint may hold although the decoder has no parameter for it."""
     no_head = config.tie_embeddings or config.score_labels is not None
-    return bool(_FREQUENCIES.fullmatch(name)) or (no_head and name == "lm_head.weight")
+    return bool(_FREQUENCIES.fullmatch(name)) or (no_head and name == HEAD)

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
+from thinkprm_jax.errors import UserError
+
 _BLOCK_BYTES = 4 * 2**20
 _TRANSPOSE_ROWS = 16  # rows whose columns still share cache lines: 3x faster than a plain .T copy
 _THREADS = min(8, os.cpu_count() or 1)
@@ -71,6 +73,7 @@ def read_piece(
     pool: ThreadPoolExecutor,
     rows: Callable[[slice, tuple[slice, ...]], np.ndarray],
     itemsize: int,
+    label: str = "a tensor",
 ) -> np.ndarray:
     """A piece of what ``rows`` reads; arguments and result as of :meth:`TensorSource.read`.
 
@@ -78,6 +81,10 @@ def read_piece(
       shape: of the whole, in the orientation of ``rows``.
       rows: (rows, the other dimensions) -> that piece, in any float dtype.
       itemsize: bytes of a number as ``rows`` gives it.
+      label: what it is called in an error.
+    Raises:
+      UserError: a number is not finite, or is not in ``dtype``. That costs two looks at a block that is in the
+        processor's cache at that moment.
     """
     stored_index = index[::-1] if transposed else index
     bounds = [part.indices(size)[:2] for part, size in zip(stored_index, shape, strict=True)]
@@ -95,7 +102,10 @@ def read_piece(
     def copy(start: int) -> None:
         stop = min(start + block, last_row)
         found = rows(slice(start, stop), tuple(slice(*part) for part in columns))
-        bits = found.astype(dtype, copy=False).view(target.dtype)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+            bits = found.astype(dtype, copy=False).view(target.dtype)
+        if not _all_finite(bits, dtype):
+            raise UserError(f"{label} holds numbers that are not finite, or that {dtype.name} cannot hold")
         for row in range(0, stop - start, step):
             part = bits[row : row + step]
             target[start - first_row + row : start - first_row + row + len(part)] = part
@@ -103,6 +113,18 @@ def read_piece(
     starts = range(first_row, last_row, block)
     list(pool.map(copy, starts) if len(starts) > 1 else map(copy, starts))
     return result
+
+
+def _all_finite(bits: np.ndarray, dtype: np.dtype) -> bool:
+    """bits: the patterns of numbers of ``dtype``, as unsigned integers.
+
+    In order as signed integers, the infinity and the NaNs stand above all positive numbers; as unsigned ones those
+    with a sign stand above all. Two maxima of integers: numpy knows no fast test of bfloat16.
+    """
+    exponent = np.array(np.inf, dtype).view(bits.dtype)
+    sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
+    signed = bits.view(f"i{bits.itemsize}")
+    return not bits.size or bool(signed.max() < exponent.astype(signed.dtype) and bits.max() < (exponent | sign))
 
 
 def _aligned_empty(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:

@@ -42,13 +42,14 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # What the package says of a file that ends too early; whatever else it says, the file is corrupt.
 _TOO_SHORT = ("header too small", "invalid header length")
 _OTHER_LENGTH = "file not fully covered"
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class SafetensorsFile:
     """The tensors of one file; opening it reads the header only."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` naming the file where it is truncated or no safetensors file."""
+        """Raises `UserError` naming the file where it is truncated, no safetensors file, or git-lfs's pointer."""
         self.path = path
         try:
             with safe_open(path, "numpy") as file:
@@ -60,7 +61,7 @@ class SafetensorsFile:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
         except SafetensorError as error:
-            raise UserError(f"{path}: {_damage(str(error))}") from None
+            raise UserError(f"{path}: {_pointer(path) or _damage(str(error))}") from None
 
     def read(
         self, name: str, index: tuple[slice, ...], transposed: bool, dtype: np.dtype, pool: ThreadPoolExecutor
@@ -71,7 +72,8 @@ class SafetensorsFile:
         def rows(part: slice, columns: tuple[slice, ...]) -> np.ndarray:
             return self.stored(name, (part, *columns))
 
-        return read_piece(info.shape, index, transposed, dtype, pool, rows, DTYPES[info.dtype].itemsize)
+        label, itemsize = f"{self.path}: {name}", DTYPES[info.dtype].itemsize
+        return read_piece(info.shape, index, transposed, dtype, pool, rows, itemsize, label)
 
     def stored(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """A piece of a tensor as it is stored."""
@@ -98,6 +100,14 @@ class SafetensorsFile:
             return b""
         rows = -(-count // math.prod(shape[1:]))  # of elements of at least one byte
         return self.stored(name, (slice(0, min(rows, shape[0])),) if shape else ()).tobytes()[:count]
+
+
+def _pointer(path: Path) -> str | None:
+    """In words, where a file is not there yet: git without lfs leaves a few lines of text in its place."""
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) != _LFS:
+            return None
+    return "is a pointer of git-lfs, not the weights: run `git lfs pull` in its folder"
 
 
 def _damage(reason: str) -> str:

@@ -6,6 +6,8 @@ read, so a merged model never exists beside the base.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +20,13 @@ from thinkprm_jax.checkpoint.files import (
     ADAPTER_CONFIG,
     CARD,
     CONFIG,
+    INDEX_FILE,
     MODEL_FILES,
+    SINGLE_FILE,
     listed,
 )
 from thinkprm_jax.checkpoint.formats.registry import open_source
-from thinkprm_jax.checkpoint.names import StoredTensor, ignorable, stored_tensors
+from thinkprm_jax.checkpoint.names import EMBEDDING, HEAD, StoredTensor, ignorable, layers_named, stored_tensors
 from thinkprm_jax.checkpoint.pieces import TensorSource, reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import DTYPES
 from thinkprm_jax.errors import UserError, reading
@@ -32,7 +36,7 @@ from thinkprm_jax.tokenizer import files as tokenizer_files
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}
 _WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
-_MANY_LAYERS = 200  # the largest that are published have 126
+_COMPARED = 2**21  # numbers at a time
 
 
 def resolve_folder(path_or_id: str | Path) -> Path:
@@ -100,8 +104,12 @@ class Weights:
 
     def __init__(self, model: ModelFiles, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """``shapes``: of our parameters, by dotted path."""
-        self.tensors = stored_tensors(config)
         self._source = open_source(model.base)
+        self.tensors = stored_tensors(config)
+        if config.tie_embeddings and EMBEDDING not in self._source.tensors and HEAD in self._source.tensors:
+            # One matrix, stored under its other name.
+            table = next(tensor for tensor in self.tensors if tensor.name == EMBEDDING)
+            self.tensors[self.tensors.index(table)] = dataclasses.replace(table, name=HEAD)
         _check_tensors(model.base, config, self.tensors, shapes, self._source)
         self._adapters = [read_adapter(folder, found, config) for folder, found in model.adapters]
         # Along each file from its start to its end: disks and network file systems read ahead.
@@ -135,19 +143,37 @@ class Weights:
         return any(tensor.path.removesuffix(".kernel") in adapter.matrices for adapter in self._adapters)
 
 
-def check_layers(place: Path, config: ModelConfig) -> None:
-    """Whether a configuration of many layers is meant: to describe a decoder takes time and memory for each.
+def holds_weights(place: Path) -> bool:
+    """Whether a folder has weights beside its config.json; a GGUF file has."""
+    return place.is_file() or any((place / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
 
-    Raises:
-      UserError: the weights beside it are fewer tensors than it has layers.
-    """
-    if config.num_layers <= _MANY_LAYERS or not (place.is_file() or any(place.glob("model*.safetensors"))):
-        return
-    tensors = len(open_source(place).tensors)
-    if config.num_layers > tensors:
-        raise UserError(
-            f"{place}: {CONFIG} has num_hidden_layers {config.num_layers}, the weights are {tensors} tensors"
-        )
+
+def check_layers(place: Path, layers: int) -> None:
+    """Before anything is computed from a configuration: raises `UserError` where the weights have another number
+    of layers than it says."""
+    found = layers_named(open_source(place).tensors)
+    if found and found != layers:  # without any, their names are told when they are held against the decoder's
+        at = place if place.is_file() else place / CONFIG
+        raise UserError(f"{at}: num_hidden_layers is {layers}, the weights beside it have {found}")
+
+
+def holds_other_head(place: Path) -> bool:
+    """Whether the weights have a head over the vocabulary that is not the embedding."""
+    source = open_source(place)
+    pair = [source.tensors[name] for name in (EMBEDDING, HEAD) if name in source.tensors]
+    if len(pair) < 2:
+        return False
+    shape = pair[0].shape
+    if shape != pair[1].shape or len(shape) != 2 or any(info.dtype not in DTYPES for info in pair):
+        return True  # and whoever loads them says what does not fit
+    rows = max(_COMPARED // shape[1], 1)
+    with reading_threads() as pool:
+        read = functools.partial(source.read, transposed=False, dtype=np.dtype(np.float32), pool=pool)
+        for start in range(0, shape[0], rows):
+            part = slice(start, min(start + rows, shape[0])), slice(None)
+            if not np.array_equal(read(EMBEDDING, part), read(HEAD, part)):
+                return True
+    return False
 
 
 def _check_tensors(

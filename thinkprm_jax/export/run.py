@@ -16,7 +16,6 @@ import numpy as np
 from thinkprm_jax.checkpoint.adapter import adapter_of, write_adapter
 from thinkprm_jax.checkpoint.files import CARD, MAX_SHARD_BYTES, listed, stored_as, write_folder, write_weights
 from thinkprm_jax.checkpoint.huggingface import (
-    parameter_shapes,
     read_config,
     write_configs,
 )
@@ -30,6 +29,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.export.base import check_base, portable_name, read_base
 from thinkprm_jax.export.card import CardFacts, last_figures, model_card
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
@@ -98,7 +98,7 @@ def write_run(
 
 def _check_shapes(saved: SavedWeights, config: ModelConfig, lora: LoraSpec | None) -> None:
     """Raises `UserError` where the checkpoint does not hold what config.json and the recipe say."""
-    expected = parameter_shapes(config) if lora is None else lora_shapes(config, lora)
+    expected = dict(parameter_shapes(config)) if lora is None else lora_shapes(config, lora)
     wrong = sorted(name for name in expected | saved.shapes if expected.get(name) != saved.shapes.get(name))
     if wrong:
         raise UserError(f"checkpoint {saved.path} does not fit the run's model and recipe: {listed(wrong)}")

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.model.fields import Fields, shown
+from thinkprm_jax.model.rope_config import RopeScaling, read_rope, rope_to_hf
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,6 @@ SCORE_HEADS = {"Qwen2ForProcessRewardModel": 2, "Qwen2ForPrmModel": 1}
 
 # Keys that change the arithmetic of related models, with the value that means "not in use".
 _MUST_BE = {
-    "use_sliding_window": (False, None),
     "use_mrope": (False, None),
     "use_qk_norm": (False, None),
     "pretraining_tp": (1, None),
@@ -52,17 +53,10 @@ _ARCHITECTURES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
 }
+_QWEN = ("qwen2", "qwen3")
 _QWEN3_HEAD_DIM = 128  # where the file does not say; other families divide the width by the heads
-
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-    """Llama-3 frequency scaling (transformers ``rope_type: llama3``)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
+_MOST_LAYERS = 1000
+_FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +80,8 @@ class ModelConfig:
     qk_norm: bool = False  # an RMSNorm over h on every head of q and k, before the rotation
     tie_embeddings: bool = False
     score_labels: int | None = None  # classes of a reward model's head, which has no head over the vocabulary
-    max_position_embeddings: int = 32_768
+    max_position_embeddings: int = 32_768  # what the file says; how long a text may be: positions
+    window: int | None = None  # tokens that a Mistral attends to; a longer text is refused
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
@@ -96,11 +91,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise UserError(
-                f"config: num_attention_heads {self.num_heads} is no multiple of num_key_value_heads "
-                f"{self.num_kv_heads}"
+                f"num_attention_heads {self.num_heads} is no multiple of num_key_value_heads {self.num_kv_heads}"
             )
         if self.head_dim % 2:
-            raise UserError(f"config: head_dim {self.head_dim} is odd; rotary embedding needs pairs")
+            raise UserError(f"head_dim {self.head_dim} is odd; rotary embedding needs pairs")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any], source: str = "config.json") -> ModelConfig:
@@ -112,49 +106,59 @@ class ModelConfig:
         Raises:
           UserError: a key is missing, or asks for arithmetic that is not implemented; names the key.
         """
+        fields = Fields(config, source)
         family = config.get("model_type")
         if family not in FAMILIES:
-            raise UserError(f"{source}: model_type {family!r} is not supported (we have: {', '.join(FAMILIES)})")
-        _refuse_unsupported(config, source)
+            raise fields.refuse(f"model_type {shown(family)} is not supported (we have: {', '.join(FAMILIES)})")
+        _refuse_unsupported(fields)
+        labels = _score_labels(fields)
+        theta, scaling = read_rope(fields)
+        heads, hidden = fields.whole("num_attention_heads"), fields.whole("hidden_size")
+        width = _QWEN3_HEAD_DIM if family == "qwen3" else max(hidden // heads, 1)
+        # Qwen2's and Mistral's own code knows no such key.
+        attention_bias = family in ("llama", "qwen3") and fields.flag("attention_bias")
+        values: dict[str, Any] = {
+            "model_type": family,
+            "vocab_size": fields.whole("vocab_size"),
+            "hidden_size": hidden,
+            "intermediate_size": fields.whole("intermediate_size"),
+            "num_layers": fields.whole("num_hidden_layers", most=_MOST_LAYERS),
+            "num_heads": heads,
+            "num_kv_heads": fields.whole("num_key_value_heads", heads),
+            "head_dim": fields.whole("head_dim", width),
+            "rope_theta": theta,
+            "rope_scaling": scaling,
+            "rms_norm_eps": fields.number("rms_norm_eps", 1e-6, most=1.0),
+            "qkv_bias": family == "qwen2" or attention_bias,
+            "output_bias": attention_bias,
+            "mlp_bias": family == "llama" and fields.flag("mlp_bias"),
+            "qk_norm": family == "qwen3",
+            "tie_embeddings": fields.flag("tie_word_embeddings") and labels is None,
+            "score_labels": labels,
+            "max_position_embeddings": fields.whole("max_position_embeddings", 32_768),
+            # Not implemented; within its length a window hides nothing, so it is one more bound on the length.
+            "window": _sliding_window(fields) if family == "mistral" else None,
+            "initializer_range": fields.number("initializer_range", 0.02, most=1e6),
+            "bos_token_id": fields.id("bos_token_id"),
+            "eos_token_id": fields.ids("eos_token_id"),
+            "extra": {key: config[key] for key in _KEPT if config.get(key) is not None},
+        }
         try:
-            rope_theta, rope_scaling = _read_rope(config, source)
-            heads = int(config["num_attention_heads"])
-            hidden = int(config["hidden_size"])
-            eos = config.get("eos_token_id")
-            # Qwen2's and Mistral's own code knows no such key.
-            attention_bias = family in ("llama", "qwen3") and bool(config.get("attention_bias", False))
-            width = _QWEN3_HEAD_DIM if family == "qwen3" else hidden // heads
-            labels = _score_labels(config)
-            return cls(
-                model_type=family,
-                vocab_size=int(config["vocab_size"]),
-                hidden_size=hidden,
-                intermediate_size=int(config["intermediate_size"]),
-                num_layers=int(config["num_hidden_layers"]),
-                num_heads=heads,
-                num_kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or width),
-                rope_theta=rope_theta,
-                rope_scaling=rope_scaling,
-                rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-                qkv_bias=family == "qwen2" or attention_bias,
-                output_bias=attention_bias,
-                mlp_bias=family == "llama" and bool(config.get("mlp_bias", False)),
-                qk_norm=family == "qwen3",
-                tie_embeddings=bool(config.get("tie_word_embeddings", False)) and labels is None,
-                score_labels=labels,
-                max_position_embeddings=_positions(config),
-                initializer_range=float(config.get("initializer_range", 0.02)),
-                bos_token_id=config.get("bos_token_id"),
-                eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
-                extra={key: config[key] for key in _KEPT if config.get(key) is not None},
-            )
-        except UserError:
-            raise
-        except KeyError as error:
-            raise UserError(f"{source}: {error.args[0]} is missing") from None
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(f"{source}: {error}") from None
+            found = cls(**values)
+        except UserError as error:
+            raise fields.refuse(str(error)) from None
+        fields.id("pad_token_id")
+        _refuse_sliding_layers(fields, found)
+        return found
+
+    @property
+    def positions(self) -> int:
+        """How many tokens a text may have: what the file says, or what the rotary embedding is stretched to, and
+        no more than a window that hides nothing of them (Math-Shepherd's is 4,096 of 32,768)."""
+        reach = self.max_position_embeddings
+        if self.rope_scaling is not None:
+            reach = self.rope_scaling.reach(reach)
+        return reach if self.window is None else min(reach, self.window)
 
     def to_hf(self) -> dict[str, Any]:
         """The ``config.json`` dictionary that transformers (4 and 5), vLLM and SGLang read."""
@@ -179,16 +183,16 @@ class ModelConfig:
             "initializer_range": self.initializer_range,
             "use_cache": True,
         }
-        if self.model_type in ("qwen2", "qwen3"):
+        if self.model_type in _QWEN:
             config["use_sliding_window"] = False
         elif self.model_type == "mistral":
-            config["sliding_window"] = None  # max_position_embeddings lies within it: see _positions
+            config["sliding_window"] = self.window
         if self.model_type in ("qwen3", "llama"):
             config["attention_bias"] = self.qkv_bias
         if self.model_type == "llama":
             config["mlp_bias"] = self.mlp_bias
         if self.rope_scaling is not None:
-            config["rope_scaling"] = {"rope_type": "llama3", **dataclasses.asdict(self.rope_scaling)}
+            config["rope_scaling"] = rope_to_hf(self.rope_scaling)
         eos = self.eos_token_id
         # null where there is none: a key that is absent gets the default of the family, such as Llama's 1 and 2.
         config["bos_token_id"] = self.bos_token_id
@@ -196,60 +200,59 @@ class ModelConfig:
         return config | dict(self.extra)
 
 
-def _score_labels(config: Mapping[str, Any]) -> int | None:
-    return next((SCORE_HEADS[name] for name in config.get("architectures") or [] if name in SCORE_HEADS), None)
+def _score_labels(config: Fields) -> int | None:
+    """Classes of the head of scores; None: a head over the vocabulary.
+
+    Raises:
+      UserError: the file names architectures of other heads only.
+    """
+    names = config.words("architectures")
+    labels = next((labels for name, labels in SCORE_HEADS.items() if name in names), None)
+    others = sorted(name for name in names if "For" in name and "ForCausalLM" not in name)
+    if labels is None and others and len(others) == len(names):
+        known = ", ".join(("a causal language model", *SCORE_HEADS))
+        raise config.refuse(f"architecture {', '.join(map(shown, others))} is not supported (we have: {known})")
+    return labels
 
 
-def _positions(config: Mapping[str, Any]) -> int:
-    """Positions the model may use. A sliding window is not implemented, and within its length it hides nothing: so
-    it is one more bound on the length, which whoever takes a max_length checks (Math-Shepherd's is 4,096 of
-    32,768)."""
-    positions = int(config.get("max_position_embeddings", 32_768))
-    window = config.get("sliding_window") if config.get("model_type") == "mistral" else None
-    if window is None or int(window) >= positions:
-        return positions
-    if int(window) < 1:
-        raise ValueError(f"sliding_window is {window}, it must be null or at least 1")
-    logger.info("sliding_window %s: contexts are limited to it, of %d positions", window, positions)
-    return int(window)
-
-
-def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
-    activation = config.get("hidden_act", "silu")
+def _refuse_unsupported(config: Fields) -> None:
+    activation = config.content.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
-        raise UserError(f"{source}: hidden_act {activation!r} is not supported (we have: silu)")
+        raise config.refuse(f"hidden_act {shown(activation)} is not supported (we have: silu)")
     for key, allowed in _MUST_BE.items():
-        if key in config and config[key] not in allowed:
-            raise UserError(f"{source}: {key} = {config[key]!r} is not supported (it must be {allowed[0]!r})")
-    # Where a Mistral says it, its window bounds the length: see _positions.
-    full = (
-        ("full_attention", "sliding_attention") if config.get("model_type") == "mistral" else ("full_attention",)
-    )
-    for layer, kind in enumerate(config.get("layer_types") or []):
-        if kind not in full:
-            raise UserError(
-                f"{source}: layer_types[{layer}] = {kind!r} is not supported (we have: full_attention)"
+        value = config.content.get(key)
+        if key in config.content and value not in allowed:
+            raise config.refuse(f"{key} = {shown(value)} is not supported (it must be {allowed[0]!r})")
+
+
+# Windows
+
+
+def _sliding_window(config: Fields) -> int | None:
+    """transformers has 4,096 where the file does not say, and none where it says null."""
+    if "sliding_window" in config.content and not config.has("sliding_window"):
+        return None
+    return config.whole("sliding_window", 4096)
+
+
+def _refuse_sliding_layers(config: Fields, model: ModelConfig) -> None:
+    """Raises `UserError` for a layer that hides a part of what the model may read. Which layers slide is said as
+    in transformers: by ``layer_types``, or else Qwen's from ``max_window_layers`` on."""
+    types = config.words("layer_types")
+    window = None
+    if model.model_type in _QWEN and config.flag("use_sliding_window"):
+        window = _sliding_window(config)
+        first = config.whole("max_window_layers", 28, least=0)
+        if not types and window is not None and first < model.num_layers and window < model.positions:
+            raise config.refuse(
+                f"use_sliding_window: from layer {first} on (max_window_layers) only {window} of "
+                f"{model.positions} positions are seen, which is not supported"
             )
-
-
-def _read_rope(config: Mapping[str, Any], source: str) -> tuple[float, RopeScaling | None]:
-    """Theta and scaling, from the keys of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
-    parameters = dict(config.get("rope_parameters") or {})
-    scaling = {**parameters, **(config.get("rope_scaling") or {})}
-    theta = float(parameters.get("rope_theta") or config.get("rope_theta") or 10_000.0)
-    if float(parameters.get("partial_rotary_factor") or 1.0) != 1.0:
-        raise UserError(f"{source}: rope_parameters.partial_rotary_factor is not supported (it must be 1.0)")
-    kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind == "default":
-        return theta, None
-    if kind != "llama3":
-        raise UserError(f"{source}: rope type {kind!r} is not supported (we have: default, llama3)")
-    try:
-        return theta, RopeScaling(
-            factor=float(scaling["factor"]),
-            low_freq_factor=float(scaling["low_freq_factor"]),
-            high_freq_factor=float(scaling["high_freq_factor"]),
-            original_max_position_embeddings=int(scaling["original_max_position_embeddings"]),
-        )
-    except KeyError as error:
-        raise UserError(f"{source}: rope_scaling.{error.args[0]} is missing") from None
+    elif config.flag("use_sliding_window"):
+        raise config.refuse("use_sliding_window = True is not supported (it must be False)")
+    hides_nothing = model.model_type == "mistral" or (window is not None and window >= model.positions)
+    for layer, kind in enumerate(types):
+        if kind != _FULL and not (kind == _SLIDING and hides_nothing):
+            raise config.refuse(f"layer_types[{layer}] = {shown(kind)} is not supported (we have: {_FULL})")
+    if types and len(types) != model.num_layers:
+        raise config.refuse(f"layer_types has {len(types)} entries for {model.num_layers} layers")

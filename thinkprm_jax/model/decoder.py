@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
@@ -367,7 +369,10 @@ class Decoder(nnx.Module):
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
         """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
-        cos, sin = rope(self.config, np.arange(tokens.shape[1])[None] if positions is None else positions)
+        length, window = tokens.shape[1], self.config.window
+        if positions is None and window is not None and length > window:
+            raise UserError(f"{length} tokens are more than the {window} that every layer of this model sees")
+        cos, sin = rope(self.config, np.arange(length)[None] if positions is None else positions)
         x = self.execution.look_up(self.embed, self.config.hidden_size, tokens)
         keys, values = [], []
         behind = x
@@ -386,6 +391,20 @@ class Decoder(nnx.Module):
             keys.append(k)
             values.append(v)
         return x, keys, values
+
+
+@functools.lru_cache(maxsize=8)
+def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Of every parameter by its dotted path. Nothing is allocated, and one layer is traced for all of them."""
+    one = dataclasses.replace(config, num_layers=1)
+    state = nnx.state(nnx.eval_shape(lambda: Decoder(one, rngs=nnx.Rngs(0))), nnx.Param)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, leaf in nnx.to_flat_state(state):
+        name = ".".join(map(str, path))
+        inside = name.removeprefix("layers.0.")
+        names = [name] if inside == name else [f"layers.{layer}.{inside}" for layer in range(config.num_layers)]
+        shapes |= dict.fromkeys(names, leaf.shape)
+    return shapes
 
 
 def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[str, tuple[str | None, ...]]:

@@ -3,17 +3,15 @@ side by side plans with before it loads any. Activations are not in these figure
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings
 
 _STEPS = 32  # of a decode call
 _SPARE = 128  # positions that the sampler adds for a token that is broken at the end
@@ -21,7 +19,7 @@ _SPARE = 128  # positions that the sampler adds for a token that is broken at th
 
 def weight_bytes(config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None) -> int:
     """Of all parameters stored in ``dtype``; with a mesh, of those that one of its devices holds."""
-    shapes = _shapes(config)
+    shapes = parameter_shapes(config)
     if mesh is not None:
         shardings = parameter_shardings(config, mesh)
         shapes = {path: shardings[path].shard_shape(shape) for path, shape in shapes.items()}
@@ -44,10 +42,3 @@ def cache_bytes(
         axes = ("batch", "kv_heads", None, None)
         shape = named_sharding(mesh, axes, {**axis_counts(config), "batch": slots}).shard_shape(shape)
     return 2 * config.num_layers * math.prod(shape) * jnp.dtype(dtype).itemsize
-
-
-@functools.lru_cache(maxsize=8)
-def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Of every parameter by its dotted path."""
-    state = nnx.state(nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0))), nnx.Param)
-    return {".".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(state)}

@@ -112,7 +112,7 @@ class Sampler:
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
         self.loop = StepLoop(self._step, self._has_room)
-        self._config = model.config
+        self._config, self._positions = model.config, model.config.positions
         self._graph, self._parameters = nnx.split(model)
         self._loaded = True
         self._device = device_functions(self._graph, mesh, chunk)
@@ -290,7 +290,7 @@ class Sampler:
     @property
     def positions(self) -> int:
         """The model's: no max_length can be above."""
-        return self._config.max_position_embeddings
+        return self._positions
 
     @property
     def activity(self) -> Activity:
@@ -439,10 +439,8 @@ def _check_settings(
         raise UserError(
             f"sampler: prefix_cache={prefix_cache} must be 0 or more, share_from={share_from} at least 1"
         )
-    if max_length > config.max_position_embeddings:
-        raise UserError(
-            f"sampler: max_length {max_length} is above the model's {config.max_position_embeddings} positions"
-        )
+    if max_length > config.positions:
+        raise UserError(f"sampler: max_length {max_length} is above the model's {config.positions} positions")
     if slots % _rows(mesh):
         raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {_rows(mesh)}")
 

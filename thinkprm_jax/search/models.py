@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.checkpoint.fingerprint import fingerprint
-from thinkprm_jax.checkpoint.huggingface import load_model, read_config
+from thinkprm_jax.checkpoint.huggingface import load_model, read_config, read_model_config
 from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
 from thinkprm_jax.errors import UserError
@@ -136,11 +136,11 @@ def plan_memory(
     dtype = recipe.dtype or default_dtype()
     generator = judging = None
     if files is not None:
-        config = read_config(files.config_folder)
+        config = read_model_config(files)
         generator = PlannedModel(f"generator {recipe.model_path}", config, dtype, length, mesh)
     chains = 1
     if verifier is not None and verifier.needs_model:
-        config = read_config(find_files(verifier).config_folder)
+        config = read_model_config(find_files(verifier))
         cached = 0
         if isinstance(verifier, SamplingSettings):
             chains, cached = verifier.n, _longest_verification(recipe, verifier, longest)
@@ -202,7 +202,7 @@ def _prefixes(recipe: SearchRecipe, length: int) -> int:
 
 def _prompts(recipe: SearchRecipe, files: ModelFiles, tasks: Sequence[Task]) -> tuple[Prompts, int]:
     """The prompts, and the length of a row that holds the longest of them with a whole solution."""
-    positions = read_config(files.config_folder).max_position_embeddings
+    positions = read_config(files.config_folder).positions
     tokenizer = Tokenizer.load(files.tokenizer_folder)
     prompts = Prompts(tokenizer, recipe.system_prompt, recipe.custom_chat_template, positions)
     longest = prompts.longest([task.problem for task in tasks])
@@ -215,7 +215,7 @@ def _lengths(recipe: SearchRecipe, found: VerifierSettings) -> dict[str, int | N
     given, budget = recipe.max_verification_length, recipe.max_verification_tokens
     positions = VERIFICATION_LENGTH
     if found.needs_model:
-        positions = read_config(find_files(found).config_folder).max_position_embeddings
+        positions = read_config(find_files(found).config_folder).positions
     if recipe.verification_budget == "chain" or not found.writes:
         return {"max_length": given or min(VERIFICATION_LENGTH, positions), "max_gen_tokens": budget}
     length = given or VERIFICATION_LENGTH

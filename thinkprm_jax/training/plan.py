@@ -30,7 +30,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from thinkprm_jax.checkpoint.huggingface import read_config
+from thinkprm_jax.checkpoint.huggingface import read_model_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, find_model
 from thinkprm_jax.distributed.mesh import MESH_AXES, make_mesh
 from thinkprm_jax.errors import UserError
@@ -247,7 +247,7 @@ def model_shapes(source: ModelSource) -> tuple[ModelConfig, str]:
     name = source.pretrained
     written = SHAPES / f"{name.replace('/', '--')}.json"
     if name in BUNDLED or Path(name).expanduser().exists():
-        return read_config(find_model(name).config_folder), "shapes of its config.json"
+        return read_model_config(find_model(name)), "shapes of its config.json"
     import huggingface_hub
 
     cached = huggingface_hub.try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None

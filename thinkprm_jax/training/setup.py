@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import PLAIN, make_solution
 from thinkprm_jax.checkpoint.files import CONFIG, write_folder
-from thinkprm_jax.checkpoint.huggingface import load_model, read_config, resolve_folder
+from thinkprm_jax.checkpoint.huggingface import load_model, read_model_config, resolve_folder
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
@@ -122,7 +122,7 @@ def read_model(source: ModelSource) -> tuple[ModelConfig, Tokenizer]:
     """The model's shapes and its tokenizer; no weights."""
     if source.pretrained is not None:
         files = find_model(source.pretrained)  # it may be an adapter on a base
-        config = read_config(files.config_folder)
+        config = read_model_config(files)
         folder = files.tokenizer_folder if source.tokenizer is None else resolve_folder(source.tokenizer)
         tokenizer = Tokenizer.load(folder)
         if tokenizer.vocab_size > config.vocab_size:

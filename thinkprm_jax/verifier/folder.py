@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.data.discriminative import KEY
 from thinkprm_jax.data.discriminative import TASK as DISCRIMINATIVE
-from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import SCORE_HEADS
+from thinkprm_jax.model.fields import Fields
 
 if TYPE_CHECKING:
     from thinkprm_jax.checkpoint.weights import ModelFiles
@@ -54,8 +55,7 @@ def require_generative(model: str | Path | ModelFiles) -> None:
 def read_architectures(model: str | Path | ModelFiles) -> set[str]:
     """``architectures`` of config.json."""
     content, path = _read_config(model)
-    with reading(f"{path}: architectures"):
-        return set(content.get("architectures") or [])
+    return set(Fields(content, str(path)).words("architectures"))
 
 
 def _read_config(model: str | Path | ModelFiles) -> tuple[dict[str, Any], Path]:

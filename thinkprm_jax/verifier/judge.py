@@ -29,6 +29,7 @@ from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Scr
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.base import ChainVerifier, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings, Reading
+from thinkprm_jax.verifier.registry import refuse_other_kinds
 from thinkprm_jax.verifier.script import (
     ChainTokens,
     check_room,
@@ -134,6 +135,8 @@ class LLMJudge(ChainVerifier):
         if settings is None and sum(each is not None for each in given) != 1:
             raise UserError("give one of model_name_or_path, model and tokenizer, or sampler")
         name = None if model_name_or_path is None else str(model_name_or_path)
+        if name is not None:
+            refuse_other_kinds(JudgeSettings.kind, name)
         super().__init__(
             settings or self.given_settings(name, model, sampler, values), model, tokenizer, sampler, mesh
         )

@@ -324,8 +324,16 @@ def resolve_kind(
             raise UserError(f"{model} is of kind {found}, which is not discriminative")
         return found, files
     if found is not None and found != wanted and (_REGISTRY[found].exclusive or _REGISTRY[wanted].exclusive):
-        raise UserError(f"{model} is a verifier of kind {found}, not {wanted}")
+        raise UserError(
+            f"{model} is a verifier of kind {found}, not {wanted}; load_verifier and --verifier {found} take it"
+        )
     return wanted, files
+
+
+def refuse_other_kinds(kind: str, model: str | Path) -> None:
+    """For the classes themselves, which know no registry otherwise: raises `UserError`, with the name of the right
+    kind, where ``model`` is of no use to ``kind``."""
+    resolve_kind(kind, model)
 
 
 def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:

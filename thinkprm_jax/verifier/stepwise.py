@@ -103,7 +103,7 @@ class StepwisePRM(Verifier):
         self.settings = settings.settled()
         model, self.tokenizer = load_objects(self.settings, model, tokenizer, mesh)
         self.max_length = self.settings.max_length
-        self._positions = model.config.max_position_embeddings
+        self._positions = model.config.positions
         if self.max_length > self._positions:
             raise UserError(
                 f"max_length is {self.max_length}, it must be from 1 to the model's {self._positions} positions"

@@ -19,6 +19,7 @@ from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, encode_prompt
 from thinkprm_jax.sampler.request import Script
 from thinkprm_jax.verifier.base import ChainVerifier, Item, Verdict, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings
+from thinkprm_jax.verifier.registry import refuse_other_kinds
 from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript, check_room
 from thinkprm_jax.verifier.settings import setting
 
@@ -140,6 +141,8 @@ class ThinkPRM(ChainVerifier):
         **values: Any,
     ) -> None:
         if settings is None:
+            if model is None and sampler is None:
+                refuse_other_kinds(ThinkPRMSettings.kind, model_name_or_path)
             values = {"rounds": n_thinking_rounds if multiround_verifier else 1, **values}
             settings = self.given_settings(str(model_name_or_path), model, sampler, values)
         if sampler is None and mesh is None:

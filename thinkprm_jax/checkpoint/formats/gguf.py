@@ -102,7 +102,8 @@ class GgufTensors:
     ) -> np.ndarray:
         itemsize = self._found[name][2].itemsize
         rows = functools.partial(self._rows, name, self._row_order(name))
-        return read_piece(self.tensors[name].shape, index, transposed, dtype, pool, rows, itemsize)
+        shape, label = self.tensors[name].shape, f"{self.place(name)[0]}: {name}"
+        return read_piece(shape, index, transposed, dtype, pool, rows, itemsize, label)
 
     def place(self, name: str) -> tuple[str, int]:
         header, tensor, _ = self._found[name]
