@@ -258,5 +258,5 @@ def test_what_is_no_run_is_refused(tmp_path):
         load_run(tmp_path / "bad.jsonl")
     folder = fake_run.write_search(tmp_path / "run", problems=1)
     (folder / "recipe.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"recipe.yaml: not YAML"):
+    with pytest.raises(UserError, match=r"recipe.yaml, line 1: expected the node content"):
         load_run(folder)
