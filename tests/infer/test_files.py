@@ -175,8 +175,10 @@ def test_a_device_that_was_read_as_an_earlier_output(place, capsys):
 
 @pytest.mark.slow
 def test_a_full_disk_in_a_process_of_its_own(place):
+    rows = ({"problem": "2 + 2?", "steps": ["2 + 2 = 4."], "id": i, "note": LONG} for i in range(3))
+    write("solutions.jsonl", *rows)
     command = [sys.executable, "-m", "thinkprm_jax.cli", "score", "solutions.jsonl", "--output", "real.jsonl"]
-    settings = ["--max-gen-tokens", "8", "--max-length", "4000", "--quiet"]
+    settings = ["--max-gen-tokens", "8", "--max-length", "512", "--quiet"]
     limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command, *settings]
     variables = environment(THINKPRM_JAX_CACHE="off")
     stopped = subprocess.run(limited, capture_output=True, text=True, env=variables, check=False)
@@ -185,8 +187,8 @@ def test_a_full_disk_in_a_process_of_its_own(place):
         "cannot be written: File too large; its lines are whole, and the same command goes on"
     )
     assert subprocess.run([*command, *settings], env=environment(), check=False).returncode == 0
-    rows = [json.loads(line) for line in Path("real.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == [0, 1, 2]
+    found = [json.loads(line) for line in Path("real.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
