@@ -84,6 +84,7 @@ PIECES = [
         (r"so it is \(3\sqrt{2}\).", r"3\sqrt{2}", "formula"),
         (r"so it is $(3, \frac{\pi}{2})$", r"(3, \frac{\pi}{2})", "formula"),
         (r"Hence \[x = \sqrt{51}.\]", r"\sqrt{51}", "formula"),
+        (r"so it is $\sum_{k=1}^n k$", r"\sum_{k=1}^n k", "formula"),
         ("so $x+1$ makes 3 apples", "3", "number"),
         ("AZYUK2A said 4", "4", "number"),
         ("the rest is 5-3", "3", "number"),

@@ -233,10 +233,20 @@ def _guess(text: str) -> Found | None:
     formulas = list(_MATHS.finditer(text))
     if formulas and (not numbers or numbers[-1].end() <= formulas[-1].end()):
         formula = next(group for group in formulas[-1].groups() if group is not None)
-        answer = _SIDE.split(formula)[-1].strip().rstrip(".,;")
+        answer = _last_side(formula).strip().rstrip(".,;")
         if answer:
             return Found(answer, "formula")
     return Found(numbers[-1][0], "number") if numbers else None
+
+
+def _last_side(formula: str) -> str:
+    """What stands behind the last `=` that is in no braces."""
+    depth, start = 0, 0
+    for position, character in enumerate(formula):
+        depth += (character == "{") - (character == "}")
+        if depth == 0 and _SIDE.match(formula, position):
+            start = position + 1
+    return formula[start:]
 
 
 def _find_letter(text: str) -> Found | None:

@@ -13,7 +13,6 @@ from thinkprm_jax.grading.values import POINTS, as_float, digits, evaluate, has_
 
 KeyOf = Callable[[Term], Key]
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
-_NAMING = ("name", "apply", "bracket", "ratio", "*")  # what may stand left of `=` and only names what is right
 
 
 _INFINITE = Key("infinity", "infinity")
@@ -98,11 +97,11 @@ def _equality(parts: Sequence[Term], key_of: KeyOf) -> Key:
         equation = _equation(left, right, key_of, chain=len(parts) > 2)
         if len(parts) == 2:
             return equation
-        # A chain says more than its ends; but its ends may be meant.
-        chain = form_key("chain", [key_of(part) for part in parts])
-        return replace(chain, alternatives=(*equation.alternatives, replace(equation, alternatives=())))
+        # A chain says what its ends say, if it is true; one that contradicts itself says nothing.
+        middle = [key_of(part).text for part in parts[1:]]
+        return equation if len(set(middle)) == 1 else form_key("chain", [key_of(part) for part in parts])
     except NotUnderstood:
-        if left.head not in _NAMING:
+        if not _names(left):
             raise
         value = key_of(right)
         name = _written(left)
@@ -114,13 +113,14 @@ def _equation(left: Term, right: Term, key_of: KeyOf, chain: bool) -> Key:
     """Both sides are expressions: what counts is where they are equal, so `y = x` is `2x - 2y = 0`."""
     difference = Term("+", (left, Term("neg", (right,))))
     if not names_in(difference):
-        value = key_of(right)
-        return Key("equation", f"{key_of(left).text} = {value.text}", alternatives=(value, *value.alternatives))
+        first, value = key_of(left), key_of(right)
+        readings = (value, *value.alternatives) if first.text == value.text else ()  # else it is false
+        return Key("equation", f"{first.text} = {value.text}", alternatives=readings)
     if all(evaluate(difference, point) == 0 for point in range(POINTS)):
         value = key_of(right)
         return Key("equation", f"identity {value.text}", alternatives=(value, *value.alternatives))
     text = f"0 = {_up_to_scale(difference, signed=False)}"
-    if left.head not in _NAMING and not chain:
+    if not _names(left) and not chain:
         return Key("equation", text)
     value = key_of(right)
     return Key("equation", text, alternatives=(value, *value.alternatives))
@@ -156,11 +156,22 @@ def _signed(term: Term, sign: int) -> Term:
     return replace(term, parts=parts)
 
 
+def _names(term: Term) -> bool:
+    """Whether a left side of `=` only names what is right of it: `x`, `f(x)`, `(p, q)`, `AB:CD`, `|AB|`."""
+    if term.head in ("name", "apply", "e", "i"):
+        return True
+    if term.head in ("bracket", "ratio"):
+        return all(map(_names, term.parts))
+    # Of geometry: a product, quotient or length of what is written in two capitals.
+    segments = all(len(part.text) > 1 and part.text.isupper() for part in term.parts if part.head == "name")
+    return term.head in ("/", "abs", "*") and segments and all(map(_names, term.parts))
+
+
 def _written(term: Term) -> str:
     """The names on a left side, as they were written."""
     if term.head in ("name", "e", "i"):
         return term.text or term.head
-    if term.head in _NAMING:
+    if _names(term):
         return f"{term.text}({','.join(map(_written, term.parts))})"
     raise NotUnderstood("a left side that names nothing")
 

@@ -23,6 +23,7 @@ _BITS = 6_000  # of a fraction's parts; larger numbers are not written out
 _LARGEST = 10**9  # exponent (of ten) beyond which even a float is not computed
 _ZERO = mpmath.mpf(10) ** -45  # beside 1, what is left of a zero
 _KNOWN_FRACTIONS = 10**6  # largest denominator of a fraction that is recognised in a float
+_WIDE = 99_991
 _MOST_FACTORIAL = 2_000
 mp = mpmath.mp.clone()
 mp.dps = _DIGITS
@@ -59,9 +60,12 @@ def values_of(term: Term, sign: int = 1) -> list[Value]:
     """The values at all points; None at the one where there may be none (a logarithm rounded to a whole
     number)."""
     found: list[Value] = []
+    stepped = has_head(term, "floor", "ceil", "bmod")
     for point in range(POINTS):
+        # What is rounded tells two functions apart only where it is large.
+        values = {name: _WIDE * drawn(name, point) for name in names_in(term)} if stepped else None
         try:
-            found.append(evaluate(term, point, sign))
+            found.append(evaluate(term, point, sign, values))
         except NotUnderstood:
             if None in found:
                 raise

@@ -55,7 +55,7 @@ class CompletionRow(Row):
       finish_reasons: "stop" or "length"; None where nobody said.
       scores: one a step; () without a verdict.
       agg_scores: of the whole solution, by which it is ranked; None without a verdict.
-      answers: canonical; None where there is none.
+      answers: equal ones in one spelling; None where there is none.
       correct: whether the answer is right.
       pred: the completion with the highest score.
       predictions: column (`pred_weighted@4`) -> the answer that is chosen among the first completions, in a box.

@@ -47,7 +47,7 @@ def _totals(scores: Sequence[tuple[float, ...]], strategy: Strategy) -> tuple[fl
 
 @dataclasses.dataclass(frozen=True)
 class _Answers:
-    """Of all completions: as they were found, in canonical form, and which are right."""
+    """Of all completions: as they were found, equal ones in one spelling, and which are right."""
 
     extracted: tuple[str | None, ...] = ()
     keys: tuple[str | None, ...] = ()

@@ -116,8 +116,8 @@ def select(
 ) -> dict[int, Selection]:
     """The choices at every power of two n up to the number of completions, over the first n of them.
 
-    For each completion, in order: answers, what it says (`extract_answer`); keys, the canonical form of that
-    (`vote_keys`), under which answers vote together; scores, aggregated; correct, whether it is right.
+    For each completion, in order: answers, what it says (`extract_answer`); keys, one spelling of
+    equal answers (`vote_keys`), under which they vote together; scores, aggregated; correct, whether it is right.
     at: the numbers n, from 1 to that of the completions, where others are wanted (a beam search may have finished
     a number of its own).
     """

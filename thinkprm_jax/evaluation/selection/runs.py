@@ -25,7 +25,8 @@ WHOLE_SEARCHES = ("beam_search", "dvts")
 class SearchedProblem:
     """Everything is in the order of the completions, of which there may be none.
 
-    answers: canonical, None where a completion has none. scores: of whole completions, None where there is none.
+    answers: equal ones in one spelling, None where a completion has none.
+    scores: of whole completions, None where there is none.
     correct: whether the answer is the right one. generator_tokens, verifier_tokens: of each completion, None where
     they were not counted. spent: (generator, verifier) tokens of the whole search, what it dropped included.
     """
@@ -88,7 +89,7 @@ def read_run(
 def _judge_answers(
     rows: Sequence[SearchedProblemRow], kind: AnswerKind
 ) -> list[tuple[tuple[str | None, ...], tuple[bool, ...]]]:
-    """(canonical answers, which are right) of every row: as the rows say, or all compared at once."""
+    """(answers in one spelling, which are right) of every row: as the rows say, or all compared at once."""
     found: list[tuple[tuple[str | None, ...], tuple[bool, ...]]] = []
     open_rows: list[tuple[int, str, list[str | None]]] = []
     for index, row in enumerate(rows):
