@@ -202,7 +202,7 @@ def test_a_search_without_a_verifier(tmp_path):
             {"agg_scores": [0.1, "x", 0.2]},
             "r.jsonl:1: the field `agg_scores[1]` must be a finite number",
         ),
-        ({"agg_scores": [0.1, math.nan, 0.2]}, "`agg_scores[1]` is nan, which is no number of JSON"),
+        ({"agg_scores": [0.1, math.nan, 0.2]}, "`agg_scores[1]` must be a finite number, it is nan"),
         ({"completions": "text"}, "r.jsonl:1: the field `completions` must be a list"),
         ({"answer": [2]}, "r.jsonl:1: the field `answer` must be a text or a number, it is a list"),
         ({"verdicts": [{}, {}, {}]}, "r.jsonl:1: the field `verdicts[0].prefix_score` is missing"),
