@@ -153,8 +153,8 @@ def check_layers(place: Path, layers: int) -> None:
     of layers than it says."""
     found = layers_named(open_source(place).tensors)
     if found and found != layers:  # without any, their names are told when they are held against the decoder's
-        at = place if place.is_file() else place / CONFIG
-        raise UserError(f"{at}: num_hidden_layers is {layers}, the weights beside it have {found}")
+        said = f"{place}: block_count" if place.is_file() else f"{place / CONFIG}: num_hidden_layers"
+        raise UserError(f"{said} is {layers}, the weights beside it have {found}")
 
 
 def holds_other_head(place: Path) -> bool:
