@@ -23,7 +23,12 @@ from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.export.base import check_base, keep_base, read_base
 from thinkprm_jax.gguf_header import read_header
+from thinkprm_jax.training.config import ModelSource
+from thinkprm_jax.training.plan import model_shapes
+from thinkprm_jax.verifier.folder import read_kind
+from thinkprm_jax.verifier.registry import verifier_settings
 
 KINDS = (
     Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q2_K, Kind.Q3_K,
@@ -140,6 +145,24 @@ def test_the_fingerprint_sees_the_weights(file: Path, tmp_path: Path) -> None:
     content[tensor.offset] ^= 1
     copy.write_bytes(content)
     assert fingerprint(find_model(copy)) != fingerprint(find_model(file))
+
+
+def test_it_is_a_model_like_any_other(file: Path, tmp_path: Path) -> None:
+    """What programs ask of a name before anything is loaded."""
+    settings = verifier_settings(file, kind="judge", dtype="bfloat16")
+    assert settings.model == str(file.resolve())
+    assert read_kind(file) == {}
+    config, said = model_shapes(ModelSource(pretrained=str(file)))
+    assert (config, said) == (read_config(file), "shapes of its config.json")
+    keep_base(tmp_path, file)
+    assert read_base(tmp_path)["model"] == str(file.resolve())
+    check_base(tmp_path, find_model(file), file)
+
+
+@pytest.mark.parametrize("name", ["absent.gguf", "/absent/model.gguf", "a/b/c/d.gguf"])
+def test_a_file_that_is_not_there(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name}: no such file$"):
+        load_model(name)
 
 
 # Configuration

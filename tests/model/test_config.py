@@ -221,7 +221,6 @@ def test_to_hf_is_read_back(keys: dict[str, Any]) -> None:
         ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "rope_scaling.low_freq_factor is missing"),
         ({"rope_parameters": {"rope_type": "su", "factor": 2.0}}, "rope type 'su'"),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
         ({"model_type": "gemma"}, "model_type 'gemma'"),
         ({"model_type": None}, "model_type None"),
         ({"hidden_size": "wide"}, "config.json: .*'wide'"),

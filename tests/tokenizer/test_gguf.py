@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece as spm
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,6 +152,31 @@ def test_the_released_vocabulary(r1_tokenizer_folder: Path, r1: Tokenizer, tmp_p
     assert ours.control_ids == r1.control_ids
     for text in (*TEXTS, "<think>\nStep 1: 3 + 4 = \\boxed{7}</think> Yes", "Schrödinger’s  μ-meson\u2028…"):
         assert ours.encode(text) == r1.encode(text)
+
+
+def test_sentencepiece_models(tmp_path: Path) -> None:
+    """Pieces and scores of a trained model, as llama.cpp's converter writes them, give the ids of that model."""
+    lines = ["the answer is 12. Yes, it is correct", "no  step is incorrect\tNo", "Let x = 3, so 4 + x = 7"] * 40
+    trained = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=trained, model_type="bpe", vocab_size=330, byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,
+    )  # fmt: skip
+    theirs = spm.SentencePieceProcessor(model_proto=trained.getvalue())
+    ids = range(theirs.get_piece_size())
+    kinds = [
+        2 if theirs.is_unknown(id) else 3 if theirs.is_control(id) else 6 if theirs.is_byte(id) else 1
+        for id in ids
+    ]
+    file = write(tmp_path, None, **{
+        "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": [theirs.id_to_piece(id) for id in ids],
+        "tokenizer.ggml.scores": [theirs.get_score(id) for id in ids], "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": None, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    })  # fmt: skip
+    ours = Tokenizer.load(file)
+    for text in (*TEXTS, *lines[:3]):
+        assert ours.encode(text.replace("<|", "")) == theirs.encode(text.replace("<|", ""))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from thinkprm_jax.checkpoint.files import (
     write_weights,
 )
 from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
+from thinkprm_jax.checkpoint.formats.registry import find_format
 from thinkprm_jax.checkpoint.names import HEAD, StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.pieces import reading_threads
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
@@ -162,6 +163,7 @@ def read_config_content(place: Path) -> tuple[dict[str, Any], str]:
     path = place / CONFIG
     if not path.is_file():
         raise UserError(f"{place}: holds no {CONFIG}")
+    find_format(place)  # weights that are packed in another way than ours are refused before all else
     return read_json(path), str(path)
 
 

@@ -35,7 +35,8 @@ from thinkprm_jax.tokenizer import files as tokenizer_files
 
 _BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BUNDLED = {name: _BUNDLED / name.replace("-", "_") for name in ("mini", "mini-weak", "mini-solver")}
-_WANTED = [*MODEL_FILES, CARD]  # the card's header names the licence
+# The card's header names the licence; the other two say how weights are packed, where config.json does not.
+_WANTED = [*MODEL_FILES, CARD, "quantize_config.json", "quant_config.json"]
 _COMPARED = 2**21  # numbers at a time
 
 

@@ -32,7 +32,6 @@ _MUST_BE = {
     "partial_rotary_factor": (1, 1.0, None),
     "attention_dropout": (0, 0.0, None),
     "hidden_dropout": (0, 0.0, None),
-    "quantization_config": (None,),
     "num_experts": (None, 0),
     "final_logit_softcapping": (None,),
     "attn_logit_softcapping": (None,),

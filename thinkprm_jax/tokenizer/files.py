@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 
 from thinkprm_jax.errors import UserError, reading
-from thinkprm_jax.gguf_header import gguf_of
+from thinkprm_jax.gguf_header import SUFFIX, gguf_of
 from thinkprm_jax.tokenizer.gguf import read_gguf_tokenizer
 from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
 from thinkprm_jax.user_files import read_json, read_text
@@ -42,6 +42,8 @@ def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILE
             return gguf
         if folder.is_dir():
             return folder
+        if folder.suffix == SUFFIX:
+            return _download_file(str(path_or_id))
         if folder.exists() or not _HUB_ID.fullmatch(str(path_or_id)):
             raise UserError(f"{path_or_id}: no such folder")
     import huggingface_hub  # here, since a local folder needs none of it
@@ -52,6 +54,20 @@ def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILE
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
         raise UserError(message) from error
+
+
+def _download_file(name: str) -> Path:
+    """A GGUF file of the hub, which has many of a model: OWNER/NAME/FILE.gguf."""
+    repository, _, file = name.rpartition("/")
+    if repository.count("/") != 1 or not _HUB_ID.fullmatch(repository):
+        raise UserError(f"{name}: no such file")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, file))
+    except Exception as error:  # as in resolve_folder
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: no such file, and not available from the Hugging Face Hub ({reason})") from error
 
 
 def read_folder(

@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
+from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
 
 # Kinds of tokens: llama.cpp's numbers.
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
@@ -76,7 +77,9 @@ _RULES = {
 _RULE_OF = {"qwen2": "qwen2", "qwen3": "qwen2"}
 
 
-def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], str | None]:
+def read_gguf_tokenizer(
+    path: Path,
+) -> tuple[tokenizers.Tokenizer | SentencePieceModel, dict[str, Any], str | None]:
     """(tokenizer, what tokenizer_config.json would say, chat template) of a GGUF file.
 
     Raises:
@@ -84,26 +87,27 @@ def read_gguf_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any
     """
     metadata = read_header(path).metadata
     kind = metadata.get("tokenizer.ggml.model")
-    if kind not in _BUILDERS:
-        have = ", ".join(_BUILDERS)
-        raise UserError(f"tokenizer.ggml.model {kind!r} is not supported (we have: {have})")
+    if kind not in ("gpt2", "llama"):
+        raise UserError(f"tokenizer.ggml.model {kind!r} is not supported (we have: gpt2, llama)")
     tokens = _column(metadata, "tokens", str)
     types = _column(metadata, "token_type", int, len(tokens)) or [1] * len(tokens)
-    backend = _BUILDERS[kind](metadata, tokens, types)
-    config = {
+    config: dict[str, Any] = {
         name: tokens[id] for name, key in _NAMED.items() if (id := _token_id(metadata, key, tokens)) is not None
     }
+    config["add_bos_token"] = bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama"))
+    template = metadata.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise UserError("tokenizer.chat_template is no text")
+    if kind == "llama":
+        return _sentencepiece(metadata, tokens, types), config, template
+    backend = _byte_level(metadata, tokens, types)
     _add_tokens(backend, tokens, types)
-    begins = metadata.get("tokenizer.ggml.add_bos_token")
-    if begins and "bos_token" in config:
+    if config["add_bos_token"] and "bos_token" in config:
         bos = config["bos_token"]
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, backend.token_to_id(bos))]
         )
-    template = metadata.get("tokenizer.chat_template")
-    if template is not None and not isinstance(template, str):
-        raise UserError("tokenizer.chat_template is no text")
-    return backend, {**config, "add_bos_token": bool(begins)}, template
+    return backend, config, template
 
 
 def _column(metadata: Mapping[str, Any], name: str, kind: type, length: int | None = None) -> list[Any]:
@@ -166,4 +170,29 @@ def _add_tokens(backend: tokenizers.Tokenizer, tokens: Sequence[str], types: Seq
             raise UserError(f"tokenizer.ggml.tokens has {token!r} at {id}, behind a gap or twice")
 
 
-_BUILDERS = {"gpt2": _byte_level}
+def _sentencepiece(metadata: Mapping[str, Any], tokens: Sequence[str], types: Sequence[int]) -> SentencePieceModel:
+    """The tokenizer.model from which llama.cpp's converter took the pieces: their types have the same numbers."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    scores = _column(metadata, "scores", float, len(tokens)) or [0.0] * len(tokens)
+    schema: Any = sentencepiece_model_pb2  # made by protobuf: its classes have no types
+    model = schema.ModelProto()
+    try:
+        for token, score, kind in zip(tokens, scores, types, strict=True):
+            model.pieces.add(piece=token, score=score, type=kind)
+        trainer, normaliser = model.trainer_spec, model.normalizer_spec
+        trainer.model_type, trainer.byte_fallback = trainer.BPE, 6 in types
+        trainer.vocab_size = len(tokens)
+        for name, key in (("unk", "unknown"), ("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+            id = _token_id(metadata, f"{key}_token_id", tokens)
+            setattr(trainer, f"{name}_id", -1 if id is None else id)
+            if id is not None:
+                setattr(trainer, f"{name}_piece", tokens[id])
+        normaliser.name = "identity"
+        normaliser.add_dummy_prefix = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
+        normaliser.remove_extra_whitespaces = bool(metadata.get("tokenizer.ggml.remove_extra_whitespaces", False))
+        return SentencePieceModel(model.SerializeToString())
+    except UserError:
+        raise
+    except Exception as error:  # of sentencepiece and protobuf, whatever does not fit together
+        raise UserError(f"tokenizer.ggml.tokens make no sentencepiece model ({error})") from None

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from thinkprm_jax.checkpoint.files import CONFIG
+from thinkprm_jax.checkpoint.formats.awq import AwqFormat
+from thinkprm_jax.checkpoint.formats.bitsandbytes import BitsAndBytesFormat
+from thinkprm_jax.checkpoint.formats.compressed_tensors import CompressedTensorsFormat
+from thinkprm_jax.checkpoint.formats.fp8 import Fp8Format
 from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
+from thinkprm_jax.checkpoint.formats.gptq import GptqFormat
+from thinkprm_jax.checkpoint.formats.packed import WAY_OUT, UnpackedTensors, WeightFormat
 from thinkprm_jax.checkpoint.pieces import TensorSource
 from thinkprm_jax.checkpoint.stored import StoredTensors
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.user_files import read_json
+
+# `quant_method` of config.json -> how its weights are stored.
+_FORMATS: dict[str, type[WeightFormat]] = {
+    "awq": AwqFormat,
+    "gptq": GptqFormat,
+    "fp8": Fp8Format,
+    "fbgemm_fp8": Fp8Format,
+    "compressed-tensors": CompressedTensorsFormat,
+    "bitsandbytes": BitsAndBytesFormat,
+}
+# Before config.json said it, the tools of these methods wrote a file of their own.
+_OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
+_KEY = "quantization_config"
 
 
 def open_source(place: Path) -> TensorSource:
@@ -15,4 +39,40 @@ def open_source(place: Path) -> TensorSource:
     Raises:
       UserError: there are none, a file is damaged, or they are stored in a way that we do not have.
     """
-    return GgufTensors(place) if place.is_file() else StoredTensors(place)
+    if place.is_file():
+        return GgufTensors(place)
+    packing = find_format(place)
+    stored = StoredTensors(place)
+    return stored if packing is None else UnpackedTensors(stored, packing.find(stored))
+
+
+def find_format(folder: Path) -> WeightFormat | None:
+    """How the weights of a folder are packed; None: they are not.
+
+    Raises:
+      UserError: in a way that we do not have; says what there is instead.
+    """
+    found = _settings(folder)
+    if found is None:
+        return None
+    settings, where = found
+    method = settings.get("quant_method")
+    known = _FORMATS.get(str(method))
+    if known is None:
+        have = ", ".join(_FORMATS)
+        raise UserError(f"{where}: quant_method {method!r} is not supported (we have: {have}); {WAY_OUT}")
+    return known(settings, where)
+
+
+def _settings(folder: Path) -> tuple[Mapping[str, Any], str] | None:
+    """(what is said of the packing, where)."""
+    config = folder / CONFIG
+    said = read_json(config).get(_KEY) if config.is_file() else None
+    if isinstance(said, dict):
+        return said, f"{config}: {_KEY}"
+    if said is not None:
+        raise UserError(f"{config}: {_KEY} is no object")
+    for name, method in _OWN_FILES.items():
+        if (folder / name).is_file():
+            return {"quant_method": method, **read_json(folder / name)}, str(folder / name)
+    return None
