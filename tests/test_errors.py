@@ -31,7 +31,7 @@ def test_a_config_keeps_the_message_of_its_own_check() -> None:
     }
     with pytest.raises(UserError) as caught:
         ModelConfig.from_hf(config, "folder/config.json")
-    assert str(caught.value).startswith("config: num_attention_heads 3 is no multiple")
+    assert str(caught.value).startswith("folder/config.json: num_attention_heads 3 is no multiple")
     with pytest.raises(UserError, match=r"^folder/config\.json: hidden_size is missing$"):
         ModelConfig.from_hf(
             {name: value for name, value in config.items() if name != "hidden_size"}, "folder/config.json"

@@ -176,7 +176,7 @@ def test_all_wrong_tensors_in_one_message(folder: Path) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3, 900])
 def test_layers_are_counted_before_anything_is_computed(folder: Path, layers: int) -> None:
-    edit_config(folder, num_hidden_layers=layers)
+    edit_config(folder, num_hidden_layers=layers, layer_types=["full_attention"] * layers)
     with pytest.raises(
         UserError, match=f"config.json: num_hidden_layers is {layers}, the weights beside it have 2$"
     ):

@@ -132,7 +132,7 @@ def test_a_prompt_that_does_not_fit_is_said_of_this_piece_alone(sampler: Sampler
 
 
 def test_the_prompt_is_the_chat(mini_tokenizer: Tokenizer) -> None:
-    tokenizer = Tokenizer(mini_tokenizer._backend, mini_tokenizer._config, mini_tokenizer.chat_template)
+    tokenizer = Tokenizer(mini_tokenizer._model.backend, mini_tokenizer._config, mini_tokenizer.chat_template)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": PROBLEM.text}]
     assert Prompts(tokenizer, "Be brief.")(PROBLEM.text) == tokenizer.encode_chat(turns)
     assert Prompts(tokenizer, None)(PROBLEM.text) == tokenizer.encode_chat(turns[1:])
@@ -143,12 +143,12 @@ def test_the_day_of_the_run_does_not_reach_the_prompt(mini_tokenizer: Tokenizer)
         "{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"
         "Today Date: {{ date_string }}\n{% for message in messages %}{{ message['content'] }}{% endfor %}"
     )
-    tokenizer = Tokenizer(mini_tokenizer._backend, mini_tokenizer._config, None)
+    tokenizer = Tokenizer(mini_tokenizer._model.backend, mini_tokenizer._config, None)
     ids = Prompts(tokenizer, None, template)("x")
     assert tokenizer.decode(ids) == "Today Date: 26 Jul 2024\nx"
 
 
 def test_a_model_without_chat_template_is_refused(mini_tokenizer: Tokenizer) -> None:
-    tokenizer = Tokenizer(mini_tokenizer._backend, mini_tokenizer._config, None)
+    tokenizer = Tokenizer(mini_tokenizer._model.backend, mini_tokenizer._config, None)
     with pytest.raises(UserError, match="custom_chat_template"):
         Prompts(tokenizer, None)

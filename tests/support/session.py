@@ -11,6 +11,7 @@ import atexit
 import compileall
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.metadata import version
@@ -25,6 +26,8 @@ CACHE_VARIABLE = "THINKPRM_JAX_CACHE"
 
 def start() -> None:
     """Sets what this process and those that it starts inherit; what the caller's environment says stays."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of a job in the background, and of all that it starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_COMPILATION))

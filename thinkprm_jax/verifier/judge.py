@@ -135,11 +135,10 @@ class LLMJudge(ChainVerifier):
         if settings is None and sum(each is not None for each in given) != 1:
             raise UserError("give one of model_name_or_path, model and tokenizer, or sampler")
         name = None if model_name_or_path is None else str(model_name_or_path)
-        if name is not None:
-            refuse_other_kinds(JudgeSettings.kind, name)
-        super().__init__(
-            settings or self.given_settings(name, model, sampler, values), model, tokenizer, sampler, mesh
-        )
+        files = None if name is None else refuse_other_kinds(JudgeSettings.kind, name)
+        if settings is None:
+            settings = dataclasses.replace(self.given_settings(name, model, sampler, values), files=files)
+        super().__init__(settings, model, tokenizer, sampler, mesh)
         self.judges_steps = self.settings.judge_prompt != "single"
         self._script = JudgeScript(self.tokenizer, self.settings, max_length=self.max_length, end_ids=self.end_ids)
 

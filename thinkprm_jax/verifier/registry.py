@@ -330,10 +330,10 @@ def resolve_kind(
     return wanted, files
 
 
-def refuse_other_kinds(kind: str, model: str | Path) -> None:
+def refuse_other_kinds(kind: str, model: str | Path) -> ModelFiles | None:
     """For the classes themselves, which know no registry otherwise: raises `UserError`, with the name of the right
-    kind, where ``model`` is of no use to ``kind``."""
-    resolve_kind(kind, model)
+    kind, where ``model`` is of no use to ``kind``. Returns where the model is, if that had to be found out."""
+    return resolve_kind(kind, model)[1]
 
 
 def recognise(model: str | Path) -> tuple[str | None, ModelFiles | None]:

@@ -141,10 +141,12 @@ class ThinkPRM(ChainVerifier):
         **values: Any,
     ) -> None:
         if settings is None:
+            files = None
             if model is None and sampler is None:
-                refuse_other_kinds(ThinkPRMSettings.kind, model_name_or_path)
+                files = refuse_other_kinds(ThinkPRMSettings.kind, model_name_or_path)
             values = {"rounds": n_thinking_rounds if multiround_verifier else 1, **values}
-            settings = self.given_settings(str(model_name_or_path), model, sampler, values)
+            given = self.given_settings(str(model_name_or_path), model, sampler, values)
+            settings = dataclasses.replace(given, files=files)
         if sampler is None and mesh is None:
             mesh = _tensor_mesh(tensor_parallel_size)
         super().__init__(settings, model, tokenizer, sampler, mesh)
