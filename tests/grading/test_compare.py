@@ -163,3 +163,43 @@ def test_votes_on_choices(no_algebra: None) -> None:
 def test_wrong_arguments_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         answers_equal("x+1", "1+x", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "equal"),
+    [
+        ("x=1,y=2", "x=2,y=1", False),
+        ("a=3, b=4", "b=4, a=3", True),
+        ("x=1,y=2", "(1,2)", True),
+        ("x=1,y=2", "(x=1,y=2)", True),
+        ("x=1,x=2", "2,1", True),
+        (r"16\text{ cats}, 3\text{ dogs}", r"3\text{ cats}, 16\text{ dogs}", False),
+    ],
+)
+def test_the_parts_of_two_lists_are_not_equal_by_their_values_alone(
+    gold: str, prediction: str, equal: bool
+) -> None:
+    assert answers_equal(gold, prediction) is answers_equal(prediction, gold) is equal
+    first, second = vote_keys([gold, prediction])
+    assert (first == second) is equal
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "equal"),
+    [
+        (r"8:45\text{ p.m.}", "8:45 PM", True),
+        (r"10:15\text{ AM}", "10:15 am", True),
+        (r"6\text{ p.m.}", "6PM", True),
+        ("6 AM", "6 PM", False),
+        (r"\frac{3}{4}\text{ cup}", "0.75", True),
+        ("3abc", "3bca", True),
+        (r"\text{FF}_{16}", "255", True),
+        ("AB_{16}", "BA_{16}", False),
+        ("1500", "1.5 x 10^3", True),
+        ("2x10^3", "2x10^4", False),
+    ],
+)
+def test_clock_times_short_nouns_hexadecimal_letters_and_a_typed_times_sign(
+    gold: str, prediction: str, equal: bool
+) -> None:
+    assert answers_equal(gold, prediction) is equal

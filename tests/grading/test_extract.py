@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,3 +168,30 @@ def test_long_texts_take_no_quadratic_time(piece: str) -> None:
     text = piece * (100_000 // len(piece))
     find_answer(text)  # minutes, where a pattern tries every split of the text
     find_answer(text, kind="choice")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 5 feet 6 inches.", "5 feet 6 inches"),
+        ("Final answer: 3 hours 20 minutes in all", "3 hours 20 minutes"),
+        ("The answer is 5 feet 6 of them like.", "5 feet"),
+        ("The answer is 2 pi.", "2 pi"),
+        ("The answer is therefore 7.", "7"),
+        ("The answer is approximately 3.5 cups.", "3.5"),
+        ("The answer is thus $x+1$.", "x+1"),
+        ("The answer is 10 - 4 = 6 apples.", "6"),
+        ("The answer is x = 4.", "x=4"),
+        ("The answer is 4:30 pm on Tuesday.", "4:30 pm"),
+        ("The answer is 4:30 to 5:30.", "4:30 to 5:30"),
+    ],
+)
+def test_a_quantity_of_several_units_and_what_prose_says_before_a_number(text: str, answer: str) -> None:
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize("piece", ["1 cm ", "1=", "1 + ", "4:30 pm "])
+def test_a_long_answer_in_prose_is_read_in_little_time(piece: str) -> None:
+    started = time.process_time()
+    find_answer("The answer is " + piece * 50_000 + "1")
+    assert time.process_time() - started < 2

@@ -266,3 +266,17 @@ def test_time_is_linear(piece):
     start = time.process_time()
     split_solution("x" + piece * (40_000 // len(piece)))
     assert time.process_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("Step #1 Let x be 3.\nStep #2 So 6.", ["Let x be 3.", "So 6."]),
+        ("Step (1): a\nStep (2): b", ["a", "b"]),
+        ("Step (1)\na\nStep (2)\nb", ["a", "b"]),
+        ("Step (1) gives 2.\nStep (2) gives 3.", ["Step (1) gives 2.\nStep (2) gives 3."]),
+        ("Step 1 gives 2.\nStep 2 gives 3.", ["Step 1 gives 2.\nStep 2 gives 3."]),
+    ],
+)
+def test_labels_with_a_number_sign_or_a_number_in_brackets(text, steps):
+    assert split_solution(text) == steps

@@ -24,7 +24,9 @@ _BETWEEN_BOXES = re.compile(
 # Matched without case, so that `Final Answer:` and `Therefore, the answer is` are one rule.
 _PHRASE = re.compile(
     r"(?:final\s+answer(?:\s+is)?|(?<![A-Za-z])answer\s+is|(?<![A-Za-z])answer(?=[\s*]{0,8}:)|答案是|答案为)"
-    r"[\s*]{0,16}[:：]?[\s*]*",
+    r"[\s*]{0,16}[:：]?[\s*]*"
+    r"(?:(?:therefore|thus|then|hence|so|simply|just|exactly|indeed|approximately|roughly|about|equal to)"
+    r"[\s:,]{1,8})?",
     re.IGNORECASE,
 )
 _MATHS = re.compile(
@@ -46,6 +48,9 @@ _NOTE = re.compile(
     r"\s{0,8}\((?=[^)]{0,80}[^\W\d_]{2})|\s{0,8}(?:[.;:#–—-]|,(?=\s))[\s*]{0,8}(?!and|or)[^\W\d_]{2}"
 )
 _CLAUSE = re.compile(r"(?<![A-Za-z\\{])(?:is|are|was|were|has|have|there)(?![A-Za-z])")
+# Prose that computes: `10 - 4 = ` of `10 - 4 = 6 apples`.
+_COMPUTED = re.compile(r"[\d\s.,+*/×÷·()$%^−-]{1,100}=\s{0,4}(?=[-−+$€£]{0,2}\d)")
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(?:\s?[ap]\.?\s?m\b\.?)?(?=\s+([^\W\d_]+))", re.IGNORECASE)
 _SIDE = re.compile(r"(?<![<>!:\\])=(?!=)")
 _SENTENCE_END = re.compile(r"\n|\.(?=\s|\Z)|<\|")
 _NUMBER = re.compile(r"(?<![A-Z])(?:(?<![\w)}])-)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:/\d+(?:\.\d+)?)?")
@@ -62,7 +67,7 @@ _LAST_LETTER = re.compile(r"(?<![A-Za-z\\'])(A(?!\s+[a-z])|[B-HJ])(?![A-Za-z'])"
 _GOES_ON = {"and", "or", "to", "times", "plus", "minus", "over", "hundred", "thousand", "million", "billion",
     "trillion",
             "dozen", "percent", "pct", "degrees", "degree", "am", "pm", "a", "p", "x", "mod", "by",
-            "base"}  # fmt: skip
+            "base", "pi", "sqrt"}  # fmt: skip
 _WHOLE_ANSWER = 200  # characters; a longer text is a solution
 
 
@@ -198,6 +203,13 @@ def _formulas(text: str, start: int) -> str | None:
 def _stated(answer: str) -> str:
     """Of prose that begins with a number, the number: `16` of `16 students present out of 24`. A unit of measure
     belongs to it, and so does what makes it another number (`5 million`, `5 or 6`)."""
+    start = 0
+    while computed := _COMPUTED.match(answer, start):
+        start = computed.end()
+    answer = answer[start:]
+    clock = _CLOCK.match(answer)
+    if clock is not None and clock[1].lower() not in _GOES_ON:
+        return clock[0]
     number = _PLAIN_NUMBER.match(answer)
     if number is None:
         guess = _guess(answer) if _CLAUSE.search(answer) else None
@@ -209,10 +221,13 @@ def _stated(answer: str) -> str:
     word = re.match(r"[^\W\d_]+", rest)
     if word is None or word[0].lower() in _GOES_ON:
         return answer
+    words = rest.rstrip(".").split()
     for length in (3, 2, 1):
-        unit = " ".join(rest.rstrip(".").split()[:length])
+        unit = " ".join(words[:length])
         if read_unit(unit) is not None:
-            return f"{number[1]} {unit}"
+            more = " ".join(words[length:])  # `5 feet 6 inches`
+            further = _stated(more) if len(more) < _WHOLE_ANSWER and re.match(r"\d", more) else ""
+            return f"{number[1]} {unit} {further}" if further.partition(" ")[2] else f"{number[1]} {unit}"
     return number[1]
 
 

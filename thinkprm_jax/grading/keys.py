@@ -62,10 +62,16 @@ def same(first: Key, second: Key, precision: int = PRECISION) -> bool:
     half a unit of that decimal (of numbers below 0.001, within the same share, 0.05% at 6 decimals). Shorter
     decimals, fractions, powers and roots are exact.
     """
-    if _alike(first, second, precision):
+    return _same(first, second, precision, (True, True))
+
+
+def _same(first: Key, second: Key, precision: int, readings: tuple[bool, bool]) -> bool:
+    """readings: of which of the two another reading may be taken. Two other readings never meet, at no depth: of
+    `x=1, y=2` the values 1 and 2 are not those of `x=2, y=1`."""
+    if _alike(first, second, precision, readings):
         return True
-    return any(_alike(one, second, precision) for one in first.alternatives) or any(
-        _alike(first, one, precision) for one in second.alternatives
+    return (readings[0] and any(_alike(one, second, precision, (True, False)) for one in first.alternatives)) or (
+        readings[1] and any(_alike(first, one, precision, (False, True)) for one in second.alternatives)
     )
 
 
@@ -80,7 +86,7 @@ def near(first: Any, second: Any, precision: int) -> bool:
     return bool(abs(one - two) <= mp.mpf(10) ** -precision / 2 * min(1, 1000 * largest))
 
 
-def _alike(first: Key, second: Key, precision: int) -> bool:
+def _alike(first: Key, second: Key, precision: int, readings: tuple[bool, bool]) -> bool:
     if first.text == second.text:
         return True
     if first.value is not None and second.value is not None:
@@ -92,14 +98,16 @@ def _alike(first: Key, second: Key, precision: int) -> bool:
     ):
         return False
     if first.ordered:
-        return all(same(one, two, precision) for one, two in zip(first.parts, second.parts, strict=True))
-    return len(first.parts) <= _MOST_PARTS and _same_sets(first.parts, second.parts, precision)
+        return all(
+            _same(one, two, precision, readings) for one, two in zip(first.parts, second.parts, strict=True)
+        )
+    return len(first.parts) <= _MOST_PARTS and _same_sets(first.parts, second.parts, precision, readings)
 
 
-def _same_sets(first: Sequence[Key], second: Sequence[Key], precision: int) -> bool:
+def _same_sets(first: Sequence[Key], second: Sequence[Key], precision: int, readings: tuple[bool, bool]) -> bool:
     left = list(second)
     for one in first:
-        place = next((place for place, two in enumerate(left) if same(one, two, precision)), None)
+        place = next((place for place, two in enumerate(left) if _same(one, two, precision, readings)), None)
         if place is None:
             return False
         del left[place]

@@ -61,6 +61,9 @@ _RENAMED = (
     (re.compile(r"(?:\\\\\s*)+\\end\{pmatrix\}"), r"\\end{pmatrix}"),
     (re.compile(r"\\operatorname\*?\s*\{(sin|cos|tan|ln|log|lg|arctan|gcd|lcm)\}"), r"\\\1 "),
     (re.compile(r"(?<![A-Za-z\\])([ap])\.\s?m\b\.?"), r"\1m"),
+    (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*a\.?\s?m\.?$", re.I), r"\1 am"),
+    (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*p\.?\s?m\.?$", re.I), r"\1 pm"),
+    (re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), r"\\cdot "),
     (re.compile(r"\(([0-9A-Z]+)\)_(?=\{?\d)"), r"\1_"),
 )
 _TEXT_COMMAND = re.compile(

@@ -32,6 +32,7 @@ _SHORT_WORDS = frozenset((
     "mat", "map", "man", "any", "say", "was", "way", "war", "bay", "car", "cab", "tax", "ray", "pay", "dry", "fry",
     "is", "it", "in", "if", "be", "me", "we", "sky", "spy", "try", "why", "shy", "half", "rat", "sat", "vat",
     "bar", "bag", "cap", "gap", "lap", "sad", "fat",
+    "cup", "bus", "bun", "nut", "pan", "ant", "van", "cub", "pup", "tub", "yam", "arm", "run", "cut",
 ))
 # fmt: on
 # What people type without a backslash.
@@ -51,7 +52,7 @@ _COMMANDS = frozenset(("frac", "sqrt", "cdot", "pi", "to", "rightarrow", "infty"
 _TOKEN = re.compile(
     r"""
     (?P<repeating>\d+\.\d*(?:\\overline\s*\{\d+\}|(?:\\dot\s*\{?\d\}?)(?:\d*\\dot\s*\{?\d\}?)?|\(\d+\)))
-  | (?P<based>\d[0-9A-Z]*_(?:\{\s*(?:\d+|[a-z]+)\s*\}|\d+))
+  | (?P<based>(?:\d[0-9A-Z]*|[A-F][0-9A-F]+(?=_(?:\{\s*)?16(?!\d)))_(?:\{\s*(?:\d+|[a-z]+)\s*\}|\d+))
   | (?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+(?![\w.]))?)
   | (?P<unit>\\text\{[^{}]*\}(?:\^\{?-?\d\}?)?)
   | (?P<command>\\(?:[A-Za-z]+|.))

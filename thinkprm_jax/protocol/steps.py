@@ -27,17 +27,19 @@ _NUMBER = rf"(?P<number>{_FIGURES}|{'|'.join(sorted(_PLAIN, key=len, reverse=Tru
 _ZH = r"[一二三四五六七八九十]{1,3}"
 _B = r"[ \t\u00a0\u3000]{0,4}"  # blanks; a bound, so that no line takes more than linear time
 # A line that begins with a label: `Step 1:`, `## Step 1`, `**Step 1: a title**`, `Step 1 - ...`, `- Step 1.`,
-# `[Step 1]`, `Step #1:`, `Step 1 of 3:`, `Step one:`, `Step 1 (a title):`, `\textbf{Step 1.}`,
+# `[Step 1]`, `Step #1`, `Step (1):`, `Step 1 of 3:`, `Step one:`, `Step 1 (a title):`, `\textbf{Step 1.}`,
 # `步骤1：`, `第一步，`
 _STEP_LINE = re.compile(
     # the marks of a quotation or a heading, a bullet or a number
     rf"^[ \t]{{0,40}}(?:>{_B})?(?:#{{1,6}}{_B})?(?:[-*+•][ \t]{{1,4}}|\d{{1,4}}[.)][ \t]{{1,4}})?"
     rf"(?P<bold>{_BOLD})?{_B}[\[(【]?{_B}"
-    rf"(?:Step(?:[ \t\u00a0\u3000]{{1,4}}|-(?=\d)|(?=[\#\d]))(?:\#|No\.?)?{_B}{_NUMBER}"
+    rf"(?:Step(?:[ \t\u00a0\u3000]{{1,4}}|-(?=\d)|(?=[\#\d]))"
+    rf"(?:(?P<hash>\#)|No\.?|\((?=\d{{1,6}}\)[ \t]*(?:[:：.]|$)))?{_B}{_NUMBER}"
     rf"(?:{_B}/{_B}\d{{1,6}}|{_B}\bof[ \t]{{1,4}}\d{{1,6}})?"
     rf"|步[骤驟]{_B}(?P<zh>{_FIGURES}|{_ZH})|第{_B}(?P<zh_step>{_FIGURES}|{_ZH}){_B}步)"
     rf"{_B}[\])】]?{_B}(?:{_CLOSED}{_B})?"
     r"(?:[:.)](?!\d)|[：、．]|(?<=步)[，,]|[-–—](?=[ \t])|[-=]>|→|\||(?=[ \t]*(?:\n|\Z))|(?<=[\])】])"
+    r"|(?(hash)(?=[ \t])|(?!))"
     rf"|(?=\([^()\n]{{1,60}}\){_B}[:：]))(?:{_B}{_CLOSED}(?=\s|\Z))?",
     re.MULTILINE | re.IGNORECASE,
 )
