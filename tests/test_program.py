@@ -82,6 +82,19 @@ def main(arguments):
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def none_is_left_behind():
+    """A process that outlives a failed test would compute for ever."""
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.wait()
+
+
 def start(text: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", f"{BEGINNING}{text}\nprogram.start(main, 'thinkprm x')"],
@@ -90,6 +103,7 @@ def start(text: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+    _started.append(process)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
