@@ -25,6 +25,7 @@ from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 FOLDER = Path(bundled.__file__).parent / "mini"
 
 
+@pytest.mark.slow
 def test_the_bundled_files_are_what_the_builder_makes(tmp_path: Path):
     builder.write(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -156,6 +156,7 @@ def test_the_next_weights_compile_nothing_and_are_the_ones_that_judge(mini_token
     assert figures[2] != pytest.approx(figures[0], nan_ok=True)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_between_evaluations(mini_tokenizer) -> None:
     trainer = make_trainer(one_layer(mini_tokenizer))
     hook, state = make_hook(trainer, mini_tokenizer, 2), trainer.init(0)

@@ -92,6 +92,7 @@ def test_transformers_loads_the_weights_of_the_run(tmp_path: Path, tied: bool, l
     np.testing.assert_allclose(ours(tmp_path / "out"), oracle.logits(theirs, TOKENS), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_smaller_dtype_is_rounded_once(tmp_path: Path, lora: bool, dtype: str) -> None:
@@ -104,6 +105,7 @@ def test_a_smaller_dtype_is_rounded_once(tmp_path: Path, lora: bool, dtype: str)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == dtype
 
 
+@pytest.mark.slow
 def test_several_files(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     tiny_run.make_run(tmp_path / "run", base, lora=True)

@@ -92,6 +92,7 @@ def test_tables_json_and_details_agree_and_a_stopped_run_goes_on(run, tmp_path):
     assert details.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_json_on_stdout_and_several_chains(run):
     status, out, _ = run("--output", "-", "--split", "unseen", "--n", "2", "--rounds", "2", "--seed", "3")
     figures = json.loads(out)

@@ -39,6 +39,7 @@ def run(model, tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_scores(run, model, tmp_path):
     status, text, _ = run("--output", "figures.json", "--details", "details.jsonl")
     assert status == 0
@@ -81,6 +82,7 @@ def test_a_stopped_run_goes_on(run, tmp_path):
     assert (status, json.loads(out)["judged_now"]) == (0, PROBLEMS - 5)
 
 
+@pytest.mark.slow
 def test_solutions_that_do_not_fit_count_as_wrong(run):
     status, out, err = run("--output", "-", "--max-length", "50")
     figures = json.loads(out)

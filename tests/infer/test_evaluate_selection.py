@@ -27,6 +27,7 @@ def run(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_two_runs_in_tables_json_and_a_picture(run, tmp_path):
     worse = [{**row, "agg_scores": [0.9, 0.1]} for row in ROWS]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in worse))

@@ -105,6 +105,7 @@ def test_a_run_and_the_same_run_again(run, tmp_path) -> None:
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_what_a_stopped_run_had_of_its_first_problem_is_not_made_again(run, tmp_path, monkeypatch) -> None:
     from thinkprm_jax.search.runner import OpenSearch
 

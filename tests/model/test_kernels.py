@@ -56,6 +56,7 @@ def inputs(batch: int, length: int, heads: int, kv_heads: int, head_dim: int) ->
     return q, k, v, jax.random.normal(keys[3], q.shape)
 
 
+@pytest.mark.slow
 def test_splash_keeps_segments_apart_forward_and_backward() -> None:
     """The TPU kernel, interpreted: outputs and gradients of packed rows equal the plain kernel's."""
     q, k, v, cotangent = inputs(1, 256, 4, 2, 128)

@@ -119,6 +119,7 @@ def test_random_scripts_equal_the_naive_loop(tiny_model, mini_tokenizer, sampler
     assert stopped >= 5
 
 
+@pytest.mark.slow
 def test_random_scripts_do_not_depend_on_slots_chunks_or_mates(tiny_model, mini_tokenizer, sampler):
     alone = Sampler(tiny_model, mini_tokenizer, slots=1, max_length=MAX_LENGTH, chunk=32)
     vocab = mini_tokenizer.vocab_size

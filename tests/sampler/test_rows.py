@@ -66,6 +66,7 @@ def test_as_many_rows_as_requests_in_few_sizes_and_no_more_than_slots(
     assert seen[0] == max(seen) == rows
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_rows(following, tiny_model, mini_tokenizer, monkeypatch) -> None:
     budgets = [40, 3, 7, 60, 2, 5, 11, 5, 6, 9, 21, 4, 3, 3, 3, 50, 4, 90]
     wanted = requests(mini_tokenizer, budgets)

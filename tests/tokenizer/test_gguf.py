@@ -137,6 +137,7 @@ def test_it_is_saved_as_tokenizer_json(qwen: Tokenizer, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "tokenizer.json").read_text())["normalizer"] == {"type": "NFC"}
 
 
+@pytest.mark.slow
 def test_the_released_vocabulary(r1_tokenizer_folder: Path, r1: Tokenizer, tmp_path: Path) -> None:
     """The R1-Distill-Qwen tokenizer, written as llama.cpp's converter does, gives the same ids."""
     saved = json.loads((r1_tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))

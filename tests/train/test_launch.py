@@ -140,6 +140,7 @@ def ends(world: World, *how: str) -> None:
     (world.folder / "ends").write_text("".join(f"{end}\n" for end in how))
 
 
+@pytest.mark.slow
 def test_keep_makes_a_slice_anew_after_a_preemption_and_ends_with_the_run(cloud: World) -> None:
     ends(cloud, "preempted", "0")
     status, out, err = cloud.run("tpu_vm.sh", "keep", RECIPE, "seed=1", "model.tokenizer=a b'c", SPOT="1")
@@ -174,6 +175,7 @@ def test_keep_does_not_repeat_what_was_refused(cloud: World) -> None:
     assert "the run was refused" in err
 
 
+@pytest.mark.slow
 def test_keep_gives_up_where_the_slice_is_well_and_the_run_is_not(cloud: World) -> None:
     ends(cloud, "1", "1", "1", "1")
     status, _, err = cloud.run("tpu_vm.sh", "keep", RECIPE)

@@ -42,6 +42,7 @@ def trainer(**options: object) -> Trainer:
     return Trainer(CONFIG, optax.sgd(0.1), mesh, "float32", **options)
 
 
+@pytest.mark.slow
 def test_packed_and_unpacked_loss_and_gradients_are_equal() -> None:
     rows = examples()
     flat = [example for row in rows for example in row]
@@ -74,6 +75,7 @@ def test_chains_that_are_right_are_counted_one_by_one_in_packed_rows() -> None:
     assert (float(together.examples), float(together.exact)) == (6, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["products", "layer"])
 def test_rematerialisation_changes_no_gradient(remat: str) -> None:
     batch = packed(examples())

@@ -138,6 +138,7 @@ def test_parts_of_a_batch_give_its_gradients(tied: Pair) -> None:
     assert_close(gradients, expected, 1e-4)
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_adamw_and_one_compilation_for_each_bucket(tied: Pair) -> None:
     decayed = [p for p in tied.theirs.parameters() if p.ndim == 2]
     others = [p for p in tied.theirs.parameters() if p.ndim < 2]

@@ -83,6 +83,7 @@ def test_the_interface_of_search_and_learn(tiny, mini_tokenizer):
         prm.score(QUESTIONS[:2], [["It is 8."], ["  "]])
 
 
+@pytest.mark.slow
 def test_neighbours_order_and_batches_do_not_matter(tiny, mini_tokenizer):
     random = np.random.default_rng(0)
     items = [
@@ -101,6 +102,7 @@ def test_neighbours_order_and_batches_do_not_matter(tiny, mini_tokenizer):
             assert scores == pytest.approx(alone[index], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_few_programs_are_compiled(mini_tokenizer):
     config = dataclasses.replace(tiny_model.make_config(mini_tokenizer), hidden_size=24)  # nobody else's
     prm = DiscriminativePRM(

@@ -109,6 +109,7 @@ def test_verdicts_that_the_chain_wrote_are_measured_at_their_place(model, tokeni
         assert verdict.step_scores[number] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_all_kinds_that_write_take_such_a_model(sampler):
     for verifier in (ThinkPRM(sampler=sampler), LLMJudge(sampler=sampler, force_decision=True)):
         [(_, verdict)] = verifier.verify([ITEM])
