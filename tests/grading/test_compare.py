@@ -197,9 +197,20 @@ def test_the_parts_of_two_lists_are_not_equal_by_their_values_alone(
         ("AB_{16}", "BA_{16}", False),
         ("1500", "1.5 x 10^3", True),
         ("2x10^3", "2x10^4", False),
+        (r"2\sqrt{3}", r"2\sqrt{3}\approx 3.46", True),
+        (r"2\sqrt{3}", r"2\sqrt{2}\approx 3.46", False),
+        (r"\pi", r"\pi\approx 3.14", True),
+        (r"16\pi", r"16\pi\text{ cm}^2\approx 50.3\text{ cm}^2", True),
+        ("(1,2)", r"(1,2)\approx 3", False),
+        ("3.14", r"\pi\approx 3.14", False),
+        (r"x\approx 3.5", "3.5", True),
+        ("5", r"\color{red}{5}", True),
+        (r"\frac{1}{2}", r"\frac{\textcolor{blue}{1}}{2}", True),
+        ("5", r"\underline{6}", False),
+        ("x+5", r"x+\underline{5}", True),
     ],
 )
-def test_clock_times_short_nouns_hexadecimal_letters_and_a_typed_times_sign(
+def test_clock_times_short_nouns_hexadecimal_letters_roundings_and_colours(
     gold: str, prediction: str, equal: bool
 ) -> None:
     assert answers_equal(gold, prediction) is equal

@@ -64,6 +64,7 @@ _RENAMED = (
     (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*a\.?\s?m\.?$", re.I), r"\1 am"),
     (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*p\.?\s?m\.?$", re.I), r"\1 pm"),
     (re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), r"\\cdot "),
+    (re.compile(r"\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\underline" + _COMMAND_END), ""),
     (re.compile(r"\(([0-9A-Z]+)\)_(?=\{?\d)"), r"\1_"),
 )
 _TEXT_COMMAND = re.compile(

@@ -44,6 +44,8 @@ def relation_key(term: Term, key_of: KeyOf) -> Key:
     if "~" in relations:
         # What is approximately equal is not the answer; but `x \approx 3` names it.
         first = relations.index("~")
+        if first == 0 and not names_in(term.parts[0]):
+            return _rounded(term.parts[0], term.parts[1], key_of)
         if first == 0:
             return _equality(term.parts[:2], key_of)
         if first == 1 and relations[0] != "=":
@@ -57,6 +59,15 @@ def relation_key(term: Term, key_of: KeyOf) -> Key:
     if set(relations) <= set(_FLIPPED):
         return _inequality(term, relations, key_of)
     raise NotUnderstood("a chain of different relations")
+
+
+def _rounded(exact: Term, shown: Term, key_of: KeyOf) -> Key:
+    """Of `2\\sqrt{3} \\approx 3.46` the exact side, where the other one is about as large."""
+    bare = (side.parts[0] if side.head == "quantity" else side for side in (exact, shown))
+    value, about = (as_float(evaluate(side)) for side in bare)
+    if abs(value - about) > abs(value) / 20:
+        raise NotUnderstood("a false approximation")
+    return key_of(exact)
 
 
 def region_key(term: Term, key_of: KeyOf) -> Key:
