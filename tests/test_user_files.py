@@ -13,6 +13,7 @@ from support import tiny_model
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import RequestError, UserError, one_line, reading
 from thinkprm_jax.recipe import MOST_BYTES, load_recipe, read_fields
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.user_files import read_json, read_text
 
 
@@ -144,3 +145,15 @@ def test_the_fields_of_any_recipe(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(UserError, match="no table of fields"):
         read_fields(path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "tokenizer.model"])
+def test_a_pointer_of_git_lfs_says_so(tmp_path: Path, name: str) -> None:
+    for file in {"tokenizer_config.json", name}:
+        (tmp_path / file).write_text("{}")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 4665\n")
+    with pytest.raises(
+        UserError, match=f"{name}: is a pointer of git-lfs, not the file: run `git lfs pull`"
+    ) as error:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(error.value)

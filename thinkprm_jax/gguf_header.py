@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.user_files import check_whole_file
 
 SUFFIX = ".gguf"
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -129,6 +130,7 @@ def _read(path: Path, _changed: int, size: int) -> GgufHeader:
     with path.open("rb") as file:
         start = file.read(8)
         if start[:4] != _MAGIC:
+            check_whole_file(path)
             raise UserError(f"{path}: is no GGUF file (it begins with {start[:4]!r}, not with {_MAGIC!r})")
         if len(start) < 8:
             raise UserError(f"{path}: truncated: it has {size} bytes")

@@ -9,6 +9,7 @@ from typing import Any
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
 
+LFS_START = b"version https://git-lfs.github.com/spec/"
 MOST_JSON = 64 * 2**20  # bytes; the largest that models have, the index of their weights, is a tenth of it
 
 
@@ -27,7 +28,21 @@ def read_text(path: str | Path, most: int, place: str | None = None, pipes: bool
         content = file.read(most + 1)
         if len(content) > most:
             raise UserError(f"{place}: is longer than {most:,} bytes")
+        check_whole(content, place)
         return content.decode("utf-8-sig")
+
+
+def check_whole(start: bytes, place: str | Path) -> None:
+    """UserError where ``start`` begins a file that is not there yet: git without lfs leaves a few lines of text
+    in the place of a large one."""
+    if start.startswith(LFS_START):
+        raise UserError(f"{place}: is a pointer of git-lfs, not the file: run `git lfs pull` in its folder")
+
+
+def check_whole_file(path: Path, place: str | None = None) -> None:
+    """The same of a file that a library is going to read."""
+    with path.open("rb") as file:
+        check_whole(file.read(len(LFS_START)), place or path)
 
 
 def read_json(path: str | Path, most: int = MOST_JSON) -> dict[str, Any]:

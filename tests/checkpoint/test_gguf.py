@@ -254,6 +254,7 @@ def test_models_that_we_do_not_have(tmp_path: Path, extra: dict[str, Any], messa
     [
         (lambda content: content[:2], "is no GGUF file"),
         (lambda content: b"GGML" + content[4:], "is no GGUF file"),
+        (lambda content: b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\n", "run `git lfs pull`"),
         (lambda content: content[:6], "truncated: it has 6 bytes"),
         (lambda content: content[:4] + content[4:8][::-1] + content[8:], "is big-endian"),
         (lambda content: content[:4] + b"\1" + content[5:], "GGUF version 1 is not supported"),

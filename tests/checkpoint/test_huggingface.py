@@ -209,9 +209,7 @@ def test_numbers_that_a_dtype_cannot_hold_are_named(folder: Path, sign: int) -> 
 def test_a_pointer_of_git_lfs_says_so(sharded: Path) -> None:
     path = sorted(sharded.glob("*.safetensors"))[1]
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 4665\n")
-    with pytest.raises(
-        UserError, match=f"{path.name}: is a pointer of git-lfs, not the weights: run `git lfs pull`"
-    ):
+    with pytest.raises(UserError, match=f"{path.name}: is a pointer of git-lfs, not the file: run `git lfs pull`"):
         load_model(sharded)
 
 

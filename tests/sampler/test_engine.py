@@ -386,3 +386,5 @@ def test_settings_that_cannot_work_are_refused(tiny_model, mini_tokenizer):
         Sampler(tiny_model, mini_tokenizer, max_length=999_999)
     with pytest.raises(UserError, match="slots=0"):
         Sampler(tiny_model, mini_tokenizer, slots=0)
+    with pytest.raises(UserError, match="slots is 99999999999, it may be 65,536 at most"):
+        Sampler(tiny_model, mini_tokenizer, slots=99_999_999_999)

@@ -218,3 +218,14 @@ def test_a_panic_of_the_library_is_an_error_of_the_text(tmp_path: Path, monkeypa
     monkeypatch.setattr(tokenizer._model, "_plain", (Broken(), {}))
     with pytest.raises(RequestError, match="fails on this text: index out of bounds"):
         tokenizer.encode_plain("a")
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token", "sep_token"])
+@pytest.mark.parametrize("value", [5, [1], True])
+def test_a_named_token_that_is_no_text_is_refused(tmp_path: Path, name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"tokenizer_config\.json: {name} is no text"):
+        Tokenizer.load(make(tmp_path, **{name: value}))
+
+
+def test_a_switch_that_is_called_like_a_token_is_none(tmp_path: Path) -> None:
+    assert Tokenizer.load(make(tmp_path, add_bos_token=True, bos_token=None)).bos_id is None

@@ -180,6 +180,7 @@ def test_the_options_that_no_setting_may_have_are_those_of_the_programs(
         ({"temperature": math.inf}, "temperature is inf, it must be a finite number"),
         ({"top_p": None}, "top_p is None, it must be a finite number"),
         ({"stop_at_unknown_step": 1}, "stop_at_unknown_step is 1, it must be True or False"),
+        ({"prompt": "Problem: {problem}"}, r"the prompt lacks the field \{solution\}"),
         ({"triggers": ()}, "triggers must name at least one phrase"),
         ({"triggers": ("Hm", " ")}, "triggers must name at least one phrase, and no empty one"),
         ({"triggers": "Hm"}, "triggers is 'Hm', it must be a list of texts"),

@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from thinkprm_jax.checkpoint.pieces import TensorInfo, read_piece
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.user_files import check_whole_file
 
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
@@ -42,7 +43,6 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # What the package says of a file that ends too early; whatever else it says, the file is corrupt.
 _TOO_SHORT = ("header too small", "invalid header length")
 _OTHER_LENGTH = "file not fully covered"
-_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 class SafetensorsFile:
@@ -61,7 +61,8 @@ class SafetensorsFile:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
         except SafetensorError as error:
-            raise UserError(f"{path}: {_pointer(path) or _damage(str(error))}") from None
+            check_whole_file(path)
+            raise UserError(f"{path}: {_damage(str(error))}") from None
 
     def read(
         self, name: str, index: tuple[slice, ...], transposed: bool, dtype: np.dtype, pool: ThreadPoolExecutor
@@ -100,14 +101,6 @@ class SafetensorsFile:
             return b""
         rows = -(-count // math.prod(shape[1:]))  # of elements of at least one byte
         return self.stored(name, (slice(0, min(rows, shape[0])),) if shape else ()).tobytes()[:count]
-
-
-def _pointer(path: Path) -> str | None:
-    """In words, where a file is not there yet: git without lfs leaves a few lines of text in its place."""
-    with path.open("rb") as file:
-        if file.read(len(_LFS)) != _LFS:
-            return None
-    return "is a pointer of git-lfs, not the weights: run `git lfs pull` in its folder"
 
 
 def _damage(reason: str) -> str:

@@ -133,10 +133,15 @@ def verification_message(
     stay (LaTeX). labelled: whether the steps' lines begin with `Step i:`."""
     solution = format_steps(steps) if labelled else "\n".join(strip_step_label(step) for step in steps)
     values = {"problem": problem, "solution": solution}
-    missing = sorted(set(values) - set(_FIELD.findall(prompt)))
+    check_prompt(prompt)
+    return _FIELD.sub(lambda match: values[match[1]], prompt)
+
+
+def check_prompt(prompt: str) -> None:
+    """UserError that names the field which `prompt`, the format of a user turn, lacks."""
+    missing = sorted({"problem", "solution"} - set(_FIELD.findall(prompt)))
     if missing:
         raise UserError(f"the prompt lacks the field {{{missing[0]}}}")
-    return _FIELD.sub(lambda match: values[match[1]], prompt)
 
 
 def verification_prompt(instruction: str) -> str:

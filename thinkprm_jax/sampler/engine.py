@@ -51,6 +51,8 @@ WORKER_WEIGHT_BYTES = 16 * 2**20
 # Measured there, with 318 MB: one request takes 9.2 s with 16 rows and 2.3 s with one, four requests take 9.4 s
 # with 16 rows and 4.4 s with four. A smaller model would be compiled for longer than it gains.
 FOLLOW_WEIGHT_BYTES = 64 * 2**20
+# More contexts than a device holds. The host has a place for each: a slip of the hand would take all its memory.
+MOST_SLOTS = 2**16
 
 
 class Sampler:
@@ -435,6 +437,8 @@ def _check_settings(
         raise UserError(
             f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
         )
+    if slots > MOST_SLOTS:
+        raise UserError(f"sampler: slots is {slots}, it may be {MOST_SLOTS:,} at most")
     if prefix_cache < 0 or share_from < 1:
         raise UserError(
             f"sampler: prefix_cache={prefix_cache} must be 0 or more, share_from={share_from} at least 1"

@@ -13,7 +13,7 @@ from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.gguf_header import SUFFIX, gguf_of
 from thinkprm_jax.tokenizer.gguf import read_gguf_tokenizer
 from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
-from thinkprm_jax.user_files import read_json, read_text
+from thinkprm_jax.user_files import check_whole, check_whole_file, read_json, read_text
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 TOKENIZER_FILES = [
@@ -90,11 +90,14 @@ def read_folder(
         # The declared tokenizer_class is not consulted: tokenizer.json says everything, and the
         # class may contradict it.
         with reading("tokenizer.json"):
+            check_whole_file(path, path.name)
             backend = tokenizers.Tokenizer.from_file(str(path))
     elif (folder / "tokenizer.model").exists():
         with reading("tokenizer.model"):
+            content = (folder / "tokenizer.model").read_bytes()
+            check_whole(content, "tokenizer.model")
             backend = SentencePieceModel(
-                (folder / "tokenizer.model").read_bytes(),
+                content,
                 prefix_each_run=config.get("legacy") is not False,
             )
         for name, text in backend.named.items():
@@ -147,7 +150,8 @@ def _declared_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[
     with reading("tokenizer_config.json: added_tokens_decoder"):
         if "added_tokens_decoder" in config:
             return {int(id): dict(token) for id, token in (config["added_tokens_decoder"] or {}).items()}
-        special = {special_text(token) for _, token in named_tokens(config)}
+        texts = (special_text(token) for _, token in named_tokens(config))
+        special = {text for text in texts if isinstance(text, str)}  # of the others add_named_tokens complains
     with reading("added_tokens.json"):
         return {
             int(id): {"content": text, "normalized": text not in special, "special": text in special}
@@ -161,7 +165,9 @@ def named_tokens(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     extra = config.get(UNNAMED) or config.get("additional_special_tokens") or []
     own = {name: token for name, token in config.items() if name.endswith("_token") and name not in _NAMED}
     named = {name: config.get(name) for name in _NAMED} | own | (dict(extra) if isinstance(extra, Mapping) else {})
-    yield from ((name, token) for name, token in named.items() if isinstance(token, (str, Mapping)))
+    for name, token in named.items():  # `add_bos_token` is a switch
+        if isinstance(token, (str, Mapping)) or (name in _NAMED and token is not None):
+            yield name, token
     if not isinstance(extra, Mapping):
         yield from ((UNNAMED, token) for token in extra)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, encode_prompt
+from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, check_prompt, encode_prompt
 from thinkprm_jax.sampler.request import Script
 from thinkprm_jax.verifier.base import ChainVerifier, Item, Verdict, verify_all
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings
@@ -60,6 +60,10 @@ class ThinkPRMSettings(ScriptSettings):
         recipe="prm_split_at",
         stamped="changed",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_prompt(self.prompt)
 
 
 _LABEL = re.compile(r"Step \d+:")
