@@ -20,7 +20,7 @@ from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 
 PROBLEM = {"problem": "2 + 3 + 4?", "steps": ["2 + 3 = 5", "5 + 4 = 9"]}
-TRIES = 6
+TRIES = 3
 
 
 @pytest.fixture(scope="module")
