@@ -1,4 +1,4 @@
-"""Tens of thousands of lines: memory does not grow with them, neither when they are judged nor when a run goes on."""
+"""Tens of thousands of lines: memory does not grow with them, when they are judged and when a run goes on."""
 
 from __future__ import annotations
 
