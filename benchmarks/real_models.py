@@ -139,14 +139,14 @@ def parity(trial: Trial) -> dict[str, Any]:
         with torch.inference_mode():
             batch = torch.tensor([ids])
             expected = theirs(batch).logits[0].numpy()
-            greedy.append(_greedy(theirs, batch))
+            greedy.append(_greedy(theirs, batch, tokenizer.eos_id))
         differences.append(float(np.abs(np.asarray(model(np.array([ids])))[0] - expected).max()))
     del theirs
     sampler = Sampler(model, tokenizer, slots=len(prompts), max_length=512)
     start = time.perf_counter()
-    texts = sampler.generate(prompts, max_new_tokens=GREEDY_TOKENS, temperature=0.0)
+    found = sampler.generate(prompts, max_new_tokens=GREEDY_TOKENS, temperature=0.0)
     seconds = time.perf_counter() - start
-    ours = [list(one[0].token_ids if isinstance(one, list) else one.token_ids) for one in texts]
+    ours = [completion.ids for [completion] in found]
     return {
         "load_seconds": round(load, 1),
         "prompts_with_equal_ids": sum(same_ids),
@@ -157,7 +157,7 @@ def parity(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _greedy(model: Any, batch: Any) -> list[int]:
+def _greedy(model: Any, batch: Any, end: int) -> list[int]:
     import torch
 
     out = model.generate(
@@ -167,7 +167,8 @@ def _greedy(model: Any, batch: Any) -> list[int]:
         do_sample=False,
         repetition_penalty=1.0,
     )
-    return out[0, batch.shape[1] :].tolist()
+    ids = out[0, batch.shape[1] :].tolist()
+    return ids[: ids.index(end)] if end in ids else ids  # ours ends before it
 
 
 def search(trial: Trial) -> dict[str, Any]:
@@ -296,9 +297,15 @@ def try_model(trial: Trial, parts: list[str]) -> None:
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Names and values to print: of a figure with its interval the value; what stands in groups is in the file."""
     rows = []
     for name, item in value.items():
-        rows += _flat(item, f"{prefix}{name}.") if isinstance(item, dict) else [(prefix + name, item)]
+        if not isinstance(item, dict):
+            rows.append((prefix + name, item))
+        elif "value" in item:
+            rows.append((prefix + name, item["value"]))
+        elif name != "by":
+            rows += _flat(item, f"{prefix}{name}.")
     return rows
 
 
