@@ -12,7 +12,7 @@ from thinkprm_jax.records.search import CompletionRow
 from thinkprm_jax.records.search_folder import ACCURACY, VERDICTS, SearchedProblemRow, read_search_folder
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.report.run import ReportPick, ReportProblem, ReportRun, ReportSolution
-from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, read_groups, settings_table, verdict_fields
+from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, read_groups, shown_settings, verdict_fields
 from thinkprm_jax.search.voting import select
 
 
@@ -30,7 +30,7 @@ def load_search(path: Path) -> ReportRun:
         notes.append(f"there is no {ACCURACY}: the search has not finished, and the page counts what there is")
     problems = tuple(searched_problem(row, number) for number, row in enumerate(folder.rows, start=1))
     return ReportRun(
-        "search", str(path), problems, settings_table(folder.recipe), folder.accuracy, notes=tuple(notes)
+        "search", str(path), problems, shown_settings(folder.recipe), folder.accuracy, notes=tuple(notes)
     )
 
 

@@ -13,7 +13,7 @@ from thinkprm_jax.records.reading import class_of
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.report.run import ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.search_run import load_search
-from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, settings_table, verdict_fields
+from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, shown_settings, verdict_fields
 
 
 def load_run(path: Path) -> ReportRun:
@@ -34,7 +34,7 @@ def load_run(path: Path) -> ReportRun:
         problems = tuple(judged_problem(row, number) for number, row in enumerate(details, start=1))
         outcomes = [row.outcome for row in details]
         return ReportRun(
-            "evaluation", str(path), problems, settings_table(details[0].verifier), None, outcomes, notes
+            "evaluation", str(path), problems, shown_settings(details[0].verifier), None, outcomes, notes
         )
     if issubclass(kind, VerdictRow):
         scored = [VerdictRow.from_dict(row, place) for place, row in rows]
@@ -42,7 +42,7 @@ def load_run(path: Path) -> ReportRun:
             scored_problem(row, place, number)
             for number, ((place, _), row) in enumerate(zip(rows, scored, strict=True), start=1)
         )
-        return ReportRun("score", str(path), tuple(shown), settings_table(scored[0].verifier), notes=notes)
+        return ReportRun("score", str(path), tuple(shown), shown_settings(scored[0].verifier), notes=notes)
     raise UserError(
         f"{rows[0][0]}: this is no output of `thinkprm score` and no details of `thinkprm evaluate`; for a search "
         "give its folder"

@@ -86,7 +86,7 @@ def _first_error(labels: Sequence[int], score: float | None) -> int | None:
     return -1 if score is not None and score >= 0.5 else None
 
 
-def settings_table(settings: Mapping[str, Any]) -> dict[str, str]:
+def shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return {
         str(name): value if isinstance(value, str) else json.dumps(value, default=str)
         for name, value in settings.items()
