@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from thinkprm_jax.sampler import sampling
 from thinkprm_jax.sampler.buckets import length_buckets
 from thinkprm_jax.sampler.cache_store import round_up
 from thinkprm_jax.sampler.sampling import _keep_top, log_probabilities, sample
@@ -25,6 +26,11 @@ def logits():
 draws = jax.jit(
     sample, compiler_options={"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 )
+
+
+draw_candidate = jax.jit(sampling._draw_candidate)
+draw_whole = jax.jit(sampling._draw)
+keep_top = jax.jit(_keep_top)
 
 
 def draw(logits, count, temperature=1.0, top_k=0, top_p=1.0):
@@ -137,3 +143,39 @@ def test_buckets_end_at_the_maximum_itself():
     assert [round_up(n, sizes) for n in (1, 128, 129, 8192)] == [128, 128, 192, 8192]
     with pytest.raises(ValueError, match="8193"):
         round_up(8193, sizes)
+
+
+def hard_logits(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """[6, 40_000], more than ``_CANDIDATES`` blocks: a nucleus of few tokens, of many, with ties at its border."""
+    logits = rng.normal(size=(6, 40_000))
+    if kind == "few":
+        logits[:, rng.permutation(40_000)[:40]] += np.linspace(16, 5, 40)
+    if kind == "ties":
+        logits[:, rng.permutation(40_000)[:300]] += 9
+        logits = np.round(logits)
+    return logits.astype(np.float32)
+
+
+@pytest.mark.parametrize("settings", [(0, 0.95), (0, 0.5), (1, 1.0), (40, 1.0), (40, 0.9), (5_000, 0.9)])
+@pytest.mark.parametrize("kind", ["few", "many", "ties"])
+def test_candidates_draw_what_the_whole_vocabulary_draws(kind, settings):
+    """The candidates are a short cut: where a row says they are complete, they hold exactly what is kept."""
+    top_k, top_p = settings
+    rng = np.random.default_rng(5)
+    logits = jnp.asarray(hard_logits(kind, rng))
+    temperature = jnp.full((6, 1), 0.8)
+    k, p = jnp.full(6, top_k), jnp.full(6, top_p)
+    uniform = jnp.asarray(rng.random(6), jnp.float32)
+    token, complete = draw_candidate(logits, temperature, k, p, uniform)
+    whole = draw_whole(keep_top(logits / temperature, k, p), uniform)
+    np.testing.assert_array_equal(np.asarray(token)[complete], np.asarray(whole)[complete])
+    kept = np.isfinite(keep_top(logits / temperature, k, p)).sum(axis=-1)
+    most = sampling._CANDIDATES
+    assert (np.asarray(complete) == ((kept < most) & (top_k <= most))).all()
+
+
+def test_greedy_takes_the_first_of_equals_wherever_it_stands():
+    """Also in the last block, which is shorter than the others."""
+    for places in ([0, 999], [300, 301], [999], [895, 896], [127, 128]):
+        logits = jnp.zeros((1, VOCAB)).at[0, jnp.asarray(places)].set(1.0)
+        assert sampling._most_likely(logits)[0] == places[0]

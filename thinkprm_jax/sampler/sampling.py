@@ -1,16 +1,23 @@
 """From logits to tokens: every row by its own temperature, top-k, top-p, key and position.
 
 All settings are arrays, so no setting ever compiles anything; the parts that only some rows need run under
-``lax.cond`` on "does any row need it". Nothing sorts the vocabulary: top-k and top-p thresholds are found by
-bisection, and a token is drawn by inverting the cumulative distribution in two levels, from one uniform number.
+``lax.cond`` on "does any row need it". Nothing sorts the vocabulary. A token is drawn by inverting the cumulative
+distribution, from one uniform number, in the order of the vocabulary. Top-k and top-p look at a row's largest
+candidates: almost always what is kept lies among them, which a row can tell. Where it does not (a nucleus of many
+tokens), the thresholds are found by bisection on the bits of all logits. Both ways keep the same tokens and draw
+the same one; they add in another order, so that a uniform number within rounding of a border may fall on its other
+side. Which way a row goes depends on that row alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-_BLOCK = 256
+_BLOCK = 128  # tokens: the lanes of a TPU
+_CANDIDATES = 128
 
 
 def sample(
@@ -31,19 +38,31 @@ def sample(
     Returns: int32 [B].
     """
     greedy = _most_likely(logits)
+    random = temperature > 0
+    divisor = jnp.where(random, jnp.maximum(temperature, 1e-6), 1.0)[:, None]
 
     def draw() -> jax.Array:
-        scaled = logits / jnp.where(temperature > 0, jnp.maximum(temperature, 1e-6), 1.0)[:, None]
-        filtered = jax.lax.cond(
-            jnp.any((temperature > 0) & ((top_k > 0) | (top_p < 1))),
-            lambda x: _keep_top(x, top_k, top_p),
-            lambda x: x,
-            scaled,
+        uniform = _uniform(keys, positions)
+        filtered = (top_k > 0) | (top_p < 1)
+        token, complete = jax.lax.cond(
+            jnp.any(random & filtered),
+            lambda: _draw_candidate(logits, divisor, top_k, top_p, uniform),
+            lambda: (greedy, jnp.zeros_like(random)),
         )
-        drawn = _draw(filtered, _uniform(keys, positions))
-        return jnp.where(temperature > 0, drawn, greedy)
+        left = random & ~(filtered & complete)
 
-    return jax.lax.cond(jnp.any(temperature > 0), draw, lambda: greedy)
+        def whole() -> jax.Array:
+            kept = jax.lax.cond(
+                jnp.any(left & filtered),
+                lambda: _keep_top(logits / divisor, top_k, top_p),
+                lambda: logits / divisor,
+            )
+            return _draw(kept, uniform)
+
+        token = jnp.where(left, jax.lax.cond(jnp.any(left), whole, lambda: greedy), token)
+        return jnp.where(random, token, greedy)
+
+    return jax.lax.cond(jnp.any(random), draw, lambda: greedy)
 
 
 def log_probabilities(logits: jax.Array, ids: jax.Array) -> jax.Array:
@@ -52,18 +71,30 @@ def log_probabilities(logits: jax.Array, ids: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, ids, axis=-1) - total
 
 
-def _most_likely(logits: jax.Array) -> jax.Array:
-    """argmax, the first of equals, int32 [B]: the best block and then the best token in it.
+def _block_maxima(logits: jax.Array) -> jax.Array:
+    """The largest of every ``_BLOCK`` logits, [B, V / _BLOCK] rounded up.
 
     A plain maximum vectorises everywhere; XLA's argmax over a whole vocabulary is a scalar loop on CPUs.
     """
     batch, vocab = logits.shape
     blocks = -(-vocab // _BLOCK)
     padded = jnp.pad(logits, ((0, 0), (0, blocks * _BLOCK - vocab)), constant_values=-jnp.inf)
-    padded = padded.reshape(batch, blocks, _BLOCK)
-    block = jnp.argmax(jnp.max(padded, axis=-1), axis=-1)
-    row = jnp.take_along_axis(padded, block[:, None, None], axis=1)[:, 0]
-    return (block * _BLOCK + jnp.argmax(row, axis=-1)).astype(jnp.int32)
+    return jnp.max(padded.reshape(batch, blocks, _BLOCK), axis=-1)
+
+
+def _most_likely(logits: jax.Array) -> jax.Array:
+    """argmax, the first of equals, int32 [B]: the best block and then the best token in it."""
+    if logits.shape[-1] <= _BLOCK:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    block = jnp.argmax(_block_maxima(logits), axis=-1)
+    row, begin = _take_block(logits, block)
+    return (begin + jnp.argmax(row, axis=-1)).astype(jnp.int32)
+
+
+def _take_block(logits: jax.Array, block: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Block ``block[b]`` of row b, [B, _BLOCK], and where it begins; the last one reaches back to be as long."""
+    begin = jnp.minimum(block * _BLOCK, logits.shape[-1] - _BLOCK)
+    return jax.vmap(lambda row, at: jax.lax.dynamic_slice(row, (at,), (_BLOCK,)))(logits, begin), begin
 
 
 def _uniform(keys: jax.Array, positions: jax.Array) -> jax.Array:
@@ -72,6 +103,57 @@ def _uniform(keys: jax.Array, positions: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, position))
 
     return jax.vmap(one)(keys, positions)
+
+
+def _candidates(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The ``_CANDIDATES`` largest logits of every row, falling, and their ids, int32; all, where V is no larger.
+
+    They lie in the ``_CANDIDATES`` blocks with the largest maxima, so that only those are looked through.
+    """
+    vocab = logits.shape[-1]
+    if vocab <= _CANDIDATES * _BLOCK:
+        values, ids = jax.lax.top_k(logits, min(_CANDIDATES, vocab))
+        return values, ids
+    _, blocks = jax.lax.top_k(_block_maxima(logits), _CANDIDATES)
+
+    def look_through(row: jax.Array, blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        begins = jnp.minimum(blocks * _BLOCK, vocab - _BLOCK)
+        taken = jax.vmap(lambda at: jax.lax.dynamic_slice(row, (at,), (_BLOCK,)))(begins)
+        ids = begins[:, None] + jnp.arange(_BLOCK)
+        taken = jnp.where(ids < (blocks * _BLOCK)[:, None], -jnp.inf, taken)  # of the block before the last
+        values, places = jax.lax.top_k(taken.reshape(-1), _CANDIDATES)
+        return values, begins[places // _BLOCK] + places % _BLOCK
+
+    return jax.vmap(look_through)(logits, blocks)
+
+
+def _draw_candidate(
+    logits: jax.Array, divisor: jax.Array, top_k: jax.Array, top_p: jax.Array, uniform: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Draws among the candidates, int32 [B]; and whether all that top-k and top-p keep is among them, bool [B].
+
+    Args:
+      divisor: float32 [B, 1], the temperature. uniform: float32 [B].
+    """
+    vocab = logits.shape[-1]
+    values, ids = _candidates(logits)
+    scaled = values / divisor
+    weights = jnp.exp(scaled - scaled[:, :1])
+    k = jnp.clip(top_k[:, None], 1, scaled.shape[-1])
+    floor = jnp.where(top_k[:, None] > 0, jnp.take_along_axis(scaled, k - 1, axis=-1), -jnp.inf)
+    every = jnp.sum(jnp.exp(logits / divisor - scaled[:, :1]), axis=-1, keepdims=True)
+    mass = jnp.where(top_k[:, None] > 0, jnp.sum(weights, -1, keepdims=True, where=scaled >= floor), every)
+    enough = jnp.cumsum(weights, axis=-1) >= top_p[:, None] * mass
+    nucleus = jnp.take_along_axis(scaled, jnp.argmax(enough, axis=-1)[:, None], axis=-1)
+    floor = jnp.where(top_p[:, None] < 1, jnp.maximum(floor, nucleus), floor)
+    # Tokens that tie with the last one kept are kept: the last candidate must lie below it, or be the last of all.
+    complete = (top_p[:, None] >= 1) | enough[:, -1:]
+    complete &= (floor > scaled[:, -1:]) | (scaled.shape[-1] == vocab)
+    complete &= (top_k[:, None] <= scaled.shape[-1]) | (scaled.shape[-1] == vocab)
+    order, weights = jax.lax.sort((ids, jnp.where(scaled >= floor, weights, 0.0)), num_keys=1)
+    cumulative = jnp.cumsum(weights, axis=-1)
+    place = _first_above(cumulative, uniform[:, None] * cumulative[:, -1:], weights)
+    return jnp.take_along_axis(order, place, axis=-1)[:, 0].astype(jnp.int32), complete[:, 0]
 
 
 def _draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -106,15 +188,20 @@ def _keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Arra
     vocab = logits.shape[-1]
     order = _monotone(logits)
     k = jnp.where(top_k > 0, jnp.minimum(top_k, vocab), vocab)[:, None]
-    floor = _largest_threshold(order, lambda kept: jnp.sum(kept, axis=-1, keepdims=True) >= k)
-    kept = order >= floor
-    weights = jnp.where(kept, jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True)), 0.0)
+    everything = jnp.zeros((logits.shape[0], 1), jnp.uint32)
+    floor = jax.lax.cond(
+        jnp.any(k < vocab),
+        lambda: _largest_threshold(order, lambda kept: jnp.sum(kept, axis=-1, keepdims=True) >= k),
+        lambda: everything,
+    )
+    weights = jnp.where(order >= floor, jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True)), 0.0)
     needed = top_p[:, None] * jnp.sum(weights, axis=-1, keepdims=True)
 
     def enough(nucleus: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(nucleus, weights, 0.0), axis=-1, keepdims=True) >= needed
 
-    floor = jnp.where(top_p[:, None] < 1, jnp.maximum(floor, _largest_threshold(order, enough)), floor)
+    nucleus = jax.lax.cond(jnp.any(top_p < 1), lambda: _largest_threshold(order, enough), lambda: everything)
+    floor = jnp.where(top_p[:, None] < 1, jnp.maximum(floor, nucleus), floor)
     return jnp.where(order >= floor, logits, -jnp.inf)
 
 
@@ -124,7 +211,7 @@ def _monotone(x: jax.Array) -> jax.Array:
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 
-def _largest_threshold(order: jax.Array, enough) -> jax.Array:
+def _largest_threshold(order: jax.Array, enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """The largest uint32 t [B, 1] for which ``enough(order >= t)`` holds; it must hold for t = 0."""
 
     def bit(i: jax.Array, threshold: jax.Array) -> jax.Array:
