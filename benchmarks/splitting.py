@@ -4,7 +4,7 @@
     python benchmarks/splitting.py texts --field completions best_of_n_completions.jsonl
 
 steps: rows with a list of steps (`--field`, `steps` by default). The steps are joined by blank lines, and as lines
-`Step i: ...`, and split again; a row is right where the same steps come back, without the labels that they began
+`Step i: ...`, and split again; a row is right where the same steps come back, whatever labels and marks they began
 with. texts: rows with whole solutions (`--field`, `solution` by default; a text or a list of texts). Counted are
 the solutions with a step that holds half of a formula, an environment or a block of code, or with lost characters.
 
@@ -23,7 +23,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
 
-LABEL = re.compile(r"\A\s*(?:Step\s*\d+\s*[:.]|\d{1,3}[.)])\s+", re.IGNORECASE)
+LABEL = re.compile(r"\A[\s#*]*(?:Step\s*\d+\s*(?:[:.]|\Z|\*\*)|\d{1,3}[.)]\s)", re.IGNORECASE)
+MARKS = re.compile(r"[\s*#]+")
 PAIRS = ((r"(?<!\\)\\\[", r"(?<!\\)\\\]"), (r"\\begin\{", r"\\end\{"), (r"\[asy\]", r"\[/asy\]"))
 SHOWN = 200  # characters of a step in the list of rows that are not right
 LABEL_LENGTH = 16  # characters that a label may have, with its marks
@@ -44,21 +45,27 @@ def main() -> None:
 
 
 def check_steps(path: Path, field: str | None, show: int) -> None:
-    rows = [
-        [text for step in get_texts(row, field or "steps", place) if (text := LABEL.sub("", step).strip())]
-        for place, row in read_rows(path)
-    ]
     given = [get_texts(row, field or "steps", place) for place, row in read_rows(path)]
-    joined = [split_solution("\n\n".join(steps)) == wanted for steps, wanted in zip(given, rows, strict=True)]
-    labelled = [split_solution(with_labels(steps)) == steps for steps in rows]
+    joined = [come_back(steps, "\n\n".join(steps)) for steps in given]
+    unlabelled = [[text for step in steps if (text := LABEL.sub("", step).strip())] for steps in given]
+    labelled = [come_back(steps, with_labels(steps)) for steps in unlabelled]
     back = f"joined by blank lines {share(joined)}, as labelled lines {share(labelled)}"
-    print(f"{path.name}: {len(rows)} rows come back: {back}")
+    print(f"{path.name}: {len(given)} rows come back: {back}")
     wrong = [index for index, right in enumerate(joined) if not right]
     for index in wrong[:show]:
         found = split_solution("\n\n".join(given[index]))
-        pairs = zip([*rows[index], ""], [*found, ""], strict=False)
-        step, (wanted, got) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
+        pairs = zip([*given[index], ""], [*found, ""], strict=False)
+        step, (wanted, got) = next((k, pair) for k, pair in enumerate(pairs) if bare(pair[0]) != bare(pair[1]))
         print(f"  row {index}, step {step}\n    wanted {wanted[:SHOWN]!r}\n    got    {got[:SHOWN]!r}")
+
+
+def come_back(steps: Sequence[str], text: str) -> bool:
+    return [bare(step) for step in split_solution(text)] == [wanted for step in steps if (wanted := bare(step))]
+
+
+def bare(step: str) -> str:
+    """Without its label, its marks and its blanks."""
+    return MARKS.sub("", LABEL.sub("", step))
 
 
 def check_texts(path: Path, field: str | None, show: int) -> None:

@@ -14,12 +14,12 @@ from thinkprm_jax.protocol.steps import split_solution
     ("text", "steps"),
     [
         ("Step 1: a = 2\nStep 2: b = 3", ["a = 2", "b = 3"]),
-        ("## Step 1: Add\n2 + 2 = 4\n\n## Step 2\nDouble it\n\nSo 8.", ["Add\n2 + 2 = 4", "Double it\n\nSo 8."]),
+        ("## Step 1: Add\n2 + 2 = 4\n\n## Step 2\nDouble it", ["Add\n2 + 2 = 4", "Double it"]),
         ("**Step 1:** a\n\n**Step 2**: b\n**Step 3: Title** c", ["a", "b", "Title c"]),
         ("Step 1. a\nStep 2. b", ["a", "b"]),
         ("step 1 - a\nstep 2 – b", ["a", "b"]),
         ("Step 1: a\r\nStep 2: b\r\n", ["a", "b"]),
-        ("Let us see.\n\nStep 1: a\nStep 2: b", ["Let us see.\n\na", "b"]),
+        ("Let us see.\nStep 1: a\nStep 2: b", ["Let us see.\n\na", "b"]),
         (
             "Step 1: a, by Step 2 below\nStep 3 is no label\nStep 2: b",
             ["a, by Step 2 below\nStep 3 is no label", "b"],
@@ -102,7 +102,7 @@ def test_labelled_steps_come_back(steps):
         ("Step 1 (add): a\nStep 2 (halve): b", ["(add): a", "(halve): b"]),
         (
             "Case 1\n\nStep 1: a\nStep 2: b\n\nCase 2\n\nStep 1: c\nStep 2: d",
-            ["Case 1\n\na", "b\n\nCase 2", "c", "d"],
+            ["Case 1", "a", "b\n\nCase 2", "c", "d"],
         ),
         ("一、设x\n二、解y", ["设x", "解y"]),
         ("> Step 1: a\n> Step 2: b", ["a", "b"]),
@@ -118,7 +118,7 @@ def test_labelled_steps_come_back(steps):
         ("Step-1: a\nStep-2: b", ["a", "b"]),
         ("Step 1 -> a\nStep 2 → b", ["a", "b"]),
         ("Step 1\n\na\n\nStep 2\n\nb", ["a", "b"]),
-        ("### Step 1: A\nx\n\n### Step 2: B\ny\n\n### Answer\n5", ["A\nx", "B\ny\n\n### Answer\n5"]),
+        ("### Step 1: A\nx\n\n### Step 2: B\ny\n\n### Answer\n5", ["A\nx", "B\ny", "### Answer\n5"]),
         ("**Step 1：** a\n**Step 2：** b", ["a", "b"]),
         ("**步骤1：** a\n\n**步骤2：** b", ["a", "b"]),
         ("**第一步**：a\n\n**第二步**：b", ["a", "b"]),
@@ -247,7 +247,10 @@ STEPS = st.one_of(
     ),
 )
 LABELS = ["Step {}: ", "**Step {}:** ", "## Step {}\n", "步骤{}：", "[Step {}] "]
-PIECES = [" ", "> ", "#", "Step 1: a\n", "1. a\n\n", "a\n\n", "\\[", "$$ ", "\\begin{align}", "```\n", "\n"]
+PIECES = [
+    *(" ", "> ", "#", "Step 1: a\n", "1. a\n\n", "a\n\n", "\\[", "$$ ", "\\begin{align}", "```\n", "\n"),
+    *("<b> ", "<b>Step 1</b> ", "(1) ", "(1) a\n"),
+]
 
 
 @given(st.lists(STEPS, min_size=1, max_size=9))
@@ -259,6 +262,13 @@ def test_paragraphs_come_back(steps):
 def test_steps_come_back_from_behind_every_label(steps, label):
     text = "\n".join(label.replace("{}", str(number)) + step for number, step in enumerate(steps, start=1))
     assert split_solution(text) == [step.strip() for step in steps]
+
+
+def test_time_is_linear_in_labels_and_blank_lines():
+    start = time.process_time()
+    for form in ("Step {}: a\n\n", "{}. a\n\n", "({}) a\n\n", "## {}. a\n\nb\n\n"):
+        assert len(split_solution("".join(form.format(number) for number in range(1, 4000)))) == 3999
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("piece", PIECES)
@@ -280,3 +290,132 @@ def test_time_is_linear(piece):
 )
 def test_labels_with_a_number_sign_or_a_number_in_brackets(text, steps):
     assert split_solution(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("Let us see.\n\nStep 1: a\nStep 2: b", ["Let us see.", "a", "b"]),
+        ("Given.\n\nWe plan:\n\nStep 1: a\n\nStep 2: b", ["Given.", "We plan:", "a", "b"]),
+        ("Given.\n\nWe plan:\nStep 1: a\n\nStep 2: b", ["Given.", "We plan:\n\na", "b"]),
+        ("Step 1: a\n\nStep 2: b\n\nSo 8.", ["a", "b", "So 8."]),
+        ("Step 1: a\n\nStep 2: b\n\nSo 8.\n\nDone.", ["a", "b", "So 8.", "Done."]),
+        ("Step 1: a\n\nSo 8.", ["a", "So 8."]),
+        # Steps that are lines: blank lines stand inside of them.
+        ("Step 1: a\nStep 2: b\n\n# Answer\n\n8", ["a", "b\n\n# Answer\n\n8"]),
+        ("Step 1: a\n\nStep 2: b\n\n# Answer\n\n8", ["a", "b\n\n# Answer\n\n8"]),
+        ("Step 1: a\n\nStep 2: b\n\nSo.\n\n**Final Answer:**\n\n8", ["a", "b", "So.\n\n**Final Answer:**\n\n8"]),
+        ("Step 1: a\n\nStep 2: b\n\n# Answer\n8", ["a", "b", "# Answer\n8"]),
+        # Other steps have several paragraphs.
+        ("Step 1: a\n\nmore\n\nStep 2: b\n\nSo 8.", ["a\n\nmore", "b\n\nSo 8."]),
+        ("## Step 1: A\n\nx\n\n## Step 2: B\n\ny", ["A\n\nx", "B\n\ny"]),
+        ("Step 1\n\na\n\nStep 2\n\nb\n\nSo 8.", ["a", "b", "So 8."]),
+        ("Step 1: a\n\nStep 2: b\n\n   more", ["a", "b\n\n   more"]),
+        ("Step 1: a\n\nStep 2: b\n\n\\[\nx\n\ny\n\\]\n\nSo.", ["a", "b", "\\[\nx\n\ny\n\\]", "So."]),
+        (
+            "### A\n\nStep 1: a\n\nStep 2: b\n\n### B\n\nStep 1: c\n\nStep 2: d\n\nSo 8.",
+            ["### A", "a", "b", "### B", "c", "d", "So 8."],
+        ),
+        (
+            "First:\n- Step 1: a\n- Step 2: b\n\nThen:\n- Step 1: c\n- Step 2: d\n\nSo 8.",
+            ["First:\n- Step 1: a\n- Step 2: b", "Then:\n- Step 1: c\n- Step 2: d", "So 8."],
+        ),
+        ("We do:\n\n1. a\n2. b", ["We do:", "a", "b"]),
+        ("### 1. A\nx\n\n### 2. B\ny\n\nSo 8.", ["A\nx", "B\ny", "So 8."]),
+    ],
+)
+def test_paragraphs_around_the_labels(text, steps):
+    assert split_solution(text) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("(1) Add them.\n(2) Halve it.", ["Add them.", "Halve it."]),
+        ("（1）先求和。\n（2）再取半。", ["先求和。", "再取半。"]),
+        ("(一)先求和。\n(二)再取半。".replace("(", "（").replace(")", "）"), ["先求和。", "再取半。"]),
+        ("(1) Add.\n\nSo 4.\n\n(2) Halve.\n\nSo 2.", ["Add.\n\nSo 4.", "Halve.\n\nSo 2."]),
+        ("**(1)** Add.\n**(2)** Halve.", ["Add.", "Halve."]),
+        ("(1) Add.\n(2) By (1) we halve 4.", ["Add.", "By (1) we halve 4."]),
+        ("（1）由题设得。\n（2）由（1）知。", ["由题设得。", "由（1）知。"]),
+        ("We do:\n(1) Add.\n(2) Halve.", ["We do:\n\nAdd.", "Halve."]),
+        ("1. First:\n(1) a\n(2) b\n2. Second", ["First:\n(1) a\n(2) b", "Second"]),
+        ("### (1) Set up\nx\n\n### (2) Solve\ny", ["Set up\nx", "Solve\ny"]),
+        # equations and their names, and what begins a line by chance
+        ("We have\n(1) $x+y=3$\n(2) $x-y=1$\nBy (1) and (2), x = 2.",) * 2,
+        ("(1) x + y = 3\n(2) x - y = 1\n(1) + (2) gives 2x = 4.",) * 2,
+        ("Adding (1) and\n(2) gives 4.",) * 2,
+        ("So f is\n(1) even.",) * 2,
+        ("$$\n(1) x\n(2) y\n$$",) * 2,
+        ("We get f(1)\n= 2 and f(2)\n= 3.",) * 2,
+        ("It is 2\n(3)(4)\n= 24",) * 2,
+    ],
+)
+def test_numbers_in_brackets(text, steps):
+    assert split_solution(text) == ([steps] if isinstance(steps, str) else steps)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<b>Step {}:</b> {}",
+        "<b>Step {}</b>: {}",
+        "<b>Step {}</b> {}",
+        "<strong>Step {}.</strong> {}",
+        "<STRONG>Step {}:</STRONG> {}",
+        "<p><b>Step {}:</b> {}</p>",
+        "<p>Step {}: {}</p>",
+        "<h3>Step {}</h3>\n{}",
+        '<span style="color: red">Step {}:</span> {}',
+        "<em>Step {}:</em> {}",
+        "<u>Step {}</u>: {}",
+        "<li>Step {}: {}</li>",
+        "<li><strong>Step {}:</strong> {}</li>",
+        "<b>Step {}:</b><br>\n{}",
+        "<b>Step {}</b><br/>\n{}",
+        "**Step {}.** {}",
+        "**Step {}** {}",
+        "__Step {}__ {}",
+        "__Step {}:__ {}",
+        "__Step {}__\n{}",
+        "### Step {}\n{}",
+        "###Step {}: {}",
+        "### **Step {}** {}",
+        "`Step {}`: {}",
+        "\\textbf{{Step {}.}} {}",
+        "\\textbf{{Step {}}} {}",
+        "\\noindent\\textbf{{Step {}:}} {}",
+        "\\item Step {}: {}",
+        "{{\\bf Step {}:}} {}",
+        "Step {}\\. {}",
+        "Step \\#{}: {}",
+        "{}\\. {}",
+        "{}\\) {}",
+        "**{}\\.** {}",
+        "<b>{}.</b> {}",
+        "<p>{}. {}</p>",
+        "### {}\\. {}",
+        "<h3>{}. A</h3>\n{}",
+    ],
+)
+def test_wrapped_labels(form):
+    title = "A\n" if ". A<" in form else ""
+    steps = [title + "we add 1 < 2", title + "so x^2 = **4** and _5_."]
+    plain = (step.removeprefix(title) for step in steps)
+    text = "\n\n".join(form.format(number, step) for number, step in enumerate(plain, start=1))
+    assert split_solution(text) == steps
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Step 2** gives 3, as **Step 1** gives 2.",
+        "*Step 1* gives 2.\n*Step 2* gives 3.",
+        "<b>Step 3</b> is last",
+        "1\\. a",
+        "<i>x</i> = Step 1: a",
+        "`Step 1` is run first.\n`Step 2` is run then.",
+    ],
+)
+def test_what_is_set_off_in_a_sentence(text):
+    assert split_solution(text) == [text]

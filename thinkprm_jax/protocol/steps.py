@@ -4,53 +4,72 @@ One grammar, whose rules are tried in this order:
 
 1. labels: lines that begin with `Step 1`, `Step 2`, ... in any of the usual forms (:data:`_STEP_LINE`);
 2. numbered headings: `### 1. Set up`;
-3. a numbered list that is the solution: its items, those of the outermost list alone;
+3. a numbered list that is the solution (`1.`, `(1)`): its items, those of the outermost list alone;
 4. paragraphs between blank lines;
 
-and a text without any of these is one step. A display formula, an environment, a drawing and a block of code are
-whole: no label and no blank line inside of one counts.
+and a text without any of these is one step. Paragraphs before the first label, heading or item are steps of their
+own; so are those behind the last one, unless other steps have several paragraphs, too, or blank lines are not what
+separates the labels. A display formula, an environment, a drawing and a block of code are whole: no label and no
+blank line inside of one counts.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
 from thinkprm_jax.protocol.wording import NUMBER_WORDS
 
-_BOLD = r"\*\*|\*(?=\w)|__|\\(?:textbf|textit|underline|(?:sub){0,2}section\*?|paragraph)\{"
-_CLOSED = r"(?:\*\*?|__|\})"
+_NAMES = "b|strong|em|i|u|h[1-6]|p|li|div|span|font|mark|big|code|center"
+_TAGS = rf"(?:<(?:{_NAMES})(?:[ \t][^<>\n]{{0,80}})?>[ \t]{{0,4}}){{1,4}}"
+_END_TAG = r"</[a-z]{1,8}[1-6]?>"
+_STRONG = r"\*\*|__|`|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{|\{\\bf(?:series)?(?![a-z])"
+_BOLD = rf"{_STRONG}|\*(?=\w)|\\textit\{{"
+_CLOSED = rf"(?:\*\*?|__|`|\}}|(?:{_END_TAG}[ \t]{{0,4}}){{1,4}})"
 _PLAIN = (word for word in NUMBER_WORDS if word.isascii() and word.islower())
 _FIGURES = r"\d{1,6}(?!\d)"
 _NUMBER = rf"(?P<number>{_FIGURES}|{'|'.join(sorted(_PLAIN, key=len, reverse=True))})"
 _ZH = r"[一二三四五六七八九十]{1,3}"
 _B = r"[ \t\u00a0\u3000]{0,4}"  # blanks; a bound, so that no line takes more than linear time
-# A line that begins with a label: `Step 1:`, `## Step 1`, `**Step 1: a title**`, `Step 1 - ...`, `- Step 1.`,
-# `[Step 1]`, `Step #1`, `Step (1):`, `Step 1 of 3:`, `Step one:`, `Step 1 (a title):`, `\textbf{Step 1.}`,
-# `步骤1：`, `第一步，`
+# A line that begins with a label: `Step 1:`, `## Step 1`, `**Step 1: a title**`, `**Step 1** a`, `Step 1 - ...`,
+# `- Step 1.`, `[Step 1]`, `Step #1`, `Step (1):`, `Step 1 of 3:`, `Step one:`, `Step 1 (a title):`,
+# `\textbf{Step 1.}`, `<b>Step 1:</b>`, `Step 1\.`, `步骤1：`, `第一步，`
 _STEP_LINE = re.compile(
     # the marks of a quotation or a heading, a bullet or a number
-    rf"^[ \t]{{0,40}}(?:>{_B})?(?:#{{1,6}}{_B})?(?:[-*+•][ \t]{{1,4}}|\d{{1,4}}[.)][ \t]{{1,4}})?"
-    rf"(?P<bold>{_BOLD})?{_B}[\[(【]?{_B}"
-    rf"(?:Step(?:[ \t\u00a0\u3000]{{1,4}}|-(?=\d)|(?=[\#\d]))"
-    rf"(?:(?P<hash>\#)|No\.?|\((?=\d{{1,6}}\)[ \t]*(?:[:：.]|$)))?{_B}{_NUMBER}"
+    rf"^[ \t]{{0,40}}(?:>{_B})?(?:\#{{1,6}}{_B})?(?:[-*+•][ \t]{{1,4}}|\d{{1,4}}[.)][ \t]{{1,4}})?"
+    rf"(?:\\(?:item|noindent)\b{_B})?(?P<tags>{_TAGS})?(?P<bold>{_BOLD})?{_B}[\[(【]?{_B}"
+    rf"(?:Step(?:[ \t\u00a0\u3000]{{1,4}}|-(?=\d)|(?=\\?[\#\d]))"
+    rf"(?:(?P<hash>\\?\#)|No\.?|\((?=\d{{1,6}}\)[ \t]*(?:[:：.]|$)))?{_B}{_NUMBER}"
     rf"(?:{_B}/{_B}\d{{1,6}}|{_B}\bof[ \t]{{1,4}}\d{{1,6}})?"
     rf"|步[骤驟]{_B}(?P<zh>{_FIGURES}|{_ZH})|第{_B}(?P<zh_step>{_FIGURES}|{_ZH}){_B}步)"
-    rf"{_B}[\])】]?{_B}(?:{_CLOSED}{_B})?"
-    r"(?:[:.)](?!\d)|[：、．]|(?<=步)[，,]|[-–—](?=[ \t])|[-=]>|→|\||(?=[ \t]*(?:\n|\Z))|(?<=[\])】])"
+    rf"{_B}[\])】]?{_B}(?P<closed>{_CLOSED}{_B})?"
+    r"(?:\\?[:.)](?!\d)|[：、．]|(?<=步)[，,]|[-–—](?=[ \t])|[-=]>|→|\||(?=[ \t]*(?:\n|\Z))|(?<=[\])】])"
     r"|(?(hash)(?=[ \t])|(?!))"
-    rf"|(?=\([^()\n]{{1,60}}\){_B}[:：]))(?:{_B}{_CLOSED}(?=\s|\Z))?",
+    r"|(?(closed)(?<=\*\*|__|.[}>])(?=[ \t]|<br)|(?!))"  # what is set off is no part of a sentence
+    rf"|(?=\([^()\n]{{1,60}}\){_B}[:：]))(?:{_B}{_CLOSED}(?=\s|\Z|<br))?(?:{_B}<br[ \t]{{0,3}}/?>)?",
     re.MULTILINE | re.IGNORECASE,
 )
 _HEADING_LINE = re.compile(
-    rf"^[ \t]{{0,3}}#{{1,6}}{_B}(?P<bold>{_BOLD})?(?:(?P<number>{_FIGURES})[.):：、]?|(?P<zh>{_ZH})、)(?=\s)",
-    re.MULTILINE,
+    rf"^[ \t]{{0,3}}(?:\#{{1,6}}{_B}(?P<bold>{_BOLD})?|(?P<tags><h[1-6](?:[ \t][^<>\n]{{0,80}})?>){_B})"
+    rf"(?:(?P<number>{_FIGURES})(?:\\?[.):：、])?|[(（](?P<bracketed>{_FIGURES}|{_ZH})[)）]|(?P<zh>{_ZH})、)(?=\s)",
+    re.MULTILINE | re.IGNORECASE,
 )
 _LIST_LINE = re.compile(
-    rf"^(?P<indent>[ \t]{{0,3}})(?P<bold>{_BOLD})?"
-    rf"(?:(?P<number>{_FIGURES})(?P<point>[.)．、])|(?P<zh>{_ZH})(?P<zh_point>、)){_CLOSED}?(?:(?<=[．、])|(?=\s))",
-    re.MULTILINE,
+    rf"^(?P<indent>[ \t]{{0,3}})(?P<tags>{_TAGS})?(?P<bold>{_BOLD})?"
+    rf"(?:(?P<number>{_FIGURES})\\?(?P<point>[.)．、])|(?P<zh>{_ZH})(?P<zh_point>、)"
+    rf"|[(（](?P<bracketed>{_FIGURES}|{_ZH})(?P<bracket>[)）]))"
+    rf"{_CLOSED}?(?:(?<=[．、])|(?<=）)|(?=\s))",
+    re.MULTILINE | re.IGNORECASE,
+)
+_TAG_NAME = re.compile(r"<([a-zA-Z]{1,8}[1-6]?)")
+# `by (1)`; not `f(1)`, not `\\frac{1}{2}(3)`.
+_REFERENCE = re.compile(r"(?<![A-Za-z0-9_)\\}\]])[(（](\d{1,6})[)）]")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}|[\u4e00-\u9fff]")  # and no name of a LaTeX command
+# A line that is the title of the answer, as PRM800K has it: no step begins with it.
+_ANSWER_TITLE = re.compile(
+    r"[#*_ \t]{1,10}(?:the )?(?:final )?answer[*_: \t]{0,6}(?:\n[ \t]*\n|\Z)", re.IGNORECASE
 )
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 _ENVIRONMENTS = (
@@ -67,7 +86,7 @@ _OPENING = re.compile(
 
 def split_solution(text: str) -> list[str]:
     """The steps of a solution, without their labels; blank text has none. Text before the first label belongs to
-    step 1.
+    step 1 where no blank line stands between them, and is a step of its own where one does.
 
     Example:
 
@@ -78,17 +97,17 @@ def split_solution(text: str) -> list[str]:
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
     whole = _Whole(text)
+    blanks = whole.outside(_BLANK_LINES.finditer(text))
     labels = _runs(whole.outside(_STEP_LINE.finditer(text)))
-    if labels:
-        return _labelled(text, labels)
+    if labels and not _are_details(labels, blanks):
+        return _labelled(text, labels, blanks)
     headings = _one_list(whole.outside(_HEADING_LINE.finditer(text)))
     if len(headings) > 1:
-        return _labelled(text, headings)
+        return _labelled(text, headings, blanks)
     items = _one_list(_outermost(whole.outside(_LIST_LINE.finditer(text))))
-    blanks = whole.outside(_BLANK_LINES.finditer(text))
-    if len(items) > 1 and not any(blank.end() < items[0].start() for blank in blanks):
-        return _outline(text, items, blanks)
-    return _paragraphs(text, blanks)
+    if _is_the_solution(text, items, blanks):
+        return _labelled(text, items, blanks, is_list=True)
+    return _paragraphs(text, blanks, 0, len(text))
 
 
 class _Whole:
@@ -129,7 +148,7 @@ def _closer(opening: re.Match[str]) -> str:
 
 def _number(match: re.Match[str]) -> int:
     found = match.groupdict()
-    text = found.get("number") or found.get("zh") or found.get("zh_step") or ""
+    text = next(text for name in ("number", "zh", "zh_step", "bracketed") if (text := found.get(name)))
     return int(text) if text.isdecimal() else NUMBER_WORDS.get(text.lower(), -1)
 
 
@@ -168,53 +187,94 @@ def _outermost(items: Sequence[re.Match[str]]) -> list[re.Match[str]]:
 
 
 def _alike(one: re.Match[str], other: re.Match[str]) -> bool:
-    if (one["bold"], one["point"], one["zh_point"]) != (other["bold"], other["point"], other["zh_point"]):
+    marks = ("bold", "tags", "point", "zh_point", "bracket")
+    if any(one[mark] != other[mark] for mark in marks):
         return False
     flush_right = one.end("number") - one.start() == other.end("number") - other.start()
     return one["indent"] == other["indent"] or flush_right
 
 
-def _outline(text: str, items: Sequence[re.Match[str]], blanks: Sequence[re.Match[str]]) -> list[str]:
-    """A numbered list and what stands around it. Its items are the steps, unless it is a detail in a text of
-    paragraphs. Paragraphs behind it belong to the last item where other items have several, too; else they are
-    steps of their own, for a plan does not hold the work that follows it."""
-    starts = [item.start() for item in items]
-    between = [blank for blank in blanks if blank.start() < starts[-1]]
-    behind = [blank for blank in blanks if blank.start() > starts[-1]]
-    if not between and len(behind) > 1:
-        return _paragraphs(text, blanks)
-    if any(not _is_no_break(text, blank, starts) for blank in between):
-        return _labelled(text, items)
-    tail = next((blank for blank in behind if not _is_no_break(text, blank, ())), None)
-    if tail is None:
-        return _labelled(text, items)
-    rest = [blank for blank in behind if blank.start() > tail.start()]
-    return [*_labelled(text[: tail.start()], items), *_paragraphs(text, rest, tail.end())]
+def _are_details(labels: Sequence[re.Match[str]], blanks: Sequence[re.Match[str]]) -> bool:
+    """They are bullets of paragraphs: they begin again in each, below its first line."""
+    bullets = all(label[0].lstrip()[:1] in "-*+•" for label in labels)
+    again = any(_begins_again(labels, index) for index in range(len(labels)))
+    opening = {blank.end() for blank in blanks}
+    return bullets and again and bool(blanks) and not any(label.start() in opening for label in labels)
 
 
-def _is_no_break(text: str, blank: re.Match[str], starts: Sequence[int]) -> bool:
-    """The paragraph behind the blank lines is indented, so part of what is above it; or an item of the list."""
-    start = text.rfind("\n", 0, blank.end()) + 1
-    return start < blank.end() or start in starts
+def _is_the_solution(text: str, items: Sequence[re.Match[str]], blanks: Sequence[re.Match[str]]) -> bool:
+    """A numbered list is, unless it is a detail in a text of paragraphs, or its numbers name equations."""
+    if len(items) < 2 or any(blank.end() < items[0].start() for blank in blanks):
+        return False
+    if items[0]["bracketed"] and _are_equations(text, items):
+        return False
+    between = any(items[0].start() < blank.start() < items[-1].start() for blank in blanks)
+    return between or sum(blank.start() > items[-1].start() for blank in blanks) < 2
 
 
-def _labelled(text: str, labels: Sequence[re.Match[str]]) -> list[str]:
-    """The parts from one label to the next, without the labels."""
-    steps = []
-    for label, end in zip(labels, [*(label.start() for label in labels[1:]), len(text)], strict=True):
-        body, bold = text[label.end() : end], label["bold"]
-        closer = "}" if bold and bold.startswith("\\") else bold
-        if closer and closer not in label[0][label.end("bold") - label.start() :]:
-            body = body.replace(closer, "", 1)  # the bold mark closes after a title
-        steps.append(body.strip())
-    preamble = text[: labels[0].start()].strip()
-    if preamble:
-        steps[0] = f"{preamble}\n\n{steps[0]}".strip()
+def _are_equations(text: str, items: Sequence[re.Match[str]]) -> bool:
+    """One of them is no more than a formula that the text names by its number: `(1) x + y = 3`, `by (1)`."""
+    lines = {str(_number(item)): text[item.end() :].partition("\n")[0] for item in items}
+    formulas = {number for number, line in lines.items() if not _WORD.search(line)}
+    starts = {item.start("bracketed") - 1 for item in items}
+    return any(found[1] in formulas and found.start() not in starts for found in _REFERENCE.finditer(text))
+
+
+def _labelled(
+    text: str, labels: Sequence[re.Match[str]], blanks: Sequence[re.Match[str]], is_list: bool = False
+) -> list[str]:
+    """The parts from one label to the next, without the labels; and the paragraphs around them. Paragraphs behind
+    a list are no part of its last item, even where its items are lines: a plan does not hold the work."""
+    starts, opening = [label.start() for label in labels], {blank.end() for blank in blanks}
+    before = _paragraphs(text, blanks, 0, starts[0])
+    # What stands right above the first label belongs to its step.
+    lead = before.pop() if before and starts[0] not in opening else ""
+    steps, several = before, False  # several: paragraphs belong to the steps of this run
+    for index, (label, end) in enumerate(zip(labels, [*starts[1:], len(text)], strict=True)):
+        inside = _breaks(text, _within(blanks, label.end(), end))
+        last = index + 1 == len(labels) or _begins_again(labels, index + 1)
+        if not is_list and index > 0 and not _begins_again(labels, index):
+            several = several or label.start() not in opening
+        cut = inside[0].start() if inside and last and not several else end
+        step = _without_closers(text[label.end() : cut], label)
+        steps += [f"{lead}\n\n{step}".strip() if lead else step, *_paragraphs(text, inside, cut, end)]
+        several, lead = (several or bool(inside)) and not last, ""
     return [step for step in steps if step]
 
 
-def _paragraphs(text: str, blanks: Sequence[re.Match[str]], start: int = 0) -> list[str]:
-    """The parts between the blank lines, from ``start`` on."""
-    cuts = [start, *(place for blank in blanks for place in blank.span()), len(text)]
+def _begins_again(labels: Sequence[re.Match[str]], index: int) -> bool:
+    return index > 0 and _number(labels[index]) <= _number(labels[index - 1])
+
+
+def _without_closers(body: str, label: re.Match[str]) -> str:
+    """Bold marks and tags close behind a title, or at the end of the step."""
+    bold, inside = label["bold"], label[0][label.end("bold") - label.start() :] if label["bold"] else ""
+    closer = "}" if bold and bold.startswith(("\\", "{")) else bold
+    if closer and closer not in inside:
+        body = body.replace(closer, "", 1)
+    for name in _TAG_NAME.findall(label["tags"] or ""):
+        if f"</{name}>" not in label[0]:
+            body = body.replace(f"</{name}>", "", 1)
+    return body.strip()
+
+
+def _breaks(text: str, blanks: Sequence[re.Match[str]]) -> list[re.Match[str]]:
+    """Those behind which something new begins: an indented paragraph is part of what is above it, and the answer
+    under its title is part of the last step."""
+    breaks = [blank for blank in blanks if text.rfind("\n", 0, blank.end()) + 1 == blank.end()]
+    return list(itertools.takewhile(lambda blank: not _ANSWER_TITLE.match(text, blank.end()), breaks))
+
+
+def _within(blanks: Sequence[re.Match[str]], start: int, end: int) -> list[re.Match[str]]:
+    """Those with something on both sides, between two places."""
+    first = bisect.bisect_right(blanks, start, key=re.Match.start)
+    return list(blanks[first : bisect.bisect_left(blanks, end, first, key=re.Match.end)])
+
+
+def _paragraphs(text: str, blanks: Sequence[re.Match[str]], start: int, end: int) -> list[str]:
+    """The parts between the blank lines, from one place to another."""
+    first = bisect.bisect_left(blanks, start, key=re.Match.start)
+    inside = blanks[first : bisect.bisect_right(blanks, end, first, key=re.Match.end)]
+    cuts = [start, *(place for blank in inside for place in blank.span()), end]
     parts = (text[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2], strict=True))
     return [part for part in parts if part]
