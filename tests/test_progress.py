@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 
-from thinkprm_jax.activity import Activity, CompilationWatch
+from thinkprm_jax.activity import Activity, CompilationWatch, compiling
 from thinkprm_jax.progress import ProgressBar, TrainingProgress, VerdictProgress, spell_rate
 
 
@@ -156,6 +156,14 @@ def test_jax_tells_the_watch_of_its_compilations() -> None:
     assert True in seen
     assert not seen[-1]
     assert len(seen) == heard
+
+
+def test_what_is_compiled_beside_jax_is_shown_as_a_compilation() -> None:
+    watch = CompilationWatch()
+    assert watch.current is None
+    with compiling():
+        assert watch.current is not None
+    assert watch.current is None
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ Nothing here waits for a device, writes to a terminal or costs anything while no
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 _LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # told when it is over: what follows is the compiler
@@ -31,6 +32,20 @@ class Activity:
     waiting: int = 0
     finished: int = 0
     tokens: int = 0
+
+
+_outside_jax: dict[int, float] = {}  # thread -> since when it compiles something that JAX does not tell of
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Around a compilation that is not JAX's: whoever shows what is being done shows it as one."""
+    thread = threading.get_ident()
+    _outside_jax[thread] = time.monotonic()
+    try:
+        yield
+    finally:
+        _outside_jax.pop(thread, None)
 
 
 class CompilationWatch:
@@ -73,5 +88,5 @@ class CompilationWatch:
     @property
     def current(self) -> tuple[int, float] | None:
         """(number of the program that is being compiled, from 1, seconds so far); None: there is none."""
-        began = min(self._began.copy().values(), default=None)
+        began = min([*self._began.copy().values(), *_outside_jax.copy().values()], default=None)
         return None if began is None else (self._finished + 1, self._clock() - began)

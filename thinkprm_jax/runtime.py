@@ -28,7 +28,7 @@ def cache_folder() -> Path | None:
         return None
     if chosen:
         return Path(chosen).expanduser()
-    return _user_cache() / "thinkprm_jax" / "compiled" / _machine()
+    return _user_cache() / "thinkprm_jax" / "compiled" / machine()
 
 
 def enable_compilation_cache() -> Path | None:
@@ -69,7 +69,7 @@ def _user_cache() -> Path:
     return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
 
 
-def _machine() -> str:
+def machine() -> str:
     """A short name of the kind of CPU."""
     description = platform.machine() + platform.processor()
     try:

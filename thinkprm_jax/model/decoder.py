@@ -27,57 +27,11 @@ from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec
+from thinkprm_jax.model.linear import Build, Linear, side_by_side
+from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.matmul import contract
+from thinkprm_jax.model.products import Products, multiply
 from thinkprm_jax.model.rope import rope, rotate
-
-
-@dataclasses.dataclass(frozen=True)
-class _Build:
-    """What every module of a decoder is made with."""
-
-    config: ModelConfig
-    rngs: nnx.Rngs
-    param_dtype: DTypeLike
-    dtype: DTypeLike
-    lora: LoraSpec | None
-
-    def linear(self, inputs: int, outputs: int, bias: bool, path: str | None = None) -> Linear:
-        """``path``: of the map inside its layer; it says whether the map gets an adapter."""
-        adapter = self.lora if self.lora is not None and path in self.lora.paths else None
-        return Linear(self, inputs, outputs, bias, adapter, _PLACES.index(path) if path else 0)
-
-
-_PLACES = tuple(HF_TARGETS.values())
-
-
-class Linear(nnx.Module):
-    """y = x W + b with W [in, out], plus the adapter's part; products of ``dtype`` inputs, the result float32."""
-
-    def __init__(
-        self, build: _Build, inputs: int, outputs: int, bias: bool, lora: LoraSpec | None, place: int
-    ) -> None:
-        init = nnx.initializers.normal(build.config.initializer_range)
-        self.kernel = nnx.Param(init(build.rngs.params(), (inputs, outputs), build.param_dtype))
-        self.bias = nnx.Param(jnp.zeros((outputs,), build.param_dtype)) if bias else None
-        self.lora_a = nnx.Param(jnp.zeros((inputs, lora.rank), jnp.float32)) if lora else None
-        self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs), jnp.float32)) if lora else None
-        self.lora, self.place, self.dtype = lora, place, build.dtype
-
-    def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        """[..., in] -> float32 [..., out]. ``dropout_key``: of the layer; None: no dropout."""
-        leading = "bt"[: x.ndim - 1]
-        y = contract(f"{leading}i,io->{leading}o", x, self.kernel[...], self.dtype)
-        if self.bias is not None:
-            y = y + self.bias[...].astype(jnp.float32)
-        if self.lora is None or self.lora_a is None or self.lora_b is None:
-            return y
-        if dropout_key is not None and self.lora.dropout:
-            keep = 1 - self.lora.dropout
-            kept = jax.random.bernoulli(jax.random.fold_in(dropout_key, self.place), keep, x.shape)
-            x = jnp.where(kept, x / keep, 0.0)
-        low = contract(f"{leading}i,ir->{leading}r", x, self.lora_a[...], self.dtype)
-        return y + self.lora.scale * contract(f"{leading}r,ro->{leading}o", low, self.lora_b[...], self.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -95,7 +49,7 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     """Projections of grouped-query attention; the attention itself is in :mod:`.attention`."""
 
-    def __init__(self, build: _Build) -> None:
+    def __init__(self, build: Build) -> None:
         config = build.config
         d, heads = config.hidden_size, config.num_heads * config.head_dim
         kv_heads = config.num_kv_heads * config.head_dim
@@ -114,13 +68,13 @@ class Attention(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """[..., D] -> q [..., H, h] (rotated, scaled), k [..., K, h] (rotated), v [..., K, h]."""
 
-        def heads(linear: Linear, norm: RMSNorm | None = None) -> jax.Array:
-            y = linear(x, dropout_key)
-            y = y.reshape(*y.shape[:-1], -1, self.head_dim)
-            return y if norm is None else norm(y)
-
-        q = rotate(heads(self.query, self.query_norm), cos, sin) * self.head_dim**-0.5
-        return q, rotate(heads(self.key, self.key_norm), cos, sin), heads(self.value)
+        q, k, v = (
+            y.reshape(*y.shape[:-1], -1, self.head_dim)
+            for y in side_by_side((self.query, self.key, self.value), x, dropout_key)
+        )
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        return rotate(q, cos, sin) * self.head_dim**-0.5, rotate(k, cos, sin), v
 
     def merge(self, heads: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """[..., H, h] -> [..., D]."""
@@ -130,7 +84,7 @@ class Attention(nnx.Module):
 class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, build: _Build) -> None:
+    def __init__(self, build: Build) -> None:
         config = build.config
         d, f, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.gate = build.linear(d, f, bias, "mlp.gate")
@@ -138,13 +92,14 @@ class MLP(nnx.Module):
         self.down = build.linear(f, d, bias, "mlp.down")
 
     def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x, dropout_key)) * self.up(x, dropout_key), dropout_key)
+        gate, up = side_by_side((self.gate, self.up), x, dropout_key)
+        return self.down(jax.nn.silu(gate) * up, dropout_key)
 
 
 class ScoreHead(nnx.Module):
     """The head of a reward model: Linear, ReLU, Linear. It scores a token; the decoder has no vocabulary then."""
 
-    def __init__(self, build: _Build, labels: int) -> None:
+    def __init__(self, build: Build, labels: int) -> None:
         d = build.config.hidden_size
         self.inner = build.linear(d, d, True)
         self.outer = build.linear(d, labels, True)
@@ -165,7 +120,7 @@ class ScoreHead(nnx.Module):
 class ValueHead(nnx.Module):
     """The head of a reward model: one Linear, whose value is the log odds of a token."""
 
-    def __init__(self, build: _Build) -> None:
+    def __init__(self, build: Build) -> None:
         self.summary = build.linear(build.config.hidden_size, 1, True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -182,7 +137,7 @@ class ValueHead(nnx.Module):
 class Layer(nnx.Module):
     """One pre-norm block."""
 
-    def __init__(self, build: _Build) -> None:
+    def __init__(self, build: Build) -> None:
         config = build.config
         self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build.param_dtype)
         self.attention = Attention(build)
@@ -243,10 +198,11 @@ class Decoder(nnx.Module):
         execution: Execution | None = None,
     ) -> None:
         """``lora``: adapters beside the named maps, zero until they are set. ``execution``: of whole sequences."""
-        build = _Build(config, rngs, param_dtype, dtype, lora)
+        build = Build(config, rngs, param_dtype, dtype, lora)
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.execution = Execution() if execution is None else execution
+        self.products: Products = "xla"
         self.embed = Embedding(config, rngs, param_dtype)
         self.layers = nnx.List([Layer(build) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
@@ -358,8 +314,12 @@ class Decoder(nnx.Module):
             raise ValueError("this decoder has a head of scores and none over the vocabulary")
         if self.head is not None:
             return self.head(x)
+        table = self.embed.embedding[...]
+        products = multiply(x, [table], self.dtype, transposed=True) if self.products == "native" else None
+        if products is not None:
+            return products[0]
         leading = "bt"[: x.ndim - 1]
-        return contract(f"{leading}d,vd->{leading}v", x, self.embed.embedding[...], self.dtype)
+        return contract(f"{leading}d,vd->{leading}v", x, table, self.dtype)
 
     def _sequence(
         self,
@@ -391,6 +351,13 @@ class Decoder(nnx.Module):
             keys.append(k)
             values.append(v)
         return x, keys, values
+
+
+def use_products(model: Decoder, products: Products) -> None:
+    """Says what computes the products with weights. "native" has no derivative, and is for one CPU device."""
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, Decoder | Linear):
+            module.products = products
 
 
 @functools.lru_cache(maxsize=8)

@@ -29,7 +29,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.distributed.mesh import partition_spec
 from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits, settle
-from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.decoder import Decoder, use_products
+from thinkprm_jax.model.products import Products
 from thinkprm_jax.sampler.request import MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
 
@@ -81,8 +82,9 @@ class ChunkOutput:
 class DeviceFunctions:
     """The jitted functions for one architecture and mesh; shared by every sampler that uses the same."""
 
-    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> None:
+    def __init__(self, graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int, products: Products) -> None:
         self._graphdef = graphdef
+        self._products = products
         self._mesh = mesh
         self._chunk = chunk
         self.prefill = jax.jit(self._prefill)
@@ -113,7 +115,9 @@ class DeviceFunctions:
         return NamedSharding(self._mesh, PartitionSpec(*spec))
 
     def _model(self, parameters: nnx.State) -> Decoder:
-        return nnx.merge(self._graphdef, parameters)
+        model = nnx.merge(self._graphdef, parameters)
+        use_products(model, self._products)
+        return model
 
     def _keep_sharding(self, cache: KVCache) -> KVCache:
         sharding = self.cache_sharding(*cache.keys[0].shape[:2])
@@ -298,6 +302,8 @@ def _put(array: jax.Array, rows: jax.Array, columns: jax.Array, new: jax.Array, 
 
 
 @functools.lru_cache(maxsize=32)
-def device_functions(graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int) -> DeviceFunctions:
+def device_functions(
+    graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int, products: Products = "xla"
+) -> DeviceFunctions:
     """The functions for this architecture, made once: two samplers of one model share every compilation."""
-    return DeviceFunctions(graphdef, mesh, chunk)
+    return DeviceFunctions(graphdef, mesh, chunk, products)

@@ -36,6 +36,7 @@ from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
+from thinkprm_jax.model.products import Requested, choose_products
 from thinkprm_jax.runtime import refuse_forked, refuse_pickling
 from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
@@ -89,11 +90,14 @@ class Sampler:
       share_from: tokens; a beginning in common with another prompt that is shorter than this is processed again,
         because copying it and going on from there costs more than it saves. One that is the whole prompt is always
         shared. 1: no token of any common beginning is processed twice.
+      products: what computes the products with weights: "native", our kernel for CPUs; "xla"; or "auto", the
+        kernel where it can run and the model is not tiny. None: what $THINKPRM_JAX_PRODUCTS says, or "auto".
     Raises:
       UserError: a setting that cannot work.
 
     Attributes:
       loop: the steps, for whoever combines handles (:func:`.gather`).
+      products: what computes them, "native" or "xla".
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Sampler:
         cache_dtype: str | None = None,
         prefix_cache: int = 0,
         share_from: int = 64,
+        products: Requested | None = None,
     ) -> None:
         refuse_forked()
         _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
@@ -117,7 +122,8 @@ class Sampler:
         self._config, self._positions = model.config, model.config.positions
         self._graph, self._parameters = nnx.split(model)
         self._loaded = True
-        self._device = device_functions(self._graph, mesh, chunk)
+        self.products = choose_products(products, model.dtype, weight_bytes(model.config, model.dtype), mesh)
+        self._device = device_functions(self._graph, mesh, chunk, self.products)
         self._limits = Limits(max_length, model.config.vocab_size)
         self._queue: collections.deque[RequestHandle] = collections.deque()
         self._queued = 0  # of the queue, those that are not cancelled

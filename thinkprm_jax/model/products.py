@@ -1,0 +1,135 @@
+"""Products with weights by our own kernel on CPUs, for the few rows of a decode step (``products.cc``).
+
+XLA's product of 2 to 64 rows takes several times as long as reading the weights; the kernel's takes about that
+long. It reads weights where they are and as they are, and a row's results do not depend on the rows beside it. It
+has no derivative: training takes XLA's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.model.native import NoLibraryError, load_library
+
+logger = logging.getLogger(__name__)
+
+Products = Literal["xla", "native"]
+Requested = Literal["auto", "xla", "native"]
+VARIABLE = "THINKPRM_JAX_PRODUCTS"
+SOURCE = Path(__file__).with_name("products.cc")
+_MOST_ROWS = 64  # above it XLA's products are as fast
+_LEAST_WEIGHT_BYTES = 8 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """The compiled kernel. target: its name for XLA. tiles: the processor has tiles for bfloat16 (AMX)."""
+
+    target: str
+    tiles: bool
+
+    def most_rows(self, dtype: DTypeLike) -> float:
+        """Of a product that is better done by it."""
+        return math.inf if self.tiles and jnp.dtype(dtype) == jnp.bfloat16 else _MOST_ROWS
+
+
+@functools.lru_cache(maxsize=8)
+def load_kernel(flags: tuple[str, ...] = ("-march=native",)) -> Kernel:
+    """Compiles it where that has not been done, loads it and tells XLA of it.
+
+    Raises:
+      NoLibraryError: it cannot run here.
+    """
+    library, name = load_library(SOURCE, jax.ffi.include_dir(), flags)
+    target = f"thinkprm_products_{name}"  # compiled programs that are kept name the kernel that they were made for
+    jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library.thinkprm_products), platform="cpu")
+    has_tiles = library.thinkprm_has_tiles
+    has_tiles.restype = ctypes.c_bool
+    return Kernel(target, bool(has_tiles()))
+
+
+def choose_products(
+    requested: Requested | None, dtype: DTypeLike, weight_bytes: int, mesh: Mesh | None = None
+) -> Products:
+    """What computes the products of a sampler.
+
+    Args:
+      requested: None: what $THINKPRM_JAX_PRODUCTS says, or "auto": the kernel where it can run and the model is
+        large enough to make up for what it takes to compile and load.
+      dtype: of the products' inputs. weight_bytes: of the model. mesh: it is on.
+    Raises:
+      UserError: the kernel was asked for by name and cannot run; a word that is none of these.
+    """
+    asked = os.environ.get(VARIABLE) or "auto" if requested is None else requested
+    if asked not in get_args(Requested):
+        said_by = VARIABLE if requested is None else "products"
+        raise UserError(f"{said_by} is {asked!r} (it may be {', '.join(get_args(Requested))})")
+    if asked == "xla" or (asked == "auto" and weight_bytes < _LEAST_WEIGHT_BYTES):
+        return "xla"
+    obstacle = _obstacle(dtype, mesh)
+    if obstacle is None:
+        try:
+            load_kernel()
+            return "native"
+        except NoLibraryError as error:
+            obstacle = str(error)
+            if asked == "auto":
+                _say_once(f"products by XLA, which are slower for few rows ({VARIABLE}=xla says so): {obstacle}")
+    if asked == "native":
+        raise UserError(f"products native cannot run: {obstacle}")
+    return "xla"
+
+
+def _obstacle(dtype: DTypeLike, mesh: Mesh | None) -> str | None:
+    platform = jax.default_backend()
+    if platform != "cpu":
+        return f"they are for CPUs, this is {platform}"
+    if (mesh is not None and mesh.size > 1) or jax.device_count() > 1:
+        return "they are for one device"
+    if jnp.dtype(dtype) not in (jnp.float32, jnp.bfloat16):
+        return f"they are of float32 or bfloat16, not {jnp.dtype(dtype).name}"
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def _say_once(line: str) -> None:
+    logger.warning("%s", line)
+
+
+def multiply(
+    x: jax.Array, weights: Sequence[jax.Array], dtype: DTypeLike, transposed: bool = False
+) -> list[jax.Array] | None:
+    """The products of x [..., K] with each of ``weights`` [K, N], float32 [..., N], by the kernel.
+
+    Args:
+      dtype: what inputs are rounded to; the weights are in it, or are brought into it.
+      transposed: the weights are [N, K].
+    Returns: None where there are so many rows that XLA is faster.
+    """
+    kernel = load_kernel()
+    rows = math.prod(x.shape[:-1])
+    if rows > kernel.most_rows(dtype):
+        return None
+    outputs = [weight.shape[0 if transposed else 1] for weight in weights]
+    results = jax.ffi.ffi_call(
+        kernel.target, [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in outputs]
+    )(
+        x.reshape(rows, x.shape[-1]).astype(dtype),
+        *(weight.astype(dtype) for weight in weights),
+        transposed=transposed,
+    )
+    return [y.reshape(*x.shape[:-1], size) for y, size in zip(results, outputs, strict=True)]
