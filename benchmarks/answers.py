@@ -162,6 +162,7 @@ _NUMBER = re.compile(r"(?<![\d.,{\\])\d+(?![\d.,])")
 _WHOLE = re.compile(r"\$?(-?)(\d+)\$?")
 _FRACTION = re.compile(r"\$?(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}\$?")
 _INNER_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_MIXED = re.compile(r"(?<![\d.])(\d+)\s*\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 _INNER_ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
 
 
@@ -189,11 +190,17 @@ def _other_style(gold: str) -> str:
     text = re.sub(r"\\frac(?![a-z])", r"\\dfrac", gold)
     if r"\left" not in text:
         text = re.sub(r"(?<!\\)([(\[])", r"\\left\1", re.sub(r"(?<!\\)([)\]])", r"\\right\1", text))
-    return re.sub(r"(?<![\^_{(\[=,|eE])([+=])", r" \1 ", text).replace("$", "") + "."
+    return _without_marks(re.sub(r"(?<![\^_{(\[=,|eE])([+=])", r" \1 ", text)) + "."
+
+
+def _without_marks(text: str) -> str:
+    """Without mathematics marks; `\\$40` is money."""
+    return re.sub(r"(?<!\\)\$", "", text)
 
 
 def _typed(gold: str) -> str:
-    text = re.sub(r"\\(?:left|right)(?![a-z])|\$", "", gold)
+    text = re.sub(r"\\(?:left|right)(?![a-z])", "", _without_marks(gold))
+    text = _MIXED.sub(r"\1 \2/\3", text)
     while (match := _INNER_FRACTION.search(text)) is not None:
         text = f"{text[: match.start()]}(({match[1]})/({match[2]})){text[match.end() :]}"
     text = _INNER_ROOT.sub(r" sqrt(\1)", text)

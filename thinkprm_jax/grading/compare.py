@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from thinkprm_jax.grading.extract import Found, Kind, extract_answer, find_answer, read_letter
 from thinkprm_jax.grading.keys import PRECISION, Key, same
-from thinkprm_jax.grading.meaning import key_of, key_of_values
+from thinkprm_jax.grading.meaning import key_of_spelling, key_of_values, spelling_of
 from thinkprm_jax.grading.normalise import normalise
 from thinkprm_jax.grading.pool import shared_pool
 from thinkprm_jax.grading.tokens import is_symbolic
@@ -38,27 +38,22 @@ _REMEMBERED = 100_000  # keys
 
 
 class _Memory:
-    """The keys of the last answers. A dict in order of insertion, since answers repeat themselves much."""
+    """The keys of the last answers by their spelling, since answers repeat themselves. In order of insertion."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, Key | None] = {}
+        self._keys: dict[str, Key] = {}
         self._lock = threading.Lock()
 
-    def missing(self, answers: Iterable[str]) -> list[str]:
-        """The answers without a key, once each, in order."""
+    def known(self, spellings: Iterable[str]) -> dict[str, Key | None]:
+        """The key of each spelling, once, in order; None where it is to be computed."""
         with self._lock:
-            return [answer for answer in dict.fromkeys(answers) if answer not in self._keys]
+            return {spelling: self._keys.get(spelling) for spelling in spellings}
 
-    def get(self, answers: Sequence[str], computed: Mapping[str, Key | None]) -> dict[str, Key | None]:
-        """The keys of answers, `computed` among them, which are remembered."""
+    def add(self, computed: Mapping[str, Key]) -> None:
         with self._lock:
-            keys = {
-                answer: computed[answer] if answer in computed else self._keys.get(answer) for answer in answers
-            }
             self._keys.update(computed)
             while len(self._keys) > _REMEMBERED:
                 del self._keys[next(iter(self._keys))]
-        return keys
 
 
 _memory = _Memory()
@@ -99,9 +94,13 @@ def equal_many(
     pairs = [(_found(gold, kind, form), _found(prediction, kind, form)) for gold, prediction in pairs]
     if kind != "math":
         return [gold is not None and gold == prediction for gold, prediction in pairs]
-    keys = _keys_of([answer for pair in pairs for answer in pair if answer], timeout)
-    read = ((keys.get(gold or ""), keys.get(prediction or "")) for gold, prediction in pairs)
-    return [first is not None and second is not None and same(first, second, precision) for first, second in read]
+    spelled = [(_spelling(gold), _spelling(prediction)) for gold, prediction in pairs]
+    # One spelling has one key, which need not be made to say that it is the same.
+    keys = _keys_of([one for first, second in spelled if first != second for one in (first, second)], timeout)
+    return [
+        bool(first) and (first == second or (bool(second) and same(keys[first], keys[second], precision)))
+        for first, second in spelled
+    ]
 
 
 def vote_keys(answers: Sequence[str | None], kind: Kind = "math", timeout: float = TIMEOUT) -> list[str | None]:
@@ -116,8 +115,9 @@ def vote_keys(answers: Sequence[str | None], kind: Kind = "math", timeout: float
     _check(kind, timeout)
     if kind != "math":
         return [_found(answer, kind, "bare") for answer in answers]
-    keys = _keys_of([answer for answer in answers if answer], timeout)
-    found = [keys.get(answer or "") for answer in answers]
+    spellings = [_spelling(answer) for answer in answers]
+    keys = _keys_of(spellings, timeout)
+    found = [keys.get(spelling) for spelling in spellings]
     distinct = {key.text: key for key in found if key is not None}
     # Keys that can be the same as others come last: they join what is there.
     voted: dict[str, Key] = {}
@@ -139,18 +139,22 @@ def cut_comparisons() -> int:
     return shared_pool().cut
 
 
-def _keys_of(answers: Sequence[str], timeout: float) -> dict[str, Key | None]:
-    computed = {answer: key_of(answer) for answer in _memory.missing(answers)}
-    texts_only = [answer for answer, key in computed.items() if key is not None and key.kind == "text"]
-    unread = {answer: text for answer in texts_only if is_symbolic(text := normalise(answer))}
+def _spelling(answer: str | None) -> str:
+    return spelling_of(answer) if answer else ""
+
+
+def _keys_of(spellings: Iterable[str], timeout: float) -> dict[str, Key]:
+    """The key of each spelling; "" has none."""
+    keys = _memory.known(filter(None, spellings))
+    computed = {spelling: key_of_spelling(spelling) for spelling, key in keys.items() if key is None}
+    unread = [spelling for spelling, key in computed.items() if key.kind == "text" and is_symbolic(spelling)]
     if unread:
-        texts = list(dict.fromkeys(unread.values()))
-        replies = shared_pool().run_many("read", [{"answer": text} for text in texts], timeout)
-        values = dict(zip(texts, replies, strict=True))
-        for answer, text in unread.items():
-            if values[text] is not None:
-                computed[answer] = key_of_values(values[text]) or computed[answer]
-    return _memory.get(answers, computed)
+        replies = shared_pool().run_many("read", [{"answer": spelling} for spelling in unread], timeout)
+        for spelling, values in zip(unread, replies, strict=True):
+            if values is not None:
+                computed[spelling] = key_of_values(values) or computed[spelling]
+    _memory.add(computed)
+    return {spelling: key or computed[spelling] for spelling, key in keys.items()}
 
 
 def _found(answer: str | None, kind: Kind, form: Form) -> str | None:

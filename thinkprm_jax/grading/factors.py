@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from fractions import Fraction
 
 from thinkprm_jax.grading.terms import NotUnderstood, Term, read_based, read_number, read_repeating
 from thinkprm_jax.grading.tokens import FUNCTIONS, GREEK, Token, TokenCursor, is_name, is_product
 from thinkprm_jax.grading.units import is_unit
 
-_CLOSING = {"(": ")", "[": "]"}
+_CLOSING = {"(": ")", "[": "]", "]": "["}
 _ACCENTS = {"vec", "overrightarrow", "overline", "bar", "hat", "tilde", "widehat", "overleftrightarrow", "dot",
     "ddot",
             "mathbb", "mathcal", "boldsymbol", "bm", "mathscr", "mathfrak", "textcircled"}  # fmt: skip
+_BEHIND = {"^", "!", "%", "percent", "pct", "degree", "degrees"}  # what may follow a factor and belongs to it
 _CONSTANTS = {"pi", "infty", "emptyset"}
 
 
@@ -77,6 +77,9 @@ class FactorReader(TokenCursor, ABC):
     def power(self) -> Term:
         base = self.primary()
         while True:
+            token = self.peek()
+            if token is None or token.text not in _BEHIND:
+                return base
             if self.next_is("^") and (self.command_is("circ", ahead=1)):
                 self.position += 2
                 base = Term("degree", (base,))
@@ -133,9 +136,11 @@ class FactorReader(TokenCursor, ABC):
 
     def mixed_number(self, whole: Term) -> Term:
         """`1\\frac{1}{2}` is one and a half."""
+        if whole.places or not self.command_is("frac"):
+            return whole
         plain = [("mark", "{"), ("number", ""), ("mark", "}")] * 2
         following = [self.peek(1 + place) for place in range(6)]
-        if whole.places or not self.command_is("frac") or not all(
+        if not all(
             token is not None and token.kind == kind and (token.text == text or (not text and
             token.text.isdigit())) for token, (kind, text) in zip(following, plain, strict=True)
         ):  # fmt: skip
@@ -144,7 +149,7 @@ class FactorReader(TokenCursor, ABC):
         top, bottom = fraction.parts[0].value, fraction.parts[1].value
         if bottom == 0:
             raise NotUnderstood("division by zero")
-        return replace(whole, value=whole.value + top / bottom)
+        return whole._replace(value=whole.value + top / bottom)
 
     def bracketed(self, opening: str) -> Term:
         if opening == "{":
@@ -158,17 +163,35 @@ class FactorReader(TokenCursor, ABC):
             return Term("abs", (value,))
         if opening not in _CLOSING:
             raise NotUnderstood(opening)
+        if opening == "[" and (rows := self.rows()) is not None:
+            return rows
         bars, self.bars = self.bars, 0
         inner = self.listing()
         self.bars = bars
         closing = self.take()
-        if closing.kind != "mark" or closing.text not in (")", "]"):
+        if closing.kind != "mark" or closing.text not in (")", "]", "["):
             raise NotUnderstood("a bracket that is not closed")
         if inner.head == "list" and inner.text == ",":
-            return Term("bracket", inner.parts, text=opening + closing.text)
+            # A bracket that is turned outward, as in `]0,1[`, leaves its end out.
+            low, high = opening.replace("]", "("), closing.text.replace("[", ")")
+            return Term("bracket", inner.parts, text=low + high)
         if closing.text != _CLOSING[opening]:
             raise NotUnderstood("brackets that do not match")
         return inner
+
+    def rows(self) -> Term | None:
+        """A matrix as programs write it, behind its first bracket: `[[1, 2], [3, 4]]`; None where it is none."""
+        start = self.position
+        rows: list[Term] = []
+        while self.accept("["):
+            inner = self.listing()
+            rows.append(Term("row", inner.parts if inner.head == "list" else (inner,)))
+            if not self.accept("]") or not self.accept(","):
+                break
+        if rows and self.accept("]"):
+            return Term("matrix", tuple(rows), text="pmatrix")
+        self.position = start
+        return None
 
     def word(self, word: str) -> Term:
         if word in FUNCTIONS:
@@ -195,6 +218,12 @@ class FactorReader(TokenCursor, ABC):
             return self.named(f"\\{name}")
         if name == "{":
             return self.set()
+        if name == "langle":
+            inner = self.listing()
+            self.expect("rangle", "command")
+            if inner.head != "list":
+                raise NotUnderstood("a vector of one number")
+            return Term("bracket", inner.parts, text="()")
         if name in ("lfloor", "lceil"):
             value = self.sum()
             self.expect({"lfloor": "rfloor", "lceil": "rceil"}[name], "command")

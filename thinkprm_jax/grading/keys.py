@@ -30,6 +30,7 @@ class Key:
         kind: brackets, a unit, the name on the left side.
       value: of a number. places: the most decimals with which a number in it was written.
       alternatives: other readings, each of which may be meant.
+      in_order: of a list, which says nothing of an order: its parts as a pair, triple and so on.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Key:
     places: int = 0
     alternatives: tuple[Key, ...] = ()
     detail: str = ""
+    in_order: tuple[Key, ...] = ()
 
     @property
     def written(self) -> str | None:
@@ -52,7 +54,9 @@ class Key:
     @property
     def is_soft(self) -> bool:
         """Whether it may be the same as a key of another text."""
-        return bool(self.alternatives) or self.places >= PRECISION or any(part.is_soft for part in self.parts)
+        if self.alternatives or self.in_order or self.places >= PRECISION:
+            return True
+        return any(part.is_soft for part in self.parts)
 
 
 def same(first: Key, second: Key, precision: int = PRECISION) -> bool:
@@ -68,11 +72,16 @@ def same(first: Key, second: Key, precision: int = PRECISION) -> bool:
 def _same(first: Key, second: Key, precision: int, readings: tuple[bool, bool]) -> bool:
     """readings: of which of the two another reading may be taken. Two other readings never meet, at no depth: of
     `x=1, y=2` the values 1 and 2 are not those of `x=2, y=1`."""
-    if _alike(first, second, precision, readings):
-        return True
-    return (readings[0] and any(_alike(one, second, precision, (True, False)) for one in first.alternatives)) or (
-        readings[1] and any(_alike(first, one, precision, (False, True)) for one in second.alternatives)
+    ones, twos = (first, *first.in_order), (second, *second.in_order)
+    return (
+        _any_alike(ones, twos, precision, readings)
+        or (readings[0] and _any_alike(first.alternatives, twos, precision, (True, False)))
+        or (readings[1] and _any_alike(ones, second.alternatives, precision, (False, True)))
     )
+
+
+def _any_alike(ones: Sequence[Key], twos: Sequence[Key], precision: int, readings: tuple[bool, bool]) -> bool:
+    return any(_alike(one, two, precision, readings) for one in ones for two in twos)
 
 
 def near(first: Any, second: Any, precision: int) -> bool:

@@ -9,38 +9,57 @@ from dataclasses import replace
 from fractions import Fraction
 
 from thinkprm_jax.grading.keys import Key, form_key, set_key, text_key
+from thinkprm_jax.grading.labels import PHRASES, counted
 from thinkprm_jax.grading.normalise import normalise
-from thinkprm_jax.grading.solutions import joined_key, region_key, relation_key
+from thinkprm_jax.grading.points import points_of, values_of
+from thinkprm_jax.grading.solutions import joined_key, names_apart, region_key, relation_key
 from thinkprm_jax.grading.syntax import parse_answer
-from thinkprm_jax.grading.terms import NotUnderstood, Term
-from thinkprm_jax.grading.values import digits, evaluate, has_head, names_in, tidied, values_of
+from thinkprm_jax.grading.terms import NotUnderstood, Term, has_head, names_in, walk
+from thinkprm_jax.grading.values import Value, digits, evaluate, rational, spelled, tidied
 
 _PLAIN = re.compile(
     r"\s*\$?(-?(?:\d{1,30}|\d{1,3}(?:,\d{3}){1,9})(?:\.\d{1,30})?)\$?\s*"
 )  # most answers: a number
 
 
+_NOTHING = Key("set", "set[]")
+_INFINITY = Key("infinity", "infinity")
+_MINUS_INFINITY = Key("infinity", "-infinity")
+
+
 def key_of(answer: str) -> Key | None:
     """The key of a bare answer; None where there is none. One that is not understood has its text for a key."""
-    plain = _PLAIN.fullmatch(answer)
+    spelling = spelling_of(answer)
+    return key_of_spelling(spelling) if spelling else None
+
+
+def spelling_of(answer: str) -> str:
+    """An answer in a spelling that decides its key: a plain number as it is, else the normalised text; "" where
+    there is no answer."""
+    return answer if _PLAIN.fullmatch(answer) else normalise(answer)
+
+
+def key_of_spelling(spelling: str) -> Key:
+    """The key of what `spelling_of` gives, which is not ""."""
+    plain = _PLAIN.fullmatch(spelling)
     if plain:
         number = Fraction(plain[1].replace(",", ""))
-        return Key("number", f"number {number}", value=number, places=len(plain[1].partition(".")[2]))
-    normal = normalise(answer)
-    if not normal:
-        return None
+        return number_key(number, len(plain[1].partition(".")[2]))
     try:
-        return understood_key(normal)
+        return understood_key(spelling)
     except (NotUnderstood, RecursionError):
-        return text_key(normal)
+        return text_key(spelling)
 
 
 def understood_key(normal: str) -> Key:
     """The key of a normalised answer. Raises NotUnderstood."""
-    return _key(parse_answer(normal))
+    phrase = PHRASES.get(normal.casefold())
+    return _PHRASES[phrase]() if phrase is not None else _key(parse_answer(normal))
 
 
 def _key(term: Term) -> Key:
+    if term.head == "neg" and term.parts[0].head == "infty":
+        return _MINUS_INFINITY
     form = _FORMS.get(term.head)
     return form(term) if form is not None else _scalar(term)
 
@@ -56,12 +75,21 @@ def _scalar(term: Term) -> Key:
 
 
 def _signed(term: Term, sign: int) -> Key:
-    names = names_in(term)
-    values = values_of(term, sign) if names else [evaluate(term, sign=sign)]
-    texts = ["" if value is None else digits(value) for value in values]
-    if len(set(texts)) == 1:
-        number = Key("number", f"number {texts[0]}", value=values[0], places=_places(term))
-        return replace(number, alternatives=_other_readings(term))
+    if not names_in(term):
+        value = rational(evaluate(term, sign=sign))
+        return number_key(value, _places(term), _other_readings(term))
+    return expression_key(values_of(term, points_of(term), sign))
+
+
+def number_key(value: Value, places: int = 0, alternatives: tuple[Key, ...] = ()) -> Key:
+    return Key("number", f"number {digits(value)}", value=value, places=places, alternatives=alternatives)
+
+
+def expression_key(values: Sequence[Value]) -> Key:
+    """The key of a function of some names by its values at points; of a constant one, that of its value."""
+    texts = [spelled(value) for value in values]
+    if len(set(texts)) == 1 and values[0] is not None:
+        return number_key(rational(values[0]))
     return Key("expression", f"expression {_digest(texts)}")
 
 
@@ -77,7 +105,7 @@ def _other_readings(term: Term) -> tuple[Key, ...]:
 
 
 def _places(term: Term) -> int:
-    return max([term.places, *map(_places, term.parts)])
+    return max(one.places for one in walk(term))
 
 
 def _digest(texts: Sequence[str]) -> str:
@@ -92,10 +120,7 @@ def key_of_values(values: Sequence[Sequence[str]]) -> Key | None:
         read = [tidied(*pair) for pair in values]
     except (ValueError, NotUnderstood):
         return None
-    texts = [digits(value) for value in read]
-    if len(set(texts)) == 1:
-        return Key("number", f"number {texts[0]}", value=read[0])
-    return Key("expression", f"expression {_digest(texts)}")
+    return number_key(read[0]) if len(read) == 1 else expression_key(read)
 
 
 # Quantities
@@ -104,8 +129,11 @@ def key_of_values(values: Sequence[Sequence[str]]) -> Key | None:
 def _quantity(term: Term) -> Key:
     (value,) = term.parts
     bare = _key(value)
+    if term.text in ("am", "pm"):
+        hour = _clock(bare, number_key(Fraction(0)), term.text)
+        return replace(hour, alternatives=(*hour.alternatives, bare))
     if term.unit is None:
-        label = term.text.removesuffix("s")
+        label = counted(term.text)
         return Key(
             "quantity", f"{label} {bare.text}", (bare,), alternatives=(bare, *bare.alternatives), detail=label
         )
@@ -132,17 +160,32 @@ def _mixed(term: Term) -> Key:
 
 
 def _ratio(term: Term) -> Key:
+    """`2:3` is `4:6`, and may be given as the fraction; what looks like a time of day may be one."""
     parts = [_key(part) for part in term.parts]
-    if not term.text and all(isinstance(part.value, Fraction) and part.value > 0 for part in parts):
-        first = parts[0].value
-        parts = [_scalar(Term("number", value=part.value / first)) for part in parts]
-    return form_key("ratio", parts, detail=f" {term.text}" if term.text else "")
+    clock = _clock(parts[0], parts[1], term.text.partition(" ")[2]) if term.text and len(parts) == 2 else None
+    if clock is not None and clock.alternatives:
+        return clock
+    values = [part.value for part in parts]
+    if not all(isinstance(value, Fraction) and value > 0 for value in values):
+        return clock or form_key("ratio", parts, detail=f" {term.text}" if term.text else "")
+    meant = form_key("ratio", [number_key(value / values[0]) for value in values])
+    if term.text:
+        return replace(clock or form_key("ratio", parts, detail=f" {term.text}"), alternatives=(meant,))
+    return replace(meant, alternatives=(number_key(values[0] / values[1]),) if len(values) == 2 else ())
+
+
+def _clock(hour: Key, minute: Key, half: str) -> Key:
+    """A time of day. half: `am` or `pm`, which may be left out; "" where it is."""
+    bare = form_key("ratio", (hour, minute), detail=" clock")
+    if not half:
+        return bare
+    return replace(form_key("ratio", (hour, minute), detail=f" clock {half}"), alternatives=(bare,))
 
 
 def _congruence(term: Term) -> Key:
     left, right, modulus = term.parts
-    size = evaluate(modulus)
-    if names_in(modulus) or not isinstance(size, Fraction) or size == 0:
+    size = rational(evaluate(modulus))
+    if not isinstance(size, Fraction) or size == 0:
         raise NotUnderstood("a modulus that is no number")
     size = abs(size)
     kept, residue = (left, right) if names_in(left) else (Term("number"), Term("+", (left, Term("neg", (right,)))))
@@ -165,9 +208,19 @@ def _list(term: Term) -> Key:
         joined = joined_key(term, _key)
         if joined is not None:
             return joined
+    if names_apart(term.parts):
+        return _assignment(term.parts)
     parts = _spread([_key(_with_left_side(part, term.parts[0])) for part in term.parts])
     in_order = form_key("bracket", parts, detail="()")
-    return replace(form_key("set", parts, ordered=False), alternatives=(*_values_only(parts), in_order))
+    return replace(form_key("set", parts, ordered=False), alternatives=_values_only(parts), in_order=(in_order,))
+
+
+def _assignment(equations: Sequence[Term]) -> Key:
+    """`a = 3, b = 4`, in any order; it may be given as `(3, 4)`."""
+    parts = [_key(part) for part in equations]
+    values = [part.alternatives[0] if part.alternatives else part for part in parts]
+    pair = form_key("bracket", values, detail="()")
+    return replace(form_key("assignment", parts, ordered=False), alternatives=(pair,))
 
 
 def _with_left_side(part: Term, first: Term) -> Term:
@@ -197,6 +250,8 @@ def _set(term: Term) -> Key:
 def _bracket(term: Term) -> Key:
     if any(part.head == "dots" for part in term.parts):
         raise NotUnderstood("dots in brackets")
+    if term.text == "()" and names_apart(term.parts):
+        return _assignment(term.parts)
     if term.text in ("()",) or len(term.parts) != 2:
         if term.text not in ("()", "[]"):
             raise NotUnderstood("brackets that do not match")
@@ -216,7 +271,12 @@ def _matrix(term: Term) -> Key:
     if len({len(row.parts) for row in term.parts}) != 1:
         raise NotUnderstood("rows of different lengths")
     rows = [form_key("row", [_key(cell) for cell in row.parts]) for row in term.parts]
-    return form_key("matrix", rows, detail=f" {term.text}")
+    matrix = form_key("matrix", rows, detail=f" {term.text}")
+    if term.text == "vmatrix" or 1 not in (len(rows), len(rows[0].parts)):
+        return matrix
+    # A vector, which may be given as a point.
+    cells = [cell for row in rows for cell in row.parts]
+    return replace(matrix, alternatives=(form_key("bracket", cells, detail="()"),))
 
 
 _FORMS: dict[str, Callable[[Term], Key]] = {
@@ -232,6 +292,13 @@ _FORMS: dict[str, Callable[[Term], Key]] = {
     "union": lambda term: region_key(term, _key),
     "builder": lambda term: region_key(term, _key),
     "reals": lambda term: region_key(term, _key),
-    "emptyset": lambda term: Key("set", "set[]"),
-    "infty": lambda term: Key("infinity", "infinity"),
+    "emptyset": lambda term: _NOTHING,
+    "infty": lambda term: _INFINITY,
+}
+_PHRASES: dict[str, Callable[[], Key]] = {
+    "reals": lambda: _key(Term("reals")),
+    "nothing": lambda: _NOTHING,
+    "infinity": lambda: _INFINITY,
+    "-infinity": lambda: _MINUS_INFINITY,
+    "does not exist": lambda: text_key("does not exist"),
 }

@@ -8,6 +8,7 @@ this spelling by `thinkprm_jax.grading.syntax`.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from thinkprm_jax.grading.units import is_short_unit
 
@@ -33,39 +34,43 @@ _SPLIT_UNIT = re.compile(
 )
 _DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")  # LaTeX that was escaped once too often
 _COMMAND_END = r"(?![A-Za-z])"
-_SPACING = re.compile(rf"(?<!\\)\\[,;:!> ]|~|\\q?quad|\\(?:displaystyle|textstyle|hfill|limits){_COMMAND_END}")
+_SPACING = re.compile(rf"(?<!\\)\\[,;:!> ]|\\q?quad|\\(?:displaystyle|textstyle|hfill|limits){_COMMAND_END}")
 _SIZES = re.compile(rf"\\(?:left|right|[bB]igg?[lr]?){_COMMAND_END}\.?")
 _POWER = re.compile(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])")  # of Python; other double stars are bold type
 _MATH_MARKS = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\*\*")
 _DEGREES = re.compile(rf"\^\s*\{{?\s*\\circ{_COMMAND_END}\s*\}}?|\\degree{_COMMAND_END}")
 _TEMPERATURE = re.compile(r"\^\\circ\s*(?:\\(?:text|mathrm|rm)\s*\{\s*([CF])\s*\}|([CF]))\s*\.?$")
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
+# fmt: off
+_COMMANDS = {
+    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "dbinom": r"\binom", "tbinom": r"\binom",
+    "leq": r"\le ", "leqslant": r"\le ", "geq": r"\ge ", "geqslant": r"\ge ", "lt": "<", "gt": ">",
+    "neq": r"\ne ", "times": r"\cdot ", "ast": r"\cdot ", "varnothing": r"\emptyset ",
+    "lbrace": r"\{", "brace": r"\{", "rbrace": r"\}", "vert": "|", "lvert": "|", "rvert": "|", "mid": "|",
+    "underline": "",
+}
+# fmt: on
+# (what a text must hold for a rule to be tried, pattern, replacement): most texts hold none of them.
 _RENAMED = (
-    (re.compile(r"(?<!\\)%"), r"\\%"),
-    (re.compile(r"\\[dtc]frac" + _COMMAND_END), r"\\frac"),
-    (re.compile(r"\\[dt]binom" + _COMMAND_END), r"\\binom"),
-    (re.compile(r"\\leq(?:slant)?" + _COMMAND_END + "|<=|⩽"), r"\\le "),
-    (re.compile(r"\\geq(?:slant)?" + _COMMAND_END + "|>=|⩾"), r"\\ge "),
-    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
-    (re.compile(r"\\lt" + _COMMAND_END), "<"),
-    (re.compile(r"\\gt" + _COMMAND_END), ">"),
-    (re.compile(r"\\neq" + _COMMAND_END + "|!="), r"\\ne "),
-    (re.compile(r"\\(?:times|ast)" + _COMMAND_END), r"\\cdot "),
-    (re.compile(r"\\(?:varnothing)" + _COMMAND_END), r"\\emptyset "),
-    (re.compile(r"\\l?brace" + _COMMAND_END), r"\\{"),
-    (re.compile(r"\\rbrace" + _COMMAND_END), r"\\}"),
-    (re.compile(r"\\[lr]?vert" + _COMMAND_END), "|"),
-    (re.compile(r"\\mid" + _COMMAND_END), "|"),
-    (re.compile(r"\\(begin|end)\{(?:[bB]matrix|smallmatrix)\}"), r"\\\1{pmatrix}"),
-    (re.compile(r"\\begin\{array\}\{[^{}|]*\}"), r"\\begin{pmatrix}"),
-    (re.compile(r"\\end\{array\}"), r"\\end{pmatrix}"),
-    (re.compile(r"(?:\\\\\s*)+\\end\{pmatrix\}"), r"\\end{pmatrix}"),
-    (re.compile(r"\\operatorname\*?\s*\{(sin|cos|tan|ln|log|lg|arctan|gcd|lcm)\}"), r"\\\1 "),
-    (re.compile(r"(?<![A-Za-z\\])([ap])\.\s?m\b\.?"), r"\1m"),
-    (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*a\.?\s?m\.?$", re.I), r"\1 am"),
-    (re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*p\.?\s?m\.?$", re.I), r"\1 pm"),
-    (re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), r"\\cdot "),
-    (re.compile(r"\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\underline" + _COMMAND_END), ""),
-    (re.compile(r"\(([0-9A-Z]+)\)_(?=\{?\d)"), r"\1_"),
+    ("%", re.compile(r"(?<!\\)%"), r"\\%"),
+    ("<=", re.compile("<="), r"\\le "),
+    ("⩽", re.compile("⩽"), r"\\le "),
+    (">=", re.compile(">="), r"\\ge "),
+    ("⩾", re.compile("⩾"), r"\\ge "),
+    ("choose", re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
+    ("...", re.compile(r"(?<=\d)(\.\d{2,})\.{3,}"), r"\1\\dots "),
+    ("!=", re.compile("!="), r"\\ne "),
+    ("matrix", re.compile(r"\\(begin|end)\{(?:[bB]matrix|smallmatrix)\}"), r"\\\1{pmatrix}"),
+    ("array", re.compile(r"\\begin\{array\}\{[^{}|]*\}"), r"\\begin{pmatrix}"),
+    ("array", re.compile(r"\\end\{array\}"), r"\\end{pmatrix}"),
+    ("pmatrix", re.compile(r"(?:\\\\\s*)+\\end\{pmatrix\}"), r"\\end{pmatrix}"),
+    ("operatorname", re.compile(r"\\operatorname\*?\s*\{(sin|cos|tan|ln|log|lg|arctan|gcd|lcm)\}"), r"\\\1 "),
+    ("m", re.compile(r"(?<![A-Za-z\\])([ap])\.\s?m\b\.?"), r"\1m"),
+    ("", re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*a\.?\s?m\.?$", re.I), r"\1 am"),
+    ("", re.compile(r"^((?:0?\d|1[0-2])(?::\d\d)?)\s*p\.?\s?m\.?$", re.I), r"\1 pm"),
+    ("x", re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)"), r"\\cdot "),
+    ("color", re.compile(r"\\(?:text)?color\s*\{[A-Za-z0-9!]*\}"), ""),
+    (")_", re.compile(r"\(([0-9A-Z]+)\)_(?=\{?\d)"), r"\1_"),
 )
 _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname\*?|boxed|fbox)"
@@ -83,6 +88,7 @@ _ARGUMENT = r"\s*(\d|[a-z]|\\(?:pi|theta|alpha|beta)(?![A-Za-z])|\{[^{}]*\})"
 _BARE_FRACTION = re.compile(rf"\\frac{_ARGUMENT}{_ARGUMENT}")
 _BARE_ROOT = re.compile(r"\\sqrt\s*(\d+|[A-Za-z])(?![A-Za-z])")
 _SLASH = re.compile(r"\(?(-?\d+(?:\.\d+)?)\)?/\(?(-?\d+(?:\.\d+)?)\)?")
+_BRACKETS = re.compile(r"[()\[\]{}]")
 _NEGATIVE_FRACTION = re.compile(r"(?<![\w})+-])\\frac\{-(\d+)\}\{(\d+)\}")
 _POINT_FIRST = re.compile(r"(?<![\w})])\.(?=\d)")
 _ZERO_TAIL = re.compile(r"(?<![\d.])(\d+)(?:\.0+|(\.\d*?[1-9])0+)(?![\d\\(eE])")
@@ -103,6 +109,7 @@ _LONGEST = 2_000  # characters; no answer is longer, and every pattern here is q
 _PASSES = 12
 
 
+@lru_cache(maxsize=65_536)
 def normalise(answer: str) -> str:
     """One spelling of a final answer's LaTeX: no mathematics marks, sizes or spacing, `\\frac` and `\\sqrt` with
     braces, plain numbers without thousands separators or idle zeros. The form of the answer stays: `0.5` does not
@@ -126,34 +133,52 @@ def normalise(answer: str) -> str:
 
 
 def _one_pass(text: str) -> str:
-    text = _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
+    if not text.isascii():
+        text = _SUPERSCRIPT.sub(lambda match: f"^{{{match[0].translate(_SUPERSCRIPTS)}}}", text)
     text = " ".join(text.translate(_CHARACTERS).split())
-    text = _LEAD.sub("", text)
-    if r"\begin" not in text:
-        text = _DOUBLED.sub(r"\\", text)
-    text = _GROUPED_COMMA.sub("", text)
-    text = _DEGREES.sub(r"^\\circ ", _SPACING.sub(" ", _SIZES.sub("", text)))
-    text = _MATH_MARKS.sub("", _POWER.sub("^", text)).strip()
-    text = _TEMPERATURE.sub(lambda m: " celsius" if "C" in m[0] else " fahrenheit", text)
-    for pattern, replacement in _RENAMED:
-        text = pattern.sub(replacement, text)
-    text = _SPLIT_UNIT.sub(lambda m: rf"\mathrm{{{m[1]}{'/' if m[2] == '/' else '*'}{m[3]}}}", text)
-    text = _unwrap_beside_numbers(text).strip()
-    text = _LAST_MARKS.sub("", text).lstrip(": ")
-    if not _ORDER.search(text) and not _has_words(_CONNECTIVE.sub(", ", text)):
+    if ":" in text:
+        text = _LEAD.sub("", text)
+    if "," in text:
+        text = _GROUPED_COMMA.sub("", text)
+    if "\\" in text:
+        if r"\\" in text and r"\begin" not in text:
+            text = _DOUBLED.sub(r"\\", text)
+        text = _DEGREES.sub(r"^\\circ ", _SPACING.sub(" ", _SIZES.sub("", text)))
+    text = _MATH_MARKS.sub("", _POWER.sub("^", text.replace("~", " "))).strip()
+    if r"\circ" in text:
+        text = _TEMPERATURE.sub(lambda m: " celsius" if "C" in m[0] else " fahrenheit", text)
+    for trigger, pattern, replacement in _RENAMED:
+        if trigger in text:
+            text = pattern.sub(replacement, text)
+    if "\\" in text:
+        text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1], match[0]), text)
+        text = _SPLIT_UNIT.sub(lambda m: rf"\mathrm{{{m[1]}{'/' if m[2] == '/' else '*'}{m[3]}}}", text)
+        text = _unwrap_beside_numbers(text).strip()
+    return _in_one_form(_LAST_MARKS.sub("", text).lstrip(": "))
+
+
+def _in_one_form(text: str) -> str:
+    """Numbers, fractions, roots, lists and spaces in one form."""
+    if _CONNECTIVE.search(text) and not _ORDER.search(text) and not _has_words(_CONNECTIVE.sub(", ", text)):
         text = _CONNECTIVE.sub(", ", text)
-    if not re.search(r"[()\[\]{}]", text):
+    if "," in text and not _BRACKETS.search(text):
         thousands = _LISTED_THOUSANDS if ", " in text else _THOUSANDS
         text = thousands.sub(lambda match: match[0].replace(",", ""), text)
-    text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
-    text = _MIXED.sub(r"\\frac{\1}{\2}", text)
-    text = _BARE_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", text)
-    text = _BARE_ROOT.sub(r"\\sqrt{\1}", text)
-    text = _NEGATIVE_FRACTION.sub(r"-\\frac{\1}{\2}", text)
-    whole = _SLASH.fullmatch(text)
-    text = rf"\frac{{{whole[1]}}}{{{whole[2]}}}" if whole else text
-    text = _ZERO_TAIL.sub(r"\1\2", _POINT_FIRST.sub("0.", text))
-    text = _outer_braces(_LONE_SPACE.sub("", " ".join(text.split())))
+    if " " in text:
+        text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+        text = _MIXED.sub(r"\\frac{\1}{\2}", text)
+    if r"\frac" in text:
+        text = _BARE_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", text)
+        text = _NEGATIVE_FRACTION.sub(r"-\\frac{\1}{\2}", text)
+    if r"\sqrt" in text:
+        text = _BARE_ROOT.sub(r"\\sqrt{\1}", text)
+    if "/" in text and (whole := _SLASH.fullmatch(text)):
+        text = rf"\frac{{{whole[1]}}}{{{whole[2]}}}"
+    if "." in text:
+        text = _ZERO_TAIL.sub(r"\1\2", _POINT_FIRST.sub("0.", text))
+    if " " in text:
+        text = _LONE_SPACE.sub("", " ".join(text.split()))
+    text = _outer_braces(text)
     return _NUMBER_WORDS.get(text.lower(), text)
 
 

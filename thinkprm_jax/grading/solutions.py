@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from thinkprm_jax.grading.keys import Key, form_key, set_key
-from thinkprm_jax.grading.terms import NotUnderstood, Term
-from thinkprm_jax.grading.values import POINTS, as_float, digits, evaluate, has_head, mp, names_in
+from thinkprm_jax.grading.points import differences, points_of, values_of
+from thinkprm_jax.grading.terms import NotUnderstood, Term, has_head, names_in
+from thinkprm_jax.grading.values import Value, as_float, digits, evaluate, mp, ratio, rational, spelled
 
 KeyOf = Callable[[Term], Key]
+_NAMED = ("name", "apply", "e", "i")
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "!=": "!="}
 
 
@@ -55,10 +58,25 @@ def relation_key(term: Term, key_of: KeyOf) -> Key:
         return _equality(term.parts, key_of)
     if relations == ["in"]:
         name, values = term.parts
+        if values.head == "set":
+            return key_of(_each(name, values.parts))
         return _solutions(_name_of(name), region_key(values, key_of))
     if set(relations) <= set(_FLIPPED):
         return _inequality(term, relations, key_of)
     raise NotUnderstood("a chain of different relations")
+
+
+def _each(name: Term, values: Sequence[Term]) -> Term:
+    """`x = 1, x = 2` of `x \\in \\{1, 2\\}`."""
+    equations = tuple(Term("relation", (name, value), text="=") for value in values)
+    return equations[0] if len(equations) == 1 else Term("list", equations, text=",")
+
+
+def names_apart(parts: Sequence[Term]) -> bool:
+    """Whether these are equations that give a value each to a name of its own: `a = 3, b = 4`."""
+    if not all(part.head == "relation" and part.text == "=" and part.parts[0].head in _NAMED for part in parts):
+        return False
+    return len({_written(part.parts[0]) if _names(part.parts[0]) else "" for part in parts}) == len(parts)
 
 
 def _rounded(exact: Term, shown: Term, key_of: KeyOf) -> Key:
@@ -99,6 +117,12 @@ def joined_key(term: Term, key_of: KeyOf) -> Key | None:
 
 def _equality(parts: Sequence[Term], key_of: KeyOf) -> Key:
     left, right = parts[0], parts[-1]
+    if left.head == right.head == "bracket" and left.text == right.text == "()":
+        pairs = tuple(Term("relation", pair, text="=") for pair in zip(left.parts, right.parts, strict=False))
+        if len(parts) == 2 and len(left.parts) == len(right.parts) and names_apart(pairs):
+            return key_of(Term("list", pairs, text=","))
+    if right.head == "set" and len(parts) == 2 and left.head in ("name", "bracket"):
+        return key_of(_each(left, right.parts))
     values = _without_sign(right)
     if len(values) > 1:
         each = [_equality((left, value), key_of) for value in values]
@@ -122,35 +146,36 @@ def _equality(parts: Sequence[Term], key_of: KeyOf) -> Key:
 
 def _equation(left: Term, right: Term, key_of: KeyOf, chain: bool) -> Key:
     """Both sides are expressions: what counts is where they are equal, so `y = x` is `2x - 2y = 0`."""
-    difference = Term("+", (left, Term("neg", (right,))))
-    if not names_in(difference):
+    if not names_in(left) and not names_in(right):
         first, value = key_of(left), key_of(right)
         readings = (value, *value.alternatives) if first.text == value.text else ()  # else it is false
         return Key("equation", f"{first.text} = {value.text}", alternatives=readings)
-    if all(evaluate(difference, point) == 0 for point in range(POINTS)):
+    apart = _apart(left, right)
+    if not any(apart):
         value = key_of(right)
         return Key("equation", f"identity {value.text}", alternatives=(value, *value.alternatives))
-    text = f"0 = {_up_to_scale(difference, signed=False)}"
+    text = f"0 = {_up_to_scale(apart, signed=False)}"
     if not _names(left) and not chain:
         return Key("equation", text)
     value = key_of(right)
     return Key("equation", text, alternatives=(value, *value.alternatives))
 
 
-def _up_to_scale(term: Term, signed: bool) -> str:
-    """A spelling of an expression's values, the same where it is multiplied by a (positive) constant."""
-    values = [evaluate(term, point) for point in range(POINTS)]
-    scale = values[0]
-    if scale == 0 or any(value == 0 for value in values[1:]) or isinstance(scale, mp.mpc):
+def _apart(left: Term, right: Term) -> list[Value]:
+    """How far the sides of a relation are apart, at each point."""
+    points = points_of(left, right)
+    return differences(values_of(left, points), values_of(right, points))
+
+
+def _up_to_scale(values: Sequence[Value], signed: bool) -> str:
+    """A spelling of values, the same where they are all multiplied by a (positive) constant."""
+    scale = next((value for value in values if value is not None and value != 0), None)
+    if scale is None or isinstance(scale, mp.mpc):
         raise NotUnderstood("a relation that always holds")
     if signed:
         scale = abs(scale)
-    return " ".join(digits(_ratio(value, scale)) for value in values)
-
-
-def _ratio(value: Any, scale: Any) -> Any:
-    number, one = Term("number", value=value), Term("number", value=scale)
-    return evaluate(Term("/", (number, one)))
+    texts = [spelled(None if value is None else ratio(value, scale)) for value in values]
+    return hashlib.sha256(" ".join(texts).encode()).hexdigest()[:32]
 
 
 def _without_sign(term: Term) -> list[Term]:
@@ -164,12 +189,12 @@ def _signed(term: Term, sign: int) -> Term:
     parts = tuple(_signed(part, sign) for part in term.parts)
     if term.head in ("pm", "mp"):
         return parts[0] if (sign > 0) == (term.head == "pm") else Term("neg", parts)
-    return replace(term, parts=parts)
+    return term._replace(parts=parts)
 
 
 def _names(term: Term) -> bool:
     """Whether a left side of `=` only names what is right of it: `x`, `f(x)`, `(p, q)`, `AB:CD`, `|AB|`."""
-    if term.head in ("name", "apply", "e", "i"):
+    if term.head in _NAMED:
         return True
     if term.head in ("bracket", "ratio"):
         return all(map(_names, term.parts))
@@ -182,6 +207,8 @@ def _written(term: Term) -> str:
     """The names on a left side, as they were written."""
     if term.head in ("name", "e", "i"):
         return term.text or term.head
+    if term.head == "number":
+        return str(term.value)
     if _names(term):
         return f"{term.text}({','.join(map(_written, term.parts))})"
     raise NotUnderstood("a left side that names nothing")
@@ -207,8 +234,7 @@ def _comparison(left: Term, relation: str, right: Term) -> Key:
     """`f < g`, whatever is on which side."""
     if relation in (">", ">="):
         left, relation, right = right, _FLIPPED[relation], left
-    difference = Term("+", (left, Term("neg", (right,))))
-    return Key("comparison", f"0 {relation} {_up_to_scale(difference, signed=relation != '!=')}")
+    return Key("comparison", f"0 {relation} {_up_to_scale(_apart(left, right), signed=relation != '!=')}")
 
 
 def _solved(term: Term, relations: Sequence[str], key_of: KeyOf) -> tuple[str, list[_Interval]]:
@@ -230,21 +256,21 @@ def _solved(term: Term, relations: Sequence[str], key_of: KeyOf) -> tuple[str, l
 def _linear(left: Term, relation: str, right: Term) -> tuple[str, list[_Interval]]:
     for side, other, sense in ((left, right, relation), (right, left, _FLIPPED[relation])):
         if side.head in ("name", "apply") and not names_in(other):
-            return _name_of(side), _half_line(sense, evaluate(other))
+            return _name_of(side), _half_line(sense, rational(evaluate(other)))
     difference = Term("+", (left, Term("neg", (right,))))
     names = names_in(difference)
     if len(names) != 1 or has_head(difference, "apply"):
         raise NotUnderstood("several variables")
     (name,) = names
-    at = {x: evaluate(difference, values={name: Fraction(x)}) for x in (0, 1, 2, -3, Fraction(5, 7))}
+    at = {x: evaluate(difference, {name: Fraction(x)}.__getitem__) for x in (0, 1, 2, -3, Fraction(5, 7))}
     slope = evaluate(Term("+", (_number(at[1]), Term("neg", (_number(at[0]),)))))
     if isinstance(slope, mp.mpc) or slope == 0:
         raise NotUnderstood("no slope")
     for x, value in at.items():
         line = Term("+", (_number(at[0]), Term("*", (_number(slope), _number(Fraction(x))))))
-        if digits(evaluate(line)) != digits(value):
+        if spelled(evaluate(line)) != spelled(value):
             raise NotUnderstood("not linear")
-    root = evaluate(Term("/", (Term("neg", (_number(at[0]),)), _number(slope))))
+    root = rational(evaluate(Term("/", (Term("neg", (_number(at[0]),)), _number(slope)))))
     return name, _half_line(relation if as_float(slope) > 0 else _FLIPPED[relation], root)
 
 
@@ -287,7 +313,7 @@ def _intervals(term: Term, key_of: KeyOf) -> list[_Interval]:
     if term.head == "builder":
         return _of_condition(term, key_of)
     if term.head == "set":
-        ends = [_Bound(evaluate(part), True, key_of(part)) for part in term.parts if not names_in(part)]
+        ends = [_Bound(rational(evaluate(part)), True, key_of(part)) for part in term.parts if not names_in(part)]
         if len(ends) < len(term.parts) or any(isinstance(end.value, mp.mpc) for end in ends):
             raise NotUnderstood("a set that is no set of real numbers")
         return [_Interval(end, end) for end in ends]
@@ -317,7 +343,7 @@ def _end(term: Term, closed: bool, key_of: KeyOf) -> _Bound:
         return _Bound(None)
     if names_in(term):
         raise NotUnderstood("an end that is no number")
-    value = evaluate(term)
+    value = rational(evaluate(term))
     if isinstance(value, mp.mpc):
         raise NotUnderstood("complex numbers have no order")
     return _Bound(value, closed, key_of(term))

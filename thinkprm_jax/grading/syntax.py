@@ -7,6 +7,7 @@ as text: half an answer is never taken for the whole.
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 from thinkprm_jax.grading.factors import FactorReader
 from thinkprm_jax.grading.terms import NotUnderstood, Term
@@ -18,6 +19,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", 
 _MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
                 "dozen": 12}  # fmt: skip
 _NEUTRAL = {"unit", "units", "square units", "cubic units", "sq units", "rad", "radians", "radian"}
+_PRODUCTS = {"cdot": "*", "*": "*", "/": "/", "div": "/", "bmod": "bmod"}
 _DEEPEST = 60
 _NO_LABEL = {"and", "or", "to", "by", "not", "than", "over", "base", "am", "pm", "plus", "minus", "times",
     "mod", "of",
@@ -58,11 +60,25 @@ class _AnswerReader(FactorReader):
                 groups.append([])
             groups[-1].append(self.item())
         self.depth -= 1
+        if len(groups) == 1 and self.are_one_measure(groups[0]):
+            return Term("mixed", tuple(groups[0]))
         if any(len(group) > 1 for group in groups) and len(groups) > 1:
             parts = [Term("bracket", tuple(one), text="()") if len(one) > 1 else one[0] for one in groups]
             return Term("list", tuple(parts), text=",")
         items = [one for group in groups for one in group]
         return items[0] if len(items) == 1 else Term("list", tuple(items), text="or" if spoken == {"or"} else ",")
+
+    def are_one_measure(self, items: list[Term]) -> bool:
+        """Whether a list is one quantity all the same: `1 hour and 20 minutes`."""
+        if len(items) < 2:
+            return False
+        for larger, smaller in pairwise(items):
+            if larger.unit is None or smaller.unit is None or larger.unit.dimension != smaller.unit.dimension:
+                return False
+            value = smaller.parts[0]
+            if value.head != "number" or value.value * smaller.unit.size >= larger.unit.size:
+                return False
+        return True
 
     def item(self) -> Term:
         if self.command_is("dots", "ldots", "cdots") or self.next_is("..."):
@@ -95,6 +111,8 @@ class _AnswerReader(FactorReader):
         return Term("congruence", (value, Term("number"), self.modulus()))
 
     def congruence(self, parts: list[Term], relations: list[str]) -> Term:
+        if relations == ["mod"] and parts[1].head == "bmod":
+            return Term("congruence", (parts[0], *parts[1].parts))
         if relations != ["mod"] or not self.has_modulus():
             raise NotUnderstood("a congruence without its modulus")
         return Term("congruence", (*parts, self.modulus()))
@@ -107,27 +125,34 @@ class _AnswerReader(FactorReader):
             while self.accept("cup", "command"):
                 parts.append(self.quantity())
             return Term("union", tuple(parts))
+        if self.next_is("out", kind="word") and self.next_is("of", kind="word", ahead=1):
+            self.position += 2
+            return Term("/", (first, self.quantity()))
+        if self.next_is("to", kind="word"):
+            parts = [first]
+            while self.accept("to", "word"):
+                parts.append(self.quantity())
+            return Term("ratio", tuple(parts))
         if self.next_is(":"):
             tokens = [self.peek(-1)]
             parts = [first]
             while self.accept(":"):
-                parts.append(self.quantity())
+                parts.append(self.quantity(in_ratio=True))
                 tokens.append(self.peek(-1))
             clock = all(token is not None and token.kind == "number" for token in tokens) and all(
                 token is not None and len(token.text) == 2 for token in tokens[1:]
             )
-            label = self.label() if clock and not self.at_end() else ""
-            return Term("ratio", tuple(parts), text=f"clock {label}" if clock else "")
+            return Term("ratio", tuple(parts), text=f"clock {self.half_of_day()}" if clock else "")
         return first
 
-    def quantity(self) -> Term:
-        """A sum, with its unit or label; or several, as `5 feet 6 inches`."""
+    def quantity(self, in_ratio: bool = False) -> Term:
+        """A sum, with its unit or label; or several, as `5 feet 6 inches`. in_ratio: `pm` is of the ratio."""
         pieces: list[Term] = []
         while True:
             value = self.sum()
             unit = self.unit()
             if unit is None:
-                label = self.label()
+                label = ("" if in_ratio else self.half_of_day()) or self.label()
                 if pieces:
                     raise NotUnderstood("a quantity whose last part has no unit")
                 if not label or label in _NEUTRAL:
@@ -165,10 +190,18 @@ class _AnswerReader(FactorReader):
             self.position = end
         return best
 
+    def half_of_day(self) -> str:
+        """`am` or `pm` behind a number; "" where there is neither."""
+        if self.next_is("am", "pm", "AM", "PM", kind="word") and self.after_number():
+            return self.take().text.lower()
+        return ""
+
     def label(self) -> str:
         """The words up to the end of the item, where they only say what was counted: `students present`."""
-        words = []
+        words: list[str] = []
         place = self.position
+        if place < len(self.tokens) and self.tokens[place].glued and self.tokens[place - 1].kind == "number":
+            return ""  # `0xFF`
         while place < len(self.tokens) and self.tokens[place].kind == "word":
             words.append(self.tokens[place].text.lower())
             place += 1
@@ -199,22 +232,24 @@ class _AnswerReader(FactorReader):
 
     def product(self) -> Term:
         value = self.power()
-        while True:
-            if self.command_is("cdot") or self.next_is("*"):
+        while (token := self.peek()) is not None:
+            operation = _PRODUCTS.get(token.text) if token.kind in ("mark", "command") else None
+            if operation is not None:
                 self.take()
-                value = Term("*", (value, self.signed_power()))
-            elif self.next_is("/") or self.command_is("div"):
-                self.take()
-                value = Term("/", (value, self.signed_power()))
-            elif self.command_is("bmod"):
-                self.take()
-                value = Term("bmod", (value, self.power()))
+                value = Term(operation, (value, self.power() if operation == "bmod" else self.signed_power()))
             elif self.multiplier_follows():
                 value = Term("*", (value, Term("number", value=Fraction(_MULTIPLIERS[self.take().text]))))
             elif self.starts_factor():
-                value = Term("*", (value, self.power()))
+                value = self.beside(value, self.power())
             else:
-                return value
+                break
+        return value
+
+    def beside(self, first: Term, second: Term) -> Term:
+        """A product without a sign. A zero in one would swallow what stands beside it, as in `0x1F`."""
+        if any(part.head == "number" and part.value == 0 for part in (first, second)) and second.head != "i":
+            raise NotUnderstood("a zero beside something")
+        return Term("*", (first, second))
 
     def multiplier_follows(self) -> bool:
         token = self.peek()

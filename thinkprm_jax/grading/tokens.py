@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from thinkprm_jax.grading.terms import NotUnderstood
 
@@ -51,9 +51,10 @@ _COMMANDS = frozenset(("frac", "sqrt", "cdot", "pi", "to", "rightarrow", "infty"
 
 _TOKEN = re.compile(
     r"""
-    (?P<repeating>\d+\.\d*(?:\\overline\s*\{\d+\}|(?:\\dot\s*\{?\d\}?)(?:\d*\\dot\s*\{?\d\}?)?|\(\d+\)))
+    (?P<repeating>\d+\.\d*(?:\\overline\s*\{\d+\}|(?:\\dot\s*\{?\d\}?)(?:\d*\\dot\s*\{?\d\}?)?|\(\d+\))
+      | \d+\.\d*?(?:(\d)\2{2,}|(\d{2,6}?)\3+)\\[lc]?dots(?![A-Za-z]))
   | (?P<based>(?:\d[0-9A-Z]*|[A-F][0-9A-F]+(?=_(?:\{\s*)?16(?!\d)))_(?:\{\s*(?:\d+|[a-z]+)\s*\}|\d+))
-  | (?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+(?![\w.]))?)
+  | (?P<number>\d+(?:\.\d{6,}\\[lc]?dots(?![A-Za-z])|\.\d+)?(?:[eE][+-]?\d+(?![\w.]))?)
   | (?P<unit>\\text\{[^{}]*\}(?:\^\{?-?\d\}?)?)
   | (?P<command>\\(?:[A-Za-z]+|.))
   | (?P<word>[^\W\d_]{2,})
@@ -66,8 +67,7 @@ _TOKEN = re.compile(
 _OPERATIONS = {"^", "+", "-", "=", "_", "<", ">", "le", "ge", "frac", "sqrt", "sin", "cos", "ln", "cdot"}
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """text: without the backslash of a command. glued: no space stands before it."""
 
     kind: TokenKind
@@ -86,6 +86,8 @@ def tokenize(normal: str) -> list[Token]:
             continue
         if kind == "command":
             text = text[1:]
+        elif kind == "number":
+            text = text.partition("\\")[0]
         elif kind == "word" and text in _SPELLED:
             kind, text = "command", _SPELLED[text]
         tokens.append(Token(kind, text, glued))  # type: ignore[arg-type]
@@ -109,14 +111,31 @@ def is_name(word: str) -> bool:
 
 def is_symbolic(normal: str) -> bool:
     """Whether a text is a formula with a sum, an integral or the like, and of nothing that we do not know."""
+    if not any(name in normal for name in _SYMBOLIC):
+        return False
     tokens = tokenize(normal)
     commands = {token.text for token in tokens if token.kind == "command"}
-    return bool(commands & _SYMBOLIC) and all(
-        token.kind in ("number", "letter", "mark")
-        or (token.kind == "command" and (token.text in _SYMBOLIC | _COMMANDS or token.text in FUNCTIONS))
-        or (token.kind == "word" and len(token.text) == 2 and token.text[0] == "d")  # `dx`
-        for token in tokens
+    return (
+        bool(commands & _SYMBOLIC)
+        and not _has_parts(tokens)
+        and all(
+            token.kind in ("number", "letter", "mark")
+            or (token.kind == "command" and (token.text in _SYMBOLIC | _COMMANDS or token.text in FUNCTIONS))
+            or (token.kind == "word" and len(token.text) == 2 and token.text[0] == "d")  # `dx`
+            for token in tokens
+        )
     )
+
+
+def _has_parts(tokens: Sequence[Token]) -> bool:
+    """Whether a list or relation stands outside the limits of sums: math-verify reads one expression."""
+    depth = 0
+    for token in tokens:
+        if token.kind == "mark":
+            depth += (token.text == "{") - (token.text == "}")
+            if not depth and token.text in ("=", ",", ";", "<", ">"):
+                return True
+    return False
 
 
 class TokenCursor:
@@ -138,8 +157,11 @@ class TokenCursor:
         return self.tokens[place] if place < len(self.tokens) else None
 
     def next_is(self, *texts: str, kind: str = "mark", ahead: int = 0) -> bool:
-        token = self.peek(ahead)
-        return token is not None and token.kind == kind and token.text in texts
+        place = self.position + ahead
+        if place >= len(self.tokens):
+            return False
+        token = self.tokens[place]
+        return token.text in texts and token.kind == kind
 
     def command_is(self, *texts: str, ahead: int = 0) -> bool:
         return self.next_is(*texts, kind="command", ahead=ahead)

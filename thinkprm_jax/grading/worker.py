@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from thinkprm_jax.grading.points import POINTS, drawn
 from thinkprm_jax.grading.tokens import GREEK, tokenize
-from thinkprm_jax.grading.values import POINTS, drawn
 
 MEMORY_LIMIT = 4 << 30  # bytes of address space: 10^(10^9) ends in a MemoryError, not in the machine's swap
 
@@ -83,7 +83,7 @@ def _load_tasks() -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     extraction = [math_verify.LatexExtractionConfig()]
 
     def read(arguments: Mapping[str, Any]) -> list[list[str]] | None:
-        """The [real, imaginary] values of a formula at the points of `thinkprm_jax.grading.values`; None where it
+        """The [real, imaginary] values of a formula at the points of `thinkprm_jax.grading.points`; None where it
         is not understood, all of it."""
         answer = arguments["answer"]
         parsed = math_verify.parse(f"${answer}$", extraction, parsing_timeout=None)
