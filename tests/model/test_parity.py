@@ -93,11 +93,13 @@ def greedy(model: Decoder, prompt: jax.Array, count: int) -> tuple[jax.Array, ja
     keys, values = ([jnp.pad(x, longer) for x in arrays] for arrays in (prefilled.keys, prefilled.values))
     cache = KVCache(keys, values, steps=count)
     lengths = jnp.full((batch,), length - 1)
-    rotations = model.rotations(lengths, count)
+    cos, sin = model.rotations(lengths, count)
 
     def step(carry: tuple, index: jax.Array) -> tuple:
         token, cache = carry
-        x, cache = model.step(token, lengths, index, rotations, cache)
+        written = jnp.broadcast_to(jnp.arange(count) < index, (batch, count))
+        rotations = tuple(jax.lax.dynamic_slice_in_dim(x, index, 1, axis=1) for x in (cos, sin))
+        x, cache = model.step(token[:, None], lengths, written, index, rotations, cache)
         logits = model.unembed(x)
         token = jnp.argmax(logits, -1).astype(prompt.dtype)
         return (token, cache), (token, logits)

@@ -100,10 +100,10 @@ def random_requests(dice: random.Random, vocab: int, temperatures: list[float]) 
     ]
 
 
-@pytest.fixture(scope="module")
-def sampler(tiny_model, mini_tokenizer):
+@pytest.fixture(scope="module", params=[0, 7])
+def sampler(request, tiny_model, mini_tokenizer):
     """One for all trials: what earlier ones leave in its cache must not matter."""
-    return Sampler(tiny_model, mini_tokenizer, slots=3, max_length=MAX_LENGTH, chunk=8)
+    return Sampler(tiny_model, mini_tokenizer, slots=3, max_length=MAX_LENGTH, chunk=8, drafts=request.param)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The sampler over a mesh: the same tokens on one device and on eight (2 x 4), also from shared beginnings."""
+"""The sampler over a mesh: the same tokens on one device and on eight, with shared beginnings and drafts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from thinkprm_jax.sampler import Force, Request, Sampler, Think
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from pathlib import Path
 
-kv_heads = int(sys.argv[1])
+kv_heads, drafts = int(sys.argv[1]), int(sys.argv[2])
 tokenizer = Tokenizer.load(Path(bundled.__file__).parent / "mini")
 config = ModelConfig(
     vocab_size=tokenizer.vocab_size + (-tokenizer.vocab_size % 4), hidden_size=64, intermediate_size=128,
@@ -36,9 +36,10 @@ def script():
     more = yield Think(8)
     return thought.ids + more.ids
 
-def run(mesh):
+def run(mesh, drafts):
     sampler = Sampler(
-        model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh, prefix_cache=1600, share_from=16
+        model, tokenizer, slots=4, max_length=256, chunk=8, mesh=mesh, prefix_cache=1600, share_from=16,
+        drafts=drafts,
     )
     requests = [Request(p, script, float(i % 2), seed=i, keep="context") for i, p in enumerate(prompts)]
     results = dict(sampler.run(requests))
@@ -50,9 +51,10 @@ def run(mesh):
     moving = [getattr(sampler._device, name)._cache_size() for name in ("decode", "save", "load", "extend")]
     assert min(moving) > 0
     assert sampler._workers[0].store._prefixes.keys[0].sharding == sampler._workers[0].store.cache.keys[0].sharding
-    return values, sampler._workers[0].store.cache.keys[0].sharding, sum(moving)
+    sharding = sampler._workers[0].store.cache.keys[0].sharding
+    return values, sharding, sum(moving), sampler.stats.drafted_tokens
 
-alone, _, programs = run(None)
+alone, _, programs, _ = run(None, 0)
 assert len(jax.devices()) == 8
 mesh = make_mesh(data=2, tensor=4)
 graph, state = nnx.split(model)
@@ -63,19 +65,22 @@ placed = [
 ]
 model = nnx.merge(graph, nnx.from_flat_state(placed))
 query = model.layers[0].attention.query.kernel[...]
-spread, cache, programs_of_mesh = run(mesh)
+spread, cache, programs_of_mesh, drafted = run(mesh, drafts)
 print(json.dumps({
     "same": alone == spread, "query": str(query.sharding.spec), "cache": str(cache.spec),
-    "more_programs": programs_of_mesh - programs,
+    "more_programs": programs_of_mesh - programs, "drafted": drafted,
 }))
 """
 
 
-@pytest.mark.parametrize(("kv_heads", "split_cache"), [(4, True), (2, False)])
-def test_the_same_tokens_on_eight_devices(kv_heads, split_cache):
+@pytest.mark.parametrize(
+    ("kv_heads", "split_cache", "drafts"), [(4, True, 0), (2, False, 0), (4, True, 7), (2, False, 3)]
+)
+def test_the_same_tokens_on_eight_devices(kv_heads, split_cache, drafts):
     """With two KV heads on a tensor axis of four, the KV heads are copied, the query heads still split."""
-    found = processes.answer(PROGRAM, kv_heads, devices=8)
+    found = processes.answer(PROGRAM, kv_heads, drafts, devices=8)
     assert found["same"]
+    assert (found["drafted"] > 0) == (drafts > 0)
     assert found["more_programs"] == 0  # each call leaves the cache split as the next one expects it
     assert "'tensor'" in found["query"]
     assert "'data'" in found["cache"]

@@ -22,6 +22,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.recipe import MeshConfig, at_least
 from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
+from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.seeds import check_seeds
 
 
@@ -89,10 +90,12 @@ class Teacher:
     max_length: int = 8192  # of prompt and generation together; a prompt that does not fit is counted as failed
     dtype: Literal["float32", "bfloat16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
     slots: int = 16  # chains decoded together
+    drafts: int | None = 0  # tokens a step tries that were written before; null: what pays
 
     def __post_init__(self) -> None:
         at_least(1, self, "chains", "max_tokens", "max_length", "slots")
         at_least(0, self, "temperature", "top_k")
+        check_drafts(self.drafts)
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
         if self.chains > 1 and self.temperature == 0:
@@ -143,7 +146,9 @@ class CollectRecipe:
 
 
 # Fields that may change between the parts of one run: no generation depends on them.
-FREE_FIELDS = ("output", "source.limit", "tokenizer", "filter.", "wave", "mesh.", "teacher.slots")
+FREE_FIELDS = (
+    "output", "source.limit", "tokenizer", "filter.", "wave", "mesh.", "teacher.slots", "teacher.drafts",
+)  # fmt: skip
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Generation:
 def teacher_settings(teacher: Teacher, seed: int) -> dict[str, Any]:
     """All that a chain depends on, apart from its prefix; stored with each."""
     resolved = dataclasses.asdict(teacher) | {"dtype": teacher.dtype or default_dtype(), "seed": seed}
-    return {name: value for name, value in resolved.items() if name not in ("slots", "chains")}
+    return {name: value for name, value in resolved.items() if name not in ("slots", "drafts", "chains")}
 
 
 def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,8 @@ def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
     from thinkprm_jax.sampler import Sampler
 
     model, tokenizer = load_model(teacher.model, dtype=teacher.dtype or default_dtype(), mesh=mesh)
-    return Sampler(model, tokenizer, slots=teacher.slots, max_length=teacher.max_length, mesh=mesh)
+    slots, length = teacher.slots, teacher.max_length
+    return Sampler(model, tokenizer, slots=slots, max_length=length, mesh=mesh, drafts=teacher.drafts)
 
 
 def generate_chains(

@@ -1,5 +1,5 @@
 """Grouped-query attention: over whole sequences in causal blocks, of tokens behind a prefix that is known already,
-and of one token over the cache."""
+and of the few tokens of a decode step over the cache."""
 
 from __future__ import annotations
 
@@ -139,20 +139,25 @@ def attend_extension(
 
 
 def attend_cache(q: jax.Array, keys: jax.Array, values: jax.Array, readable: jax.Array) -> jax.Array:
-    """Attention of one token per row over the row's cache.
+    """Attention of W tokens per row over the row's cache.
 
     Args:
-      q: [B, H, h], rotated and scaled.
+      q: [B, W, H, h], rotated and scaled.
       keys, values: [B, K, S, h].
-      readable: bool [B, S], the positions to attend to; at least one per row.
-    Returns: float32 [B, H, h].
+      readable: bool [B, W, S], the positions that each of them attends to; at least one each.
+    Returns: float32 [B, W, H, h].
     """
-    batch, heads, head_dim = q.shape
+    batch, width, heads, head_dim = q.shape
     kv_heads = keys.shape[1]
-    q = q.reshape(batch, kv_heads, heads // kv_heads, head_dim)
+    group = heads // kv_heads
+    # The query heads of all W tokens that read a KV head are rows of one matrix.
+    q = q.reshape(batch, width, kv_heads, group, head_dim).swapaxes(1, 2)
+    q = q.reshape(batch, kv_heads, width * group, head_dim)
     scores = contract("bkgh,bksh->bkgs", q, keys, keys.dtype)
-    scores = jnp.where(readable[:, None, None], scores, MASKED)
+    readable = jnp.repeat(readable, group, axis=1) if width > 1 else readable
+    scores = jnp.where(readable[:, None], scores, MASKED)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     output = contract("bkgs,bksh->bkgh", weights, values, values.dtype) / total
-    return output.reshape(batch, heads, head_dim)
+    output = output.reshape(batch, kv_heads, width, group, head_dim).swapaxes(1, 2)
+    return output.reshape(batch, width, heads, head_dim)

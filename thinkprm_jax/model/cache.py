@@ -2,15 +2,17 @@
 
     keys, values   L arrays each, [B, K, S + C, h]
                    positions 0 .. S - 1    the tokens of a row, in their places
-                   positions S .. S + C    the tokens of the decode call that is running, one per step
+                   positions S .. S + C    the columns of the decode call that is running
 
 K and V are separate arrays and the layers are separate list entries, so that XLA updates a donated cache in place.
 S is a bucket at least as long as the longest live row; it grows and shrinks between decode calls only.
 What a row holds beyond its length is never read.
 
-In a decode call all rows write at the same index, S + step, although they stand at different positions: that is a
-plain slice update, while one position per row would be a scatter, which XLA's CPU backend computes for bfloat16 by
-converting the whole array at every token. :func:`settle` brings the C tokens into their places, once a call.
+In a decode call all rows write at the same columns, although they stand at different positions: that is a plain
+slice update, while one position per row would be a scatter, which XLA's CPU backend computes for bfloat16 by
+converting the whole array at every token. A step writes one column, or, where it also tries drafts, as many as a
+row may advance by; what a row did not accept of them it never reads. :func:`settle` brings the tokens into their
+places, once a call.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class KVCache:
         dtype: DTypeLike,
         sharding: Sharding | None = None,
     ) -> KVCache:
-        """An empty cache for rows of up to ``length`` tokens and decode calls of up to ``steps`` steps."""
+        """An empty cache for rows of up to ``length`` tokens and decode calls of up to ``steps`` columns."""
         shape = (batch, config.num_kv_heads, length + steps, config.head_dim)
         keys, values = (
             [jnp.zeros(shape, dtype, device=sharding) for _ in range(config.num_layers)] for _ in range(2)
@@ -87,37 +89,69 @@ def map_bits(function: Callable[..., jax.Array], cache: KVCache, *others: KVCach
     return KVCache(arrays("keys"), arrays("values"), cache.steps)
 
 
-def settle(cache: KVCache, lengths: jax.Array, counts: jax.Array, split: bool = False) -> KVCache:
-    """Brings the first counts[b] tokens of the decode call of every row behind its first lengths[b] tokens.
+def readable(cache: KVCache, lengths: jax.Array, written: jax.Array, column: jax.Array, width: int) -> jax.Array:
+    """What the W = ``width`` tokens of a row read that a step writes from ``column`` on: the row's settled tokens,
+    the columns where it has others, and each other as far as they stand before it.
 
-    A row with new tokens needs room for all C: lengths[b] + C <= S. A row without any is left as it is.
+    Args:
+      lengths: int [B]. written: bool [B, C]. column: int [].
+    Returns: bool [B, W, S + C].
+    """
+    ahead = jnp.arange(cache.steps) - column
+    seen = (ahead >= 0) & (ahead <= jnp.arange(width)[:, None])
+    settled = jnp.arange(cache.length) < lengths[:, None]
+    settled = jnp.broadcast_to(settled[:, None], (cache.batch, width, cache.length))
+    return jnp.concatenate([settled, written[:, None] | seen], axis=2)
+
+
+def write_columns(cache: KVCache, array: jax.Array, new: jax.Array, column: jax.Array) -> jax.Array:
+    """``array``, keys or values of a layer, with ``new`` [B, W, K, h] in the columns from ``column`` on."""
+    place = cache.length + column
+    return jax.lax.dynamic_update_slice_in_dim(array, new.swapaxes(1, 2).astype(array.dtype), place, POSITIONS)
+
+
+def settle(
+    cache: KVCache, lengths: jax.Array, counts: jax.Array, order: jax.Array | None = None, split: bool = False
+) -> KVCache:
+    """Brings the tokens of the decode call of every row behind its first lengths[b] tokens.
+
+    Args:
+      counts: int [B], how many tokens a row has in the call. A row with any needs room for all C: lengths[b] + C
+        <= S. A row without any is left as it is.
+      order: int [B, C], in which columns they stand; None: in the first counts[b].
+      split: the rows are split over devices.
 
     On a CPU one scatter does it for all rows. For a scatter a TPU's compiler lays the whole cache out anew, and
-    back, so elsewhere the rows are written one after the other, in place; but not where they are ``split`` over
-    devices, which would have to gather them for that.
+    back, so elsewhere the rows are written one after the other, in place; but not where they are split, since each
+    device would have to gather them for that.
     """
     move = _settle_by_scatter if split or jax.default_backend() == "cpu" else _settle_in_turn
-    return map_bits(functools.partial(move, cache.length, lengths, counts), cache)
+    return map_bits(functools.partial(move, cache.length, lengths, counts, order), cache)
 
 
-def _settle_by_scatter(length: int, lengths: jax.Array, counts: jax.Array, x: jax.Array) -> jax.Array:
+def _settle_by_scatter(
+    length: int, lengths: jax.Array, counts: jax.Array, order: jax.Array | None, x: jax.Array
+) -> jax.Array:
     steps = x.shape[POSITIONS] - length
 
-    def row(old: jax.Array, position: jax.Array, count: jax.Array) -> jax.Array:
-        new = old[:, length:]
+    def row(old: jax.Array, position: jax.Array, count: jax.Array, order: jax.Array | None) -> jax.Array:
+        new = old[:, length:] if order is None else old[:, length:][:, order]
         here = jax.lax.dynamic_slice_in_dim(old, position, steps, axis=1)
         index = jax.lax.broadcasted_iota(jnp.int32, new.shape, 1)
         return jax.lax.dynamic_update_slice_in_dim(old, jnp.where(index < count, new, here), position, axis=1)
 
-    return jax.vmap(row)(x, lengths, counts)
+    return jax.vmap(row)(x, lengths, counts, order)
 
 
-def _settle_in_turn(length: int, lengths: jax.Array, counts: jax.Array, x: jax.Array) -> jax.Array:
+def _settle_in_turn(
+    length: int, lengths: jax.Array, counts: jax.Array, order: jax.Array | None, x: jax.Array
+) -> jax.Array:
     batch, heads, total, width = x.shape
     shape = 1, heads, total - length, width
 
     def write(row: jax.Array, x: jax.Array) -> jax.Array:
         new = jax.lax.dynamic_slice(x, (row, 0, length, 0), shape)
+        new = new if order is None else jnp.take(new, order[row], axis=POSITIONS)
         here = jax.lax.dynamic_slice(x, (row, 0, lengths[row], 0), shape)
         index = jax.lax.broadcasted_iota(jnp.int32, shape, POSITIONS)
         new = jnp.where(index < counts[row], new, here)

@@ -5,7 +5,7 @@ accumulate in float32. Layers are separate list entries, not one stacked array: 
 weight in place (a slice of a stacked array is a copy on CPUs), and the sampler unrolls them anyway.
 
 Three entry points share the parameters: :meth:`Decoder.__call__` (logits of whole sequences, training and
-parity), :meth:`Decoder.prefill` (keys and values of prompts) and :meth:`Decoder.step` (one token per row).
+parity), :meth:`Decoder.prefill` (keys and values of prompts) and :meth:`Decoder.step` (a few tokens per row).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.attention import attend_cache, attend_extension
-from thinkprm_jax.model.cache import POSITIONS, KVCache
+from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.linear import Build, Linear, side_by_side
@@ -268,41 +268,41 @@ class Decoder(nnx.Module):
             values.append(v)
         return KVCache(keys, values)
 
-    def rotations(self, lengths: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
-        """What :meth:`step` needs of the positions of a decode call: cos and sin, float32 [C, B, 1, h/2]."""
-        return rope(self.config, lengths[None] + jnp.arange(steps)[:, None])
+    def rotations(self, lengths: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+        """cos and sin of ``count`` positions from ``lengths`` on, float32 [B, count, 1, h/2], for :meth:`step`."""
+        return rope(self.config, lengths[:, None] + jnp.arange(count))
 
     def step(
         self,
         tokens: jax.Array,
         lengths: jax.Array,
-        index: jax.Array,
+        written: jax.Array,
+        column: jax.Array,
         rotations: tuple[jax.Array, jax.Array],
         cache: KVCache,
     ) -> tuple[jax.Array, KVCache]:
-        """Step ``index`` of a decode call: one token per row against the row's cache.
+        """A step of a decode call: W tokens per row, one behind the other, against the row's cache.
 
         Args:
-          tokens: int [B], standing at positions lengths + index.
+          tokens: int [B, W].
           lengths: int [B], tokens of every row in the cache when the call began.
-          index: int [], 0 .. C - 1; the call has already written 0 .. index - 1.
-          rotations: of :meth:`rotations` for the whole call.
-          cache: B rows with room for C steps.
-        Returns: the float32 state [B, D] after the final norm (logits: :meth:`unembed`), the updated cache.
+          written: bool [B, C], in which columns of the call the row has tokens; in none from ``column`` on.
+          column: int [], the W tokens go to the columns from here on.
+          rotations: of the tokens' positions, [B, W, 1, h/2] each. cache: B rows with C columns.
+        Returns: the float32 state [B x W, D] after the final norm (logits: :meth:`unembed`), the updated cache.
         """
-        cos, sin = (jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in rotations)
-        place = jnp.arange(cache.length + cache.steps)[None]
-        readable = (place < lengths[:, None]) | ((place >= cache.length) & (place <= cache.length + index))
-        x = self.embed(tokens)
+        batch, width = tokens.shape
+        cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
+        seen = readable(cache, lengths, written, column, width)
+        x = self.embed(tokens.reshape(-1))
         keys, values = [], []
         for layer, layer_keys, layer_values in zip(self.layers, cache.keys, cache.values, strict=True):
             q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
-            k, v = k.astype(layer_keys.dtype), v.astype(layer_values.dtype)
-            layer_keys, layer_values = (
-                jax.lax.dynamic_update_slice_in_dim(old, new[:, :, None], cache.length + index, axis=POSITIONS)
-                for old, new in ((layer_keys, k), (layer_values, v))
-            )
-            x = x + layer.attention.merge(attend_cache(q, layer_keys, layer_values, readable))
+            q, k, v = (y.reshape(batch, width, *y.shape[1:]) for y in (q, k, v))
+            layer_keys = write_columns(cache, layer_keys, k, column)
+            layer_values = write_columns(cache, layer_values, v, column)
+            attended = attend_cache(q, layer_keys, layer_values, seen)
+            x = x + layer.attention.merge(attended.reshape(batch * width, *attended.shape[2:]))
             x = x + layer.mlp(layer.mlp_norm(x))
             keys.append(layer_keys)
             values.append(layer_values)

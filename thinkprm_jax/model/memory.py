@@ -13,7 +13,7 @@ from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings
 
-_STEPS = 32  # of a decode call
+_COLUMNS = 71  # of a decode call, with drafts
 _SPARE = 128  # positions that the sampler adds for a token that is broken at the end
 
 
@@ -36,7 +36,7 @@ def cache_bytes(
     """Of the cache of a sampler with ``slots`` rows once one of them has ``max_length`` tokens; before, it is
     shorter (see :mod:`thinkprm_jax.model.cache`). With a mesh, of what one of its devices holds.
     """
-    positions = max_length + _SPARE + 2 * _STEPS  # the tokens, room for a call behind them, and the call's own
+    positions = max_length + _SPARE + 2 * _COLUMNS  # the tokens, room for a call behind them, and the call's own
     shape: tuple[int, ...] = (slots, config.num_kv_heads, positions, config.head_dim)
     if mesh is not None:
         axes = ("batch", "kv_heads", None, None)

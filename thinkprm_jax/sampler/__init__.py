@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.sampler.handle import CancelledError, Handle, StepLoop, finished, gather
+from thinkprm_jax.sampler.handle import CancelledError, Handle, RequestHandle, StepLoop, finished, gather
 from thinkprm_jax.sampler.request import (
     Choose,
     Completion,
@@ -21,7 +21,6 @@ from thinkprm_jax.sampler.request import (
 
 if TYPE_CHECKING:
     from thinkprm_jax.sampler.engine import Sampler
-    from thinkprm_jax.sampler.scheduler import RequestHandle
 
 __all__ = [
     "CancelledError", "Choose", "Completion", "Force", "Handle", "Mark", "Request", "RequestHandle", "Result",
@@ -29,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Name -> module, loaded at first use: who writes a script needs no JAX.
-_LATER = {"Sampler": "engine", "RequestHandle": "scheduler"}
+_LATER = {"Sampler": "engine"}
 
 
 def __getattr__(name: str) -> Any:

@@ -337,13 +337,13 @@ class CacheStore:
       device: the functions of this architecture, mesh and chunk.
       stats: what is counted here.
       row_counts: how many rows there may be, rising; of one number, that many always.
-      max_length, chunk: as of the sampler. dtype: of keys and values.
+      max_length: as of the sampler. columns: of a decode call. dtype: of keys and values.
       prefix_cache: its positions, rounded up to whole blocks (and to what a mesh can split).
       share_from: see :class:`thinkprm_jax.sampler.engine.Sampler`.
       parts: devices that the rows are split over.
 
     Attributes:
-      capacity: rows, at most.
+      capacity: rows, at most. columns: as given. length: of the cache.
       rows: what each row of the cache holds.
       cache: the arrays; None before the first request and while a call has taken them.
     """
@@ -356,17 +356,17 @@ class CacheStore:
         *,
         row_counts: tuple[int, ...],
         max_length: int,
-        chunk: int,
+        columns: int,
         dtype: DTypeLike,
         prefix_cache: int,
         share_from: int,
         parts: int,
     ) -> None:
         self._device, self._config, self._stats = device, config, stats
-        self._chunk, self._dtype, self._share_from = chunk, jnp.dtype(dtype), share_from
+        self.columns, self._dtype, self._share_from = columns, jnp.dtype(dtype), share_from
         self._row_counts, self.capacity = row_counts, row_counts[-1]
-        # A row at max_length still needs room for a whole chunk, and a broken token may end a little behind it.
-        self._cache_lengths = length_buckets(128, multiple(max_length + chunk + 128, BLOCK))
+        # A row at max_length still needs room for a whole call, and a broken token may end a little behind it.
+        self._cache_lengths = length_buckets(128, multiple(max_length + columns + 128, BLOCK))
         piece = min(max_length, PIECE_TOKENS)
         self._prompt_lengths = length_buckets(min(32, piece), piece)
         # Products with weights dominate an extension, so padding of the beginning it attends to costs little, and
@@ -380,7 +380,7 @@ class CacheStore:
         """Forgets everything and frees its memory."""
         self.rows = [CacheRow(number) for number in range(self._row_counts[0])]
         self.cache: KVCache | None = None
-        self._length = 0  # of the cache
+        self.length = 0  # of the cache
         self._remembered = PrefixTree(REMEMBERED_BLOCKS)
         self._clear_prefixes()
 
@@ -406,7 +406,7 @@ class CacheStore:
     @property
     def planned_bytes(self) -> int:
         """Of the rows at their longest and the prefix cache."""
-        row = self._cache_lengths[-1] + self._chunk
+        row = self._cache_lengths[-1] + self.columns
         return (self.capacity * row + self._blocks * BLOCK) * self.position_bytes
 
     def take_cache(self) -> KVCache:
@@ -440,20 +440,20 @@ class CacheStore:
         """Makes the cache at least ``positions`` long (rounded up to a bucket); smaller too if ``shrink``."""
         length = round_up(positions, self._cache_lengths)
         if self.cache is None:
-            self.cache = self._zeros(len(self.rows), length, self._chunk)
-        elif length > self._length or (shrink and length < self._length):
-            logger.debug("cache: %d -> %d positions", self._length, length)
+            self.cache = self._zeros(len(self.rows), length, self.columns)
+        elif length > self.length or (shrink and length < self.length):
+            logger.debug("cache: %d -> %d positions", self.length, length)
             self.cache = self._resized(self.take_cache(), length)
             for row in self.rows:
                 if row.fed > length:  # a free row: its tail is gone
                     row.cut(length)
         else:
             return
-        self._length = length
+        self.length = length
 
     def _resized(self, cache: KVCache, length: int) -> KVCache:
         """The same rows with room for ``length`` tokens; what does not fit is cut. The given one is used up."""
-        kept, total = min(self._length, length), length + self._chunk
+        kept, total = min(self.length, length), length + self.columns
         return _moved(cache, lambda x: _resize(x, kept, total))
 
     def _zeros(self, rows: int, length: int, steps: int) -> KVCache:
@@ -519,7 +519,7 @@ class CacheStore:
 
     def _load(self, loaded: Sequence[tuple[list[int], CacheRow]]) -> None:
         """Blocks of the prefix cache into rows."""
-        table = np.zeros((len(self.rows), self._length // BLOCK), np.int32)
+        table = np.zeros((len(self.rows), self.length // BLOCK), np.int32)
         for i, (blocks, _) in enumerate(loaded):
             table[i, : len(blocks)] = blocks
         _, targets, _, count = self._pairs([(0, row, 0) for _, row in loaded])
@@ -586,7 +586,7 @@ class CacheStore:
         if self._prefixes is None:
             self._prefixes = self._zeros(self._blocks, BLOCK, 0)
         tree, stats = self._tree, self._stats
-        table = np.full((len(self.rows), self._length // BLOCK), self._blocks, np.int32)
+        table = np.full((len(self.rows), self.length // BLOCK), self._blocks, np.int32)
         written: list[int] = []
         prefixes, self._prefixes = self._prefixes, None
         added, evicted = tree.added, tree.evicted

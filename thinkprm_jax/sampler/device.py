@@ -7,7 +7,7 @@
     copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
     save      cache rows -> blocks of the prefix cache                   one per cache length
     load      blocks of the prefix cache -> cache rows                   one per cache length
-    decode    up to `chunk` tokens for every slot                        one per cache length
+    decode    up to `chunk` steps for every slot                         one per cache length; two with drafts
 
 Only prefill, extend and decode run the model and take long to compile; the others move memory. That is why extend
 gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,55 +27,10 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from thinkprm_jax.distributed.mesh import partition_spec
-from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits, settle
+from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits
 from thinkprm_jax.model.decoder import Decoder, use_products
 from thinkprm_jax.model.products import Products
-from thinkprm_jax.sampler.request import MAX_WATCHED
-from thinkprm_jax.sampler.sampling import log_probabilities, sample
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=[
-        "pending", "pending_count", "positions", "active", "budgets", "stop_ids", "watch",
-        "temperature", "top_k", "top_p", "keys", "leave_below",
-    ],
-    meta_fields=[],
-)  # fmt: skip
-@dataclasses.dataclass
-class Controls:
-    """What every slot is to do in the next chunk; B slots, chunks of C steps."""
-
-    pending: Any  # int32 [B, C]: context tokens that are not in the cache yet, the first C of them
-    pending_count: Any  # int32 [B]: how many there are in all, at least 1 (may exceed C)
-    positions: Any  # int32 [B]: where pending[:, 0] stands; as many tokens of the row are in the cache
-    active: Any  # bool [B]: what an inactive slot computes is thrown away
-    budgets: Any  # int32 [B]: tokens to sample; 0: only report the watched log-probabilities once
-    stop_ids: Any  # int32 [B, MAX_STOP_IDS], -1 where unused
-    watch: Any  # int32 [B, MAX_WATCHED], 0 where unused
-    temperature: Any  # float32 [B]
-    top_k: Any  # int32 [B]
-    top_p: Any  # float32 [B]
-    keys: Any  # uint32 [B, 2]
-    leave_below: Any  # int32 []: leave the chunk when fewer slots than this are active
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["tokens", "logprobs", "watched", "counts", "fed", "active", "steps"],
-    meta_fields=[],
-)
-@dataclasses.dataclass
-class ChunkOutput:
-    """What a chunk did; everything the host needs, fetched in one transfer."""
-
-    tokens: Any  # int32 [B, C]: sampled tokens, the first counts[b] of row b
-    logprobs: Any  # float32 [B, C]: their log-probabilities
-    watched: Any  # float32 [B, C, MAX_WATCHED]: of the watched ids at the same positions
-    counts: Any  # int32 [B]
-    fed: Any  # int32 [B]: tokens of the context that entered the cache
-    active: Any  # bool [B]: still wants to go on
-    steps: Any  # int32 []: decode steps taken
+from thinkprm_jax.sampler.decoding import ChunkOutput, Controls, decode
 
 
 class DeviceFunctions:
@@ -114,7 +68,8 @@ class DeviceFunctions:
             spec.pop()
         return NamedSharding(self._mesh, PartitionSpec(*spec))
 
-    def _model(self, parameters: nnx.State) -> Decoder:
+    def model(self, parameters: nnx.State) -> Decoder:
+        """The decoder around these parameters, with the products that the samplers use."""
         model = nnx.merge(self._graphdef, parameters)
         use_products(model, self._products)
         return model
@@ -127,11 +82,11 @@ class DeviceFunctions:
 
     def _prefill(self, parameters: nnx.State, tokens: jax.Array) -> KVCache:
         """tokens int [R, T], right padded -> keys and values of every position (padding's are never read)."""
-        return self._model(parameters).prefill(tokens)
+        return self.model(parameters).prefill(tokens)
 
     def _extend(self, parameters: nnx.State, tokens: jax.Array, lengths: jax.Array, prefix: KVCache) -> KVCache:
         """tokens int [R, T], right padded, behind lengths[r] positions of prefix row r -> keys and values."""
-        return self._model(parameters).extend(tokens, lengths, prefix)
+        return self.model(parameters).extend(tokens, lengths, prefix)
 
     @staticmethod
     def _take(cache: KVCache, rows: jax.Array, length: int) -> KVCache:
@@ -230,75 +185,17 @@ class DeviceFunctions:
         return self._keep_sharding(map_bits(all_rows, cache, prefixes))
 
     def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
-        """Up to C steps for all slots; a slot feeds its pending tokens, then samples until it must stop."""
-        model = self._model(parameters)
-        batch, chunk = controls.pending.shape
-        rows = jnp.arange(batch)
-        lengths = jnp.asarray(controls.positions)
-        rotations = model.rotations(lengths, chunk)
-        start = ChunkOutput(
-            tokens=jnp.zeros((batch, chunk), jnp.int32),
-            logprobs=jnp.zeros((batch, chunk), jnp.float32),
-            watched=jnp.zeros((batch, chunk, MAX_WATCHED), jnp.float32),
-            counts=jnp.zeros(batch, jnp.int32),
-            fed=jnp.zeros(batch, jnp.int32),
-            active=jnp.asarray(controls.active),
-            steps=jnp.zeros((), jnp.int32),
-        )
-
-        def wanted(carry: tuple) -> jax.Array:
-            _, _, output = carry
-            enough = jnp.sum(output.active) >= jnp.maximum(controls.leave_below, 1)
-            return (output.steps < chunk) & enough
-
-        def step(carry: tuple) -> tuple:
-            token, cache, output = carry
-            state, cache = model.step(token, lengths, output.steps, rotations, cache)
-            logits = model.unembed(state)
-            # The logits count where the context is all fed; before that the next token is a given one.
-            fed = output.fed + output.active
-            ready = output.active & (fed >= controls.pending_count)
-            sampled = sample(
-                logits,
-                controls.temperature,
-                controls.top_k,
-                controls.top_p,
-                controls.keys,
-                lengths + output.steps + 1,
-            )
-            asked = jnp.concatenate([sampled[:, None], controls.watch], axis=1)
-            logprobs = log_probabilities(logits, asked)
-            emitted = ready & (controls.budgets > 0)
-            slot = jnp.minimum(output.counts, chunk - 1)
-            counts = output.counts + emitted
-            stopped = ready & (
-                (counts >= controls.budgets) | jnp.any(sampled[:, None] == controls.stop_ids, axis=1)
-            )
-            active = output.active & ~stopped
-            given = jnp.take_along_axis(controls.pending, jnp.minimum(fed, chunk - 1)[:, None], axis=1)[:, 0]
-            token = jnp.where(active, jnp.where(ready, sampled, given), token)
-            output = ChunkOutput(
-                tokens=_put(output.tokens, rows, slot, sampled, emitted),
-                logprobs=_put(output.logprobs, rows, slot, logprobs[:, 0], emitted),
-                watched=_put(output.watched, rows, slot, logprobs[:, 1:], ready),
-                counts=counts,
-                fed=fed,
-                active=active,
-                steps=output.steps + 1,
-            )
-            return token, cache, output
-
-        first = jnp.asarray(controls.pending)[:, 0]
-        _, cache, output = jax.lax.while_loop(wanted, step, (first, cache, start))
-        cache = settle(cache, lengths, output.fed, split=self._mesh is not None and self._mesh.size > 1)
+        """See :func:`.decoding.decode`. With drafts, a chunk is twice as many columns: its steps are fewer, and
+        rows that have none leave columns empty."""
+        limit = self._chunk if controls.drafts is None else 2 * self._chunk
+        split = self._mesh is not None and self._mesh.size > 1
+        cache, output = decode(self.model(parameters), cache, controls, limit, split)
         return self._keep_sharding(cache), output
 
 
-def _put(array: jax.Array, rows: jax.Array, columns: jax.Array, new: jax.Array, where: jax.Array) -> jax.Array:
-    """array[rows, columns] = new in the rows where ``where`` holds."""
-    old = array[rows, columns]
-    where = where.reshape(where.shape + (1,) * (new.ndim - 1))
-    return array.at[rows, columns].set(jnp.where(where, new, old))
+def call_columns(chunk: int, drafted: int) -> int:
+    """C, columns of the cache for a decode call with drafts of up to ``drafted`` tokens; 0: without."""
+    return 2 * chunk + drafted if drafted else chunk
 
 
 @functools.lru_cache(maxsize=32)

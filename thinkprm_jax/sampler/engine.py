@@ -20,6 +20,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -40,10 +41,21 @@ from thinkprm_jax.model.products import Requested, choose_products
 from thinkprm_jax.runtime import refuse_forked, refuse_pickling
 from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
-from thinkprm_jax.sampler.device import ChunkOutput, device_functions
-from thinkprm_jax.sampler.handle import StepLoop, check_can_compute
-from thinkprm_jax.sampler.request import Completion, Phase, Request, Result, SamplerStats, Think, Thought
-from thinkprm_jax.sampler.scheduler import Limits, RequestHandle, Worker, check_request
+from thinkprm_jax.sampler.decoding import ChunkOutput
+from thinkprm_jax.sampler.device import DeviceFunctions, call_columns, device_functions
+from thinkprm_jax.sampler.draft_costs import LONGEST_DRAFT, NO_DRAFTS, DraftChoice, choose_drafts
+from thinkprm_jax.sampler.handle import RequestHandle, StepLoop, check_can_compute
+from thinkprm_jax.sampler.request import (
+    Completion,
+    Phase,
+    Request,
+    Result,
+    SamplerStats,
+    Think,
+    Thought,
+    check_drafts,
+)
+from thinkprm_jax.sampler.scheduler import Limits, Worker, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # Measured on two processors: with 5 MB of weights two workers give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
@@ -52,6 +64,8 @@ WORKER_WEIGHT_BYTES = 16 * 2**20
 # Measured there, with 318 MB: one request takes 9.2 s with 16 rows and 2.3 s with one, four requests take 9.4 s
 # with 16 rows and 4.4 s with four. A smaller model would be compiled for longer than it gains.
 FOLLOW_WEIGHT_BYTES = 64 * 2**20
+# A smaller model does not wait for its weights, and would be measured and compiled for longer than it gains.
+DRAFT_WEIGHT_BYTES = 64 * 2**20
 # More contexts than a device holds. The host has a place for each: a slip of the hand would take all its memory.
 MOST_SLOTS = 2**16
 
@@ -92,12 +106,15 @@ class Sampler:
         shared. 1: no token of any common beginning is processed twice.
       products: what computes the products with weights: "native", our kernel for CPUs; "xla"; or "auto", the
         kernel where it can run and the model is not tiny. None: what $THINKPRM_JAX_PRODUCTS says, or "auto".
+      drafts: tokens that a step may try at once, looked up in what stands there already (:mod:`.drafts`), at most;
+        0: none; None: as many as pay on this machine, by a measurement. They change no token.
     Raises:
       UserError: a setting that cannot work.
 
     Attributes:
       loop: the steps, for whoever combines handles (:func:`.gather`).
       products: what computes them, "native" or "xla".
+      drafts: for each number of rows so far, how long drafts are and what they cost.
     """
 
     def __init__(
@@ -113,6 +130,7 @@ class Sampler:
         prefix_cache: int = 0,
         share_from: int = 64,
         products: Requested | None = None,
+        drafts: int | None = 0,
     ) -> None:
         refuse_forked()
         _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
@@ -132,6 +150,10 @@ class Sampler:
         self._dtype = model.dtype
         count = 1 if alone else worker_count(model.config, model.dtype, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
+        check_drafts(drafts)
+        small = weight_bytes(model.config, model.dtype) < DRAFT_WEIGHT_BYTES
+        self._most_drafted = 0 if drafts is None and small else drafts
+        self.drafts: dict[int, DraftChoice] = {}
         self._workers = [
             self._worker(slots // count, prefix_cache, share_from, dtype, _rows(mesh)) for _ in range(count)
         ]
@@ -143,19 +165,21 @@ class Sampler:
 
     def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
         stats = SamplerStats()
+        most = LONGEST_DRAFT if self._most_drafted is None else self._most_drafted
         store = CacheStore(
             self._device,
             self._config,
             stats,
             row_counts=row_counts(self._config, self._dtype, slots),
             max_length=self.max_length,
-            chunk=self.chunk,
+            columns=call_columns(self.chunk, most),
             dtype=dtype,
             prefix_cache=prefix_cache,
             share_from=share_from,
             parts=parts,
         )
-        return Worker(self._device, store, stats, self.tokenizer, self._limits, self.chunk)
+        choose = functools.partial(_choose_drafts, self._device, self._most_drafted, self.drafts)
+        return Worker(self._device, store, stats, self.tokenizer, self._limits, choose)
 
     # What runs
 
@@ -353,7 +377,7 @@ class Sampler:
                 raise RuntimeError("this sampler is running")
             self._parameters, self._loaded = nnx.State({}), False
             for worker in self._workers:
-                worker.store.reset()
+                worker.reset()
 
     # Steps
 
@@ -423,6 +447,18 @@ class Sampler:
                     self._queue.appendleft(handle)
                 self._queued += len(handles)
             raise
+
+
+def _choose_drafts(
+    device: DeviceFunctions, most: int | None, chosen: dict[int, DraftChoice], rows: int, parameters: nnx.State
+) -> DraftChoice:
+    """What drafts a decode loop of so many rows gets; ``chosen`` has it then. most: None: what pays."""
+    if rows not in chosen:
+        if most is None:
+            chosen[rows] = choose_drafts(device.model(parameters), rows)
+        else:  # as the user says, at any price
+            chosen[rows] = DraftChoice(most, 0.0) if most else NO_DRAFTS
+    return chosen[rows]
 
 
 def _rows(mesh: Mesh | None) -> int:

@@ -10,6 +10,7 @@ awaited, a thread waits for them.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import collections
 import concurrent.futures
 import contextlib
@@ -18,10 +19,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from thinkprm_jax import runtime
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.sampler.request import Request, Result
+
+if TYPE_CHECKING:
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -373,6 +378,76 @@ def finished(loop: StepLoop, value: T) -> Handle[T]:
     handle: Handle[T] = Handle(loop)
     handle.settle(value)
     return handle
+
+
+class RequestHandle(Handle[Result]):
+    """A request on its way; see :class:`.Handle` for waiting, awaiting and cancelling.
+
+    :meth:`result` gives the :class:`.Result`, whose ``error`` says why the request failed, if it did; it raises
+    what the script raised beside RequestError. Iterating gives ids, and :meth:`text` text, as they are decoded.
+
+    Attributes:
+      request: what was submitted. prompt: its ids.
+      ids: what its Think phases have generated so far, one after another, without what a stop text may still take
+        back. In the end they are the ids of all its thoughts.
+      queued: it waits for a row.
+    """
+
+    def __init__(
+        self,
+        loop: StepLoop,
+        request: Request,
+        tokenizer: Tokenizer,
+        on_cancel: Callable[[RequestHandle], None] = lambda handle: None,
+    ) -> None:
+        super().__init__(loop, lambda: on_cancel(self))
+        self.request, self.prompt = request, [int(token) for token in request.prompt]
+        self.ids: list[int] = []
+        self.queued = False
+        self._tokenizer = tokenizer
+        self._readers = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """Ids of its Think phases as they are decoded. RequestError where the request fails."""
+        given = 0
+
+        def some() -> bool:
+            return self._settled or len(self.ids) > given
+
+        self._readers += 1
+        try:
+            while True:
+                self.loop.drive(some)
+                ended, new = self._settled, self.ids[given:]
+                yield from new
+                given += len(new)
+                if ended:
+                    break
+        finally:
+            self._readers -= 1
+        error = self.result().error
+        if error is not None:
+            raise error
+
+    def text(self) -> Iterator[str]:
+        """Pieces of text as they are decoded, each of whole characters."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for id in self:
+            if piece := decoder.decode(self._tokenizer.token_bytes(id)):
+                yield piece
+        if piece := decoder.decode(b"", final=True):
+            yield piece
+
+    def begin(self) -> None:
+        """It has a row. After an interruption this happens again, and the same ids come again."""
+        self.started, self.queued, self.ids = True, False, []
+
+    def publish(self, ids: list[int]) -> None:
+        if ids:
+            self.ids.extend(ids)
+            if self._readers:
+                with self.loop.changed:
+                    self.loop.wake()
 
 
 _outside: list[object] = []  # what JAX's trace state is equal to where nothing is traced, once that was seen

@@ -21,10 +21,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from thinkprm_jax.errors import RequestError
+from thinkprm_jax.errors import RequestError, UserError
 
 MAX_WATCHED = 4
 MAX_STOP_IDS = 8
+MAX_DRAFTED = 15
+
+
+def check_drafts(tokens: int | None) -> None:
+    """UserError where drafts cannot be of so many tokens: 0 is none, and None what pays."""
+    if tokens is not None and not 0 <= tokens <= MAX_DRAFTED:
+        raise UserError(f"drafts is {tokens}, it must be a number of tokens from 0 (none) to {MAX_DRAFTED}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +225,9 @@ class SamplerStats:
     """
 
     decode_steps: int = 0
+    wide_steps: int = 0  # of those, the ones that tried drafts or took several given tokens
+    drafted_tokens: int = 0  # that wide steps tried
+    accepted_tokens: int = 0  # of those, the ones that were sampled
     slot_steps: int = 0  # decode steps x slots
     busy_slot_steps: int = 0  # of those, the ones that fed a token
     sampled_tokens: int = 0

@@ -1,7 +1,7 @@
-"""What waits and what runs: a request's handle, the job that it becomes on a row of the cache, and the workers.
+"""What runs: the job that a request becomes on a row of the cache, and the workers.
 
-    RequestHandle   a request in the queue, then running, then done; its ids as they are decoded
     Job             one request on one row: its script, its phase, and what the phase has produced so far
+    Siblings        what chains of the same prompt have written, for drafts
     Worker          one decode loop: rows, the jobs on them, a chunk of decode steps for all of them together
 
 Everything here is host code apart from :meth:`Worker.chunk`, which touches no script and no handle: that is why a
@@ -11,12 +11,12 @@ thread of its own may run it.
 from __future__ import annotations
 
 import bisect
-import codecs
+import collections
 import dataclasses
 import inspect
 import logging
 import numbers
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, get_args
 
 import jax
@@ -25,8 +25,11 @@ from flax import nnx
 
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore, common_length
-from thinkprm_jax.sampler.device import ChunkOutput, Controls, DeviceFunctions
-from thinkprm_jax.sampler.handle import Handle, StepLoop
+from thinkprm_jax.sampler.decoding import ChunkOutput, Controls
+from thinkprm_jax.sampler.device import DeviceFunctions
+from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice
+from thinkprm_jax.sampler.drafts import DraftControls
+from thinkprm_jax.sampler.handle import RequestHandle
 from thinkprm_jax.sampler.request import (
     MAX_STOP_IDS,
     MAX_WATCHED,
@@ -76,76 +79,6 @@ def check_request(request: Request, limits: Limits) -> None:
         raise RequestError(f'keep is {request.keep!r}, it must be "", "prompt" or "context"')
 
 
-class RequestHandle(Handle[Result]):
-    """A request on its way; see :class:`.Handle` for waiting, awaiting and cancelling.
-
-    :meth:`result` gives the :class:`.Result`, whose ``error`` says why the request failed, if it did; it raises
-    what the script raised beside RequestError. Iterating gives ids, and :meth:`text` text, as they are decoded.
-
-    Attributes:
-      request: what was submitted. prompt: its ids.
-      ids: what its Think phases have generated so far, one after another, without what a stop text may still take
-        back. In the end they are the ids of all its thoughts.
-      queued: it waits for a row.
-    """
-
-    def __init__(
-        self,
-        loop: StepLoop,
-        request: Request,
-        tokenizer: Tokenizer,
-        on_cancel: Callable[[RequestHandle], None] = lambda handle: None,
-    ) -> None:
-        super().__init__(loop, lambda: on_cancel(self))
-        self.request, self.prompt = request, [int(token) for token in request.prompt]
-        self.ids: list[int] = []
-        self.queued = False
-        self._tokenizer = tokenizer
-        self._readers = 0
-
-    def __iter__(self) -> Iterator[int]:
-        """Ids of its Think phases as they are decoded. RequestError where the request fails."""
-        given = 0
-
-        def some() -> bool:
-            return self._settled or len(self.ids) > given
-
-        self._readers += 1
-        try:
-            while True:
-                self.loop.drive(some)
-                ended, new = self._settled, self.ids[given:]
-                yield from new
-                given += len(new)
-                if ended:
-                    break
-        finally:
-            self._readers -= 1
-        error = self.result().error
-        if error is not None:
-            raise error
-
-    def text(self) -> Iterator[str]:
-        """Pieces of text as they are decoded, each of whole characters."""
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for id in self:
-            if piece := decoder.decode(self._tokenizer.token_bytes(id)):
-                yield piece
-        if piece := decoder.decode(b"", final=True):
-            yield piece
-
-    def begin(self) -> None:
-        """It has a row. After an interruption this happens again, and the same ids come again."""
-        self.started, self.queued, self.ids = True, False, []
-
-    def publish(self, ids: list[int]) -> None:
-        if ids:
-            self.ids.extend(ids)
-            if self._readers:
-                with self.loop.changed:
-                    self.loop.wake()
-
-
 class Job:
     """A request on a row.
 
@@ -161,6 +94,7 @@ class Job:
       sampled: ids sampled for the request, through each stop.
       text: of the phase, for stop texts. ends: end offset in it of every token.
       published: ids of the phase that the handle has.
+      trust: in its drafts, as of :class:`.DraftControls`.
     """
 
     def __init__(
@@ -185,6 +119,12 @@ class Job:
         self.watched: list[np.ndarray] = []
         self.text = bytearray()
         self.ends: list[int] = []
+        self.trust = 1.0
+
+    @property
+    def written(self) -> list[int]:
+        """The context behind the prompt."""
+        return self.row.context[len(self.handle.prompt) :]
 
     @property
     def keep(self) -> int:
@@ -380,7 +320,7 @@ class Job:
         )
 
     def _result(self, value: Any = None, error: RequestError | None = None) -> Result:
-        return Result(value, error, self.row.context[len(self.handle.prompt) :], self.sampled)
+        return Result(value, error, self.written, self.sampled)
 
 
 class OptionWalk:
@@ -418,12 +358,56 @@ PENDING = object()  # the phase goes on
 _DEVICE = object()  # the phase needs the device
 
 
+class Siblings:
+    """What chains of the same prompt have written, while they run and after; of PROMPTS prompts CHAINS chains."""
+
+    PROMPTS, CHAINS = 64, 4
+
+    def __init__(self) -> None:
+        self._ended = collections.OrderedDict[tuple[int, ...], collections.deque[np.ndarray]]()
+
+    def add(self, prompt: Sequence[int], ids: Sequence[int]) -> None:
+        """Of a chain that has ended."""
+        chains = self._ended.setdefault(tuple(prompt), collections.deque(maxlen=self.CHAINS))
+        chains.append(np.asarray(ids, np.int32))
+        self._ended.move_to_end(tuple(prompt))
+        if len(self._ended) > self.PROMPTS:
+            self._ended.popitem(last=False)
+
+    def texts(self, jobs: Iterable[Job], rows: int, length: int) -> np.ndarray:
+        """As of :class:`.DraftControls`, int32 [rows, 2 x length + 16]: the own context has some room to spare."""
+        texts = np.full((rows, 2 * length + 16), -1, np.int32)
+        groups: dict[tuple[int, ...], list[tuple[Job, np.ndarray]]] = {}
+        for job in jobs:
+            context = np.asarray(job.row.context, np.int32)
+            texts[job.row.number, length : length + len(context)] = context[: length + 16]
+            prompt = tuple(job.handle.prompt)
+            groups.setdefault(prompt, []).append((job, context[len(prompt) :]))
+        for prompt, members in groups.items():
+            ended = self._ended.get(prompt, ())
+            for job, _ in members:
+                others = [text for other, text in members if other is not job]
+                _lay_out(texts[job.row.number, :length], [*ended, *others[: self.CHAINS]])
+        return texts
+
+
+def _lay_out(line: np.ndarray, texts: Sequence[np.ndarray]) -> None:
+    """Texts at the end of a line of -1, a -1 behind each; the last ones, as far as they fit."""
+    end = len(line) - 1
+    for text in reversed(texts):
+        if end <= 0:
+            return
+        text = text[-end:]
+        line[end - len(text) : end] = text
+        end -= len(text) + 1
+
+
 class Worker:
     """One decode loop: contexts that are decoded together, a row each.
 
     Args:
       device: the functions it calls. store: its rows. stats: what is counted.
-      chunk: decode steps between two looks of the host.
+      drafts: for a number of rows and parameters, what drafts they get; asked once for each number.
 
     Attributes:
       jobs: what runs, by number of the row.
@@ -437,13 +421,19 @@ class Worker:
         stats: SamplerStats,
         tokenizer: Tokenizer,
         limits: Limits,
-        chunk: int,
+        drafts: Callable[[int, nnx.State], DraftChoice],
     ) -> None:
         self.store, self.stats = store, stats
         self.jobs: dict[int, Job] = {}
-        self.doing = ""
-        self._admitted: list[CacheRow] = []
-        self._device, self._tokenizer, self._limits, self._steps = device, tokenizer, limits, chunk
+        self.doing, self._admitted = "", list[CacheRow]()
+        self._device, self._tokenizer, self._limits = device, tokenizer, limits
+        self._choose_drafts, self._chosen = drafts, dict[int, DraftChoice]()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what it holds and has seen of prompts and chains."""
+        self.store.reset()
+        self._siblings, self._trust = Siblings(), 1.0
 
     @property
     def free(self) -> int:
@@ -464,6 +454,7 @@ class Worker:
             try:
                 script = handle.request.script()
                 job = Job(handle, row, script, self._tokenizer, self._limits)
+                job.trust = self._trust
             except Exception as error:
                 handle.fail(error)
                 continue
@@ -485,8 +476,12 @@ class Worker:
             store.fill(parameters, admitted)
         self.doing = "decoding"
         longest = max(job.row.fed for job in self.jobs.values())
-        store.reserve(longest + self._steps, shrink=True)
-        cache, output = self._device.decode(parameters, store.take_cache(), self._controls())
+        store.reserve(longest + store.columns, shrink=True)
+        rows = len(store.rows)
+        if rows not in self._chosen:
+            self._chosen[rows] = self._choose_drafts(rows, parameters)
+        controls = self._controls(self._chosen[rows])
+        cache, output = self._device.decode(parameters, store.take_cache(), controls)
         output = jax.device_get(output)  # an error of the device appears here
         store.cache = cache
         return output
@@ -494,6 +489,7 @@ class Worker:
     def absorb(self, output: ChunkOutput) -> None:
         """What the scripts make of a chunk."""
         self.stats.decode_steps += int(output.steps)
+        self.stats.wide_steps += int(output.wide_steps)
         self.stats.slot_steps += int(output.steps) * len(self.store.rows)
         for number in sorted(self.jobs):
             job = self.jobs[number]
@@ -521,6 +517,9 @@ class Worker:
 
     def _leave(self, job: Job, keep: int) -> None:
         del self.jobs[job.row.number]
+        if self._chosen.get(len(self.store.rows), NO_DRAFTS).tokens:
+            self._siblings.add(job.handle.prompt, job.written)
+            self._trust += 0.25 * (job.trust - self._trust)  # what the next ones begin with
         self.store.retire(job.row, keep)
         self.stats.finished += 1
 
@@ -548,7 +547,10 @@ class Worker:
         again = max(min(row.processed - row.fed, given), 0)
         of_prompt = max(min(row.wanted - row.fed, given), 0)
         again_of_prompt = min(again, of_prompt)
-        stats.busy_slot_steps += fed
+        stats.busy_slot_steps += int(output.busy[number])
+        stats.drafted_tokens += int(output.drafted[number])
+        stats.accepted_tokens += int(output.accepted[number])
+        job.trust = float(output.trust[number])
         stats.sampled_tokens += count
         stats.fed_samples += fed - given
         stats.prefilled_tokens += of_prompt - again_of_prompt
@@ -567,24 +569,22 @@ class Worker:
         stats.discarded_tokens += count - (job.sampled - before)
         return outcome
 
-    def _controls(self) -> Controls:
+    def _controls(self, choice: DraftChoice) -> Controls:
         """What every row is to do in the next chunk."""
-        slots, steps = len(self.store.rows), self._steps
-        pending = np.zeros((slots, steps), np.int32)
+        slots, columns = len(self.store.rows), self.store.columns
+        pending = np.zeros((slots, columns), np.int32)
         pending_count = np.ones(slots, np.int32)
         positions = np.zeros(slots, np.int32)
         active = np.zeros(slots, bool)
-        budgets = np.zeros(slots, np.int32)
+        budgets, top_k = np.zeros((2, slots), np.int32)
         stop_ids = np.full((slots, MAX_STOP_IDS), -1, np.int32)
         watch = np.zeros((slots, MAX_WATCHED), np.int32)
-        temperature = np.zeros(slots, np.float32)
-        top_k = np.zeros(slots, np.int32)
-        top_p = np.ones(slots, np.float32)
+        temperature, top_p = np.zeros(slots, np.float32), np.ones(slots, np.float32)
         keys = np.zeros((slots, 2), np.uint32)
         for number, job in self.jobs.items():
             row, phase, request = job.row, job.phase, job.handle.request
             rest = row.context[row.fed :]
-            pending[number, : min(len(rest), steps)] = rest[:steps]
+            pending[number, : min(len(rest), columns)] = rest[:columns]
             pending_count[number] = len(rest)
             positions[number] = row.fed
             active[number] = True
@@ -601,8 +601,16 @@ class Worker:
         leave_below = np.asarray(len(self.jobs) - max(slots // 8, 1) + 1, np.int32)
         return Controls(
             pending, pending_count, positions, active, budgets, stop_ids, watch, temperature, top_k, top_p, keys,
-            leave_below,
+            leave_below, self._draft_controls(choice),
         )  # fmt: skip
+
+    def _draft_controls(self, choice: DraftChoice) -> DraftControls | None:
+        if not choice.tokens:
+            return None
+        rows = len(self.store.rows)
+        trust = np.asarray([self.jobs[i].trust if i in self.jobs else 1 for i in range(rows)], np.float32)
+        texts = self._siblings.texts(self.jobs.values(), rows, self.store.length)
+        return DraftControls(texts, trust, np.asarray(choice.price, np.float32), choice.tokens)
 
 
 def _close(job: Job) -> None:

@@ -68,11 +68,17 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
             mesh=mesh,
             prefix_cache=planned.prefix_cache,
             share_from=1 if planned.prefix_cache else 64,
+            drafts=recipe.drafts,
         )
         generator = Generator.of(recipe, sampler, prompts)
         if shared and isinstance(described, SamplingSettings):
             judging = Sampler(
-                model, tokenizer, slots=planned.prm_slots, max_length=described.max_length, mesh=mesh
+                model,
+                tokenizer,
+                slots=planned.prm_slots,
+                max_length=described.max_length,
+                mesh=mesh,
+                drafts=described.drafts,
             )
     verifier = None
     if described is not None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import verification_prompt
 from thinkprm_jax.recipe import MeshConfig, at_least, load_recipe
+from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.search.engine import SearchSettings
 from thinkprm_jax.search.voting import Strategy
 from thinkprm_jax.seeds import check_seeds
@@ -140,6 +141,7 @@ class SearchRecipe(_VerifierKeys):
     wave: int = 64  # problems that are searched together
     slots: int | None = None  # solutions decoded together; null: what the memory holds
     prm_slots: int | None = None  # the same of the verifier's chains
+    drafts: int | None = 0  # of the solutions: tokens a step tries that were written before; null: what pays
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
     device_memory: float | None = None  # GB (10^9 bytes) of one device; null: what the device says
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))
@@ -151,6 +153,7 @@ class SearchRecipe(_VerifierKeys):
         at_least(1, self, "n", "beam_width", "num_iterations", "max_tokens", "prm_n", "n_thinking_rounds")
         at_least(1, self, "max_rounds", "max_verification_length", "max_verification_tokens", "num_samples")
         at_least(1, self, "wave", "slots", "prm_slots")
+        check_drafts(self.drafts)
         at_least(0, self, "lookahead", "temperature", "top_k", "prm_temperature", "dataset_start", "dataset_end")
         check_seeds(self, "seed", "prm_seed", "dataset_seed")
         if not 0 < self.top_p <= 1:
@@ -239,7 +242,10 @@ class SearchRecipe(_VerifierKeys):
 
 # Fields that may change between the parts of one run: no solution and no verdict depends on them, or (those of the
 # data) they only add problems behind those that are done.
-FREE_FIELDS = ("output_dir", "wave", "slots", "prm_slots", "device_memory", "mesh.", "dataset_end", "num_samples")
+FREE_FIELDS = (
+    "output_dir", "wave", "slots", "prm_slots", "drafts", "prm_drafts", "device_memory", "mesh.", "dataset_end",
+    "num_samples",
+)  # fmt: skip
 
 
 def load_search_recipe(

@@ -35,8 +35,14 @@ def load_sampler(
         settings = with_files(settings)
         require_generative(find_files(settings))
     model, tokenizer = load_objects(settings, model, tokenizer, mesh)
-    slots = settings.slots
-    return Sampler(model, tokenizer, slots=slots, max_length=settings.max_length, mesh=mesh)
+    return Sampler(
+        model,
+        tokenizer,
+        slots=settings.slots,
+        max_length=settings.max_length,
+        mesh=mesh,
+        drafts=settings.drafts,
+    )
 
 
 def load_objects(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -217,6 +218,9 @@ class SamplingSettings(PlacementSettings):
         None, "tokens a round may think (default: what fits)", recipe="max_verification_tokens"
     )
     slots: int = setting(16, "chains decoded together, at most", stamped="never", shared=True)
+    drafts: int | None = setting(
+        0, "tokens a step tries that were written before, at most; 0: none", stamped="never"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -224,6 +228,7 @@ class SamplingSettings(PlacementSettings):
             check_seed(self.seed)
         except ValueError as error:
             raise UserError(str(error)) from None
+        check_drafts(self.drafts)
         if self.n < 1:
             raise UserError(f"n is {self.n}, it must be at least 1")
         if self.n > 1 and self.temperature == 0:
