@@ -326,17 +326,18 @@ const Half* padded(const Half* x, int64_t rows, int64_t inputs) {
 // The rows k .. k + 31 of W [K, N], `width` columns, as pairs of rows: tiles of 16 columns each, two by two with
 // four columns of each in turn.
 INLINE void pair_up(const Half* w, int64_t stride, int64_t depth, int64_t width, Half* to) {
-  for (int64_t column = 0; column < width; column += 32, to += 2 * TILE_HALVES) {
-    const int64_t count = std::min<int64_t>(32, width - column);
-    const __mmask32 mask = count == 32 ? ~0u : (1u << count) - 1;
-    for (int r = 0; r < SIDE; ++r) {
-      const Half* from = w + 2 * r * stride + column;
-      __builtin_prefetch(from + PAIRS * stride);
-      __builtin_prefetch(from + (PAIRS + 1) * stride);
-      const __m512i first = _mm512_maskz_loadu_epi16(2 * r < depth ? mask : 0, from);
-      const __m512i second = _mm512_maskz_loadu_epi16(2 * r + 1 < depth ? mask : 0, from + stride);
-      _mm512_store_si512(to + r * PAIRS, _mm512_unpacklo_epi16(first, second));
-      _mm512_store_si512(to + r * PAIRS + TILE_HALVES, _mm512_unpackhi_epi16(first, second));
+  const int64_t whole = width / 32 * 32;
+  const __mmask32 mask = (1u << (width - whole)) - 1;
+  for (int r = 0; r < SIDE; ++r, w += 2 * stride, to += PAIRS) {
+    const __mmask32 here = 2 * r < depth ? ~0u : 0, below = 2 * r + 1 < depth ? ~0u : 0;
+    Half* tile = to;
+    for (int64_t column = 0; column < width; column += 32, tile += 2 * TILE_HALVES) {
+      const __mmask32 some = column < whole ? ~0u : mask;
+      __builtin_prefetch(w + 8 * stride + column, 0, 2); __builtin_prefetch(w + 9 * stride + column, 0, 2);
+      const __m512i first = _mm512_maskz_loadu_epi16(some & here, w + column);
+      const __m512i second = _mm512_maskz_loadu_epi16(some & below, w + stride + column);
+      _mm512_store_si512(tile, _mm512_unpacklo_epi16(first, second));
+      _mm512_store_si512(tile + TILE_HALVES, _mm512_unpackhi_epi16(first, second));
     }
   }
 }
@@ -385,21 +386,24 @@ void tiled_columns(const Product& product, int64_t begin, int64_t end) {
   const Half* w = static_cast<const Half*>(product.w) + begin;
   const Half* x = static_cast<const Half*>(product.x);  // padded
   const int64_t w_step = pairs * 2 * TILE_HALVES;
-  Half* packed = scratch<Half, 3>(steps * w_step);
+  // Of all of W's rows where they are wanted again, else of those at hand, which then stay in a nearer cache.
+  const bool again = product.rows > HIGH;
+  Half* packed = scratch<Half, 3>((again ? steps : std::min(deepest, steps)) * w_step);
   for (int64_t top = 0; top < product.rows; top += HIGH) {
     const int64_t count = std::min(HIGH, product.rows - top), bands = up(count, SIDE) / SIDE;
     float* sums = scratch<float, 4>(bands * pairs * 2 * TILE_FLOATS);
     std::memset(sums, 0, bands * pairs * 2 * TILE_FLOATS * sizeof(float));
     for (int64_t first = 0; first < steps; first += deepest) {
       const int64_t deep = std::min(deepest, steps - first);
+      Half* here = packed + (again ? first * w_step : 0);
       if (top == 0)
         for (int64_t s = first; s < first + deep; ++s)
-          pair_up(w + s * PAIRS * outputs, outputs, inputs - s * PAIRS, width, packed + s * w_step);
+          pair_up(w + s * PAIRS * outputs, outputs, inputs - s * PAIRS, width, here + (s - first) * w_step);
       for (int64_t band = 0; band < bands; band += 2)
         for (int64_t pair = 0; pair < pairs; ++pair) {
           float* upper = sums + (band * pairs + pair) * 2 * TILE_FLOATS;
           multiply(x + (top + band * SIDE) * steps * PAIRS + first * PAIRS, steps * PAIRS * 2, band + 1 < bands,
-                   packed + first * w_step + pair * 2 * TILE_HALVES, w_step, deep, upper,
+                   here + pair * 2 * TILE_HALVES, w_step, deep, upper,
                    upper + pairs * 2 * TILE_FLOATS);
         }
     }
@@ -562,7 +566,7 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
     for (Product& product : products) product.x = prepared;
     function = transposed ? tiled_rows : tiled_columns;
     grain = 32;
-    most = transposed ? 512 : count <= 32 ? 256 : 128;
+    most = transposed ? 512 : count <= 32 ? 512 : 128;
   }
 #endif
   if (!tiled && transposed) {
@@ -573,7 +577,7 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
     function = half ? columns<HalfColumns> : columns<FloatColumns>;
     grain = half ? HalfColumns::COLUMNS : FloatColumns::COLUMNS;
     // The sums of a panel stay in the first-level cache.
-    most = std::clamp<int64_t>(24576 / (2 * BYTES * count), 4, 64) * grain;
+    most = std::clamp<int64_t>(32768 / (2 * BYTES * count), 4, 64) * grain;
   }
   const std::vector<Unit> units = split(products, most, grain, threads);
   run(function, products, units, pool, std::min<int64_t>(threads, units.size()) - 1);
