@@ -21,6 +21,7 @@ FORMS = [
     (r"x\in\{1,2\}", r"x=1\text{ or }x=2", r"x=1\text{ or }x=3"),
     (r"x=\{1,2\}", "x=2, x=1", "x=2, x=2"),
     (r"x\in\{3\}", "x=3", "x=4"),
+    ("x=y=2", "(x,y)=(2,2)", "(x,y)=(2,3)"),
     # Ratios.
     ("3 to 2", "3:2", "2:3"),
     (r"6\text{ to }4", "3 : 2", "3 : 4"),
@@ -110,6 +111,12 @@ def test_votes_agree_with_grading(answer: str, same: str, other: str) -> None:
 def test_a_zero_swallows_nothing(swallowed: str) -> None:
     assert answers_equal(swallowed, swallowed)
     assert not any(answers_equal(swallowed, other) for other in ("0", "-3,0", "3", "31", swallowed + "z"))
+
+
+@pytest.mark.parametrize("written", ["x1", "3x2", "a1+b1"])
+def test_a_number_behind_a_name_is_no_factor(written: str) -> None:
+    assert answers_equal(written, f"{written}.")
+    assert not any(answers_equal(written, other) for other in ("x", "6x", "a+b", r"x\cdot 1"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, get_args
 
 from thinkprm_jax.grading.extract import Found, Kind, extract_answer, find_answer, read_letter
@@ -146,15 +147,29 @@ def _spelling(answer: str | None) -> str:
 def _keys_of(spellings: Iterable[str], timeout: float) -> dict[str, Key]:
     """The key of each spelling; "" has none."""
     keys = _memory.known(filter(None, spellings))
-    computed = {spelling: key_of_spelling(spelling) for spelling, key in keys.items() if key is None}
-    unread = [spelling for spelling, key in computed.items() if key.kind == "text" and is_symbolic(spelling)]
-    if unread:
-        replies = shared_pool().run_many("read", [{"answer": spelling} for spelling in unread], timeout)
-        for spelling, values in zip(unread, replies, strict=True):
-            if values is not None:
-                computed[spelling] = key_of_values(values) or computed[spelling]
+    missing = [spelling for spelling, key in keys.items() if key is None]
+    symbolic = [spelling for spelling in missing if is_symbolic(spelling)]  # which our grammar does not read
+    if symbolic:
+        # Other processes read these while this one reads the rest.
+        with ThreadPoolExecutor(1, thread_name_prefix="answers") as executor:
+            read = executor.submit(_read_by_math_verify, symbolic, timeout)
+            computed = {spelling: key_of_spelling(spelling) for spelling in missing}
+            computed.update(read.result())
+    else:
+        computed = {spelling: key_of_spelling(spelling) for spelling in missing}
     _memory.add(computed)
     return {spelling: key or computed[spelling] for spelling, key in keys.items()}
+
+
+def _read_by_math_verify(spellings: Sequence[str], timeout: float) -> dict[str, Key]:
+    """The keys of those that it understands."""
+    replies = shared_pool().run_many("read", [{"answer": spelling} for spelling in spellings], timeout)
+    found = {
+        spelling: key_of_values(values)
+        for spelling, values in zip(spellings, replies, strict=True)
+        if values is not None
+    }
+    return {spelling: key for spelling, key in found.items() if key is not None}
 
 
 def _found(answer: str | None, kind: Kind, form: Form) -> str | None:

@@ -56,6 +56,8 @@ class FactorReader(TokenCursor, ABC):
             before = self.peek(-1)
             if before is not None and before.kind in ("number", "based", "repeating"):
                 raise NotUnderstood("two numbers side by side")
+            if before is not None and before.kind == "letter":
+                raise NotUnderstood("a number behind a name, which may be its index")
             return True
         if token.kind == "letter":
             return True

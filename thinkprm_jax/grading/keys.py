@@ -30,6 +30,7 @@ class Key:
         kind: brackets, a unit, the name on the left side.
       value: of a number. places: the most decimals with which a number in it was written.
       alternatives: other readings, each of which may be meant.
+      values: of an expression, at its points, for what is made of it.
       in_order: of a list, which says nothing of an order: its parts as a pair, triple and so on.
     """
 
@@ -42,6 +43,7 @@ class Key:
     alternatives: tuple[Key, ...] = ()
     detail: str = ""
     in_order: tuple[Key, ...] = ()
+    values: Sequence[Any] = field(default=(), compare=False)
 
     @property
     def written(self) -> str | None:

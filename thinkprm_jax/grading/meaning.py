@@ -90,7 +90,7 @@ def expression_key(values: Sequence[Value]) -> Key:
     texts = [spelled(value) for value in values]
     if len(set(texts)) == 1 and values[0] is not None:
         return number_key(rational(values[0]))
-    return Key("expression", f"expression {_digest(texts)}")
+    return Key("expression", f"expression {_digest(texts)}", values=values)
 
 
 def _other_readings(term: Term) -> tuple[Key, ...]:

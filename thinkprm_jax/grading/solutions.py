@@ -121,6 +121,9 @@ def _equality(parts: Sequence[Term], key_of: KeyOf) -> Key:
         pairs = tuple(Term("relation", pair, text="=") for pair in zip(left.parts, right.parts, strict=False))
         if len(parts) == 2 and len(left.parts) == len(right.parts) and names_apart(pairs):
             return key_of(Term("list", pairs, text=","))
+    shared = tuple(Term("relation", (name, right), text="=") for name in parts[:-1])
+    if len(parts) > 2 and names_apart(shared) and not names_in(right):
+        return key_of(Term("list", shared, text=","))  # `x = y = 2`
     if right.head == "set" and len(parts) == 2 and left.head in ("name", "bracket"):
         return key_of(_each(left, right.parts))
     values = _without_sign(right)
@@ -150,21 +153,21 @@ def _equation(left: Term, right: Term, key_of: KeyOf, chain: bool) -> Key:
         first, value = key_of(left), key_of(right)
         readings = (value, *value.alternatives) if first.text == value.text else ()  # else it is false
         return Key("equation", f"{first.text} = {value.text}", alternatives=readings)
-    apart = _apart(left, right)
+    value = key_of(right)
+    apart = _apart(left, right, value.values)
     if not any(apart):
-        value = key_of(right)
         return Key("equation", f"identity {value.text}", alternatives=(value, *value.alternatives))
     text = f"0 = {_up_to_scale(apart, signed=False)}"
     if not _names(left) and not chain:
         return Key("equation", text)
-    value = key_of(right)
     return Key("equation", text, alternatives=(value, *value.alternatives))
 
 
-def _apart(left: Term, right: Term) -> list[Value]:
-    """How far the sides of a relation are apart, at each point."""
+def _apart(left: Term, right: Term, known: Sequence[Value] = ()) -> list[Value]:
+    """How far the sides of a relation are apart, at each point. known: the values of the right one, if at hand."""
     points = points_of(left, right)
-    return differences(values_of(left, points), values_of(right, points))
+    values = known if len(known) == len(points) else values_of(right, points)
+    return differences(values_of(left, points), values)
 
 
 def _up_to_scale(values: Sequence[Value], signed: bool) -> str:
