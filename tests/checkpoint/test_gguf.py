@@ -282,6 +282,14 @@ def test_any_damage_to_the_header_is_told(file: Path, seed: int) -> None:
         load_model(file)
 
 
+def test_factors_of_the_rotation_that_do_not_fit_the_heads(tmp_path: Path) -> None:
+    model = model_of("llama")
+    stored = gguf_files.tensors_of(model) | {"rope_freqs.weight": (np.full(3, 2.0, np.float32), Kind.F32)}
+    path = gguf_files.write(tmp_path / "m.gguf", model, stored)
+    with pytest.raises(UserError, match=r"rope_freqs\.weight has 3 factors, for heads that are 8 wide"):
+        read_gguf_config(path)
+
+
 def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("qwen2")
     stored = gguf_files.tensors_of(model, {"ffn_gate": Kind.Q8_0})

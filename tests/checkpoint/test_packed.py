@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from support import oracle, packed_weights
@@ -95,6 +97,30 @@ def test_any_piece_in_any_orientation(case: str, plain: Path, monkeypatch: pytes
             turned = source.read(name, (columns, rows), True, np.dtype(np.float32), pool)
         np.testing.assert_allclose(piece, dense[rows, columns], rtol=3e-7)
         np.testing.assert_array_equal(turned, piece.T)
+
+
+TOOLS = Path(__file__).parent / "packed_by_tools"
+
+
+@pytest.mark.parametrize("tool", ["autoawq", "autogptq", "gptqmodel"])
+def test_what_the_tools_themselves_packed(tool: str, tmp_path: Path) -> None:
+    """Bit for bit what their own code makes of it, in float16."""
+    with safe_open(TOOLS / f"{tool}.safetensors", "numpy") as file:
+        cases = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for case, settings in cases.items():
+        parts = {part: array for name, array in tensors.items() if (part := name.removeprefix(f"{case}/")) != name}
+        expected = parts.pop("expected")
+        folder = tmp_path / case
+        folder.mkdir()
+        safetensors.numpy.save_file(
+            {f"m.{part}": array for part, array in parts.items()}, folder / "model.safetensors"
+        )
+        (folder / "config.json").write_text(json.dumps({"quantization_config": json.loads(settings)}))
+        with ThreadPoolExecutor(1) as pool:
+            everything = (slice(None), slice(None))
+            found = open_source(folder).read("m.weight", everything, False, np.dtype(np.float32), pool)
+        np.testing.assert_array_equal(found.astype(np.float16), expected, err_msg=case)
 
 
 def test_they_go_to_a_mesh_in_the_asked_dtype(plain: Path) -> None:
@@ -193,6 +219,7 @@ def test_ways_that_we_do_not_have(plain: Path, settings: Any, message: str) -> N
             r"is \[3, 3\], which does not fit a weight of \[72, 32\]",
         ),
         ("ct-4", "weight_shape", torch.tensor([1, 2]), "does not hold the 1 x 2"),
+        ("ct-4", "weight_g_idx", torch.full((32,), 99, dtype=torch.int32), "names groups beyond its 4"),
         ("nf4", "weight.quant_state.bitsandbytes__nf4", torch.zeros(4, dtype=torch.uint8), "cannot be read"),
         ("nf4", "weight.absmax", None, r"weight\.absmax is missing"),
     ],
@@ -203,7 +230,7 @@ def test_parts_that_do_not_fit(
     folder = pack(case, plain)
     tensors = load_file(folder / "model.safetensors")
     name = f"model.layers.0.mlp.up_proj.{part}"
-    del tensors[name]
+    tensors.pop(name, None)
     if change is not None:
         tensors[name] = change
     save_file(tensors, folder / "model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,30 @@ def test_a_damaged_checkpoint(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     for file in (run / "checkpoints" / "4" / "state").rglob("d/*"):
         file.write_bytes(file.read_bytes()[:50])
     assert "/checkpoints/4 cannot be read: " in refused(capsys, tmp_path / "out", run, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("checkpoints/4/_CHECKPOINT_METADATA", '{"item_handlers": 1.5}', "/checkpoints cannot be read: "),
+        (
+            "checkpoints/4/state",
+            None,
+            "/checkpoints/4 cannot be read: the index of its arrays is missing or damaged",
+        ),
+        ("metrics.jsonl", '{"step": 2}\n\udcff\n', "/run/metrics.jsonl:2: not UTF-8"),
+        ("metrics.jsonl", '{"step": "two", "loss": 1}\n', "/run/metrics.jsonl:1: cannot be read"),
+        ("metrics.jsonl", "5\n", "/run/metrics.jsonl:1: cannot be read"),
+    ],
+)
+def test_damaged_files_of_a_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, file: str, content: str | None, words: str
+) -> None:
+    if content is None:
+        shutil.rmtree(run / file)
+    else:
+        (run / file).write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert words in refused(capsys, tmp_path / "out", run, tmp_path / "out")
 
 
 def test_weights_that_are_not_finite(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,6 +12,7 @@ import pytest
 import transformers
 
 from support import oracle
+from support.exact_logits import exact_logits
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.decoder import Decoder
@@ -71,6 +72,15 @@ def test_logits(pair: Pair) -> None:
         np.testing.assert_allclose(ours[: len(tokens)], oracle.logits(pair.theirs, tokens[None])[0], atol=1e-4)
     single = prompts[1][None]
     np.testing.assert_allclose(forward(pair.ours, single), oracle.logits(pair.theirs, single), atol=1e-4)
+
+
+@pytest.mark.parametrize("pair", ["qwen2-6", "qwen3", "llama-biases-tied"], indirect=True)
+def test_float32_is_as_close_to_float64_as_that_of_transformers(pair: Pair) -> None:
+    tokens = oracle.prompt(LONG, LONG)
+    [exact] = exact_logits(pair.theirs, [tokens.tolist()])
+    ours = forward(pair.ours, padded([tokens]))[0]
+    far, near = (np.sqrt(np.mean((y - exact) ** 2)) for y in (ours, oracle.logits(pair.theirs, tokens[None])[0]))
+    assert far < 1.25 * near
 
 
 def test_bfloat16_keeps_clear_decisions(pair: Pair) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
-import transformers
 from gguf import GGMLQuantizationType as Kind
 from tokenizers import pre_tokenizers
+
+if TYPE_CHECKING:  # it takes seconds to import
+    import transformers
 
 # What llama.cpp writes for the parameters of Hugging Face's Llama, Qwen2 and Qwen3.
 NAMES = {

@@ -173,3 +173,8 @@ def test_half_written_checkpoints_are_not_taken(whole: Path, tmp_path: Path) -> 
         pytest.raises(UserError, match=rf"checkpoint .*/{STEPS + 4} cannot be read: .*; remove that folder"),
     ):
         store.restore(abstract)
+    # Nor is half of one.
+    shutil.rmtree(folder / str(STEPS + 4))
+    (folder / str(STEPS + 4)).mkdir()
+    with pytest.raises(UserError, match=rf"checkpoint .*/{STEPS + 4} cannot be read: it is half a checkpoint; "):
+        CheckpointStore(folder)

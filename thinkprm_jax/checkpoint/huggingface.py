@@ -159,7 +159,8 @@ def read_config_content(place: Path) -> tuple[dict[str, Any], str]:
       UserError: there is none.
     """
     if place.is_file():
-        return read_gguf_config(place), str(place)
+        with reading(place):
+            return read_gguf_config(place), str(place)
     path = place / CONFIG
     if not path.is_file():
         raise UserError(f"{place}: holds no {CONFIG}")

@@ -6,14 +6,14 @@ run that needed a pod can be exported on any machine that sees its files.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from thinkprm_jax.checkpoint.orbax_messages import quiet, reason
 from thinkprm_jax.errors import UserError
 
 Content = TypeVar("Content")
@@ -30,21 +30,22 @@ class SavedWeights:
 
     def __init__(self, folder: Path, step: int | None = None) -> None:
         """``step``: default the last one. Raises `UserError`: there is none, or it cannot be read."""
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns that the record is no tree of arrays
+        quiet()
         self._folder = folder.absolute()
         partly = ocp.Context()
         partly.pytree.loading.partial_load = True  # one parameter without the others
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder, context=partly, cleanup_tmp_directories=False
-        )  # what a running training has half-written is left alone
         try:
-            self.step = self._choose(step)
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder, context=partly, cleanup_tmp_directories=False
+            )  # what a running training has half-written is left alone
+            steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        except Exception as error:
+            raise UserError(f"{self._folder} cannot be read: {reason(error)}") from error
+        try:
+            self.step = self._choose(steps, step)
             self.path = self._folder / str(self.step)
-            state = self._read(lambda: self._checkpointer.checkpointables_metadata(self.step)).metadata["state"]
-            if state is None:
-                raise UserError(f"checkpoint {self.path} cannot be read: the index of its arrays is damaged")
-            self.shapes = {name: tuple(found.shape) for name, found in state["params"].items()}
-            self.record: dict[str, Any] = self._load({"record": None})["record"]
+            self.shapes = self._read(self._read_shapes)
+            self.record = self._read(self._read_record)
         except BaseException:
             self.close()
             raise
@@ -53,13 +54,14 @@ class SavedWeights:
         """A parameter, float32."""
         shape = self.shapes[name]  # Orbax answers a name that is not there with what it was given
         wanted = np.broadcast_to(np.float32(0), shape)
-        array = np.asarray(self._load({"state": {"params": {name: wanted}}})["state"]["params"][name])
+        state = {"params": {name: wanted}}
+        loaded = self._read(lambda: self._checkpointer.load_checkpointables(self.step, {"state": state}))
+        array = np.asarray(loaded["state"]["params"][name])
         if not np.isfinite(array).all():
             raise UserError(f"checkpoint {self.path}: {name} holds numbers that are not finite")
         return array
 
-    def _choose(self, step: int | None) -> int:
-        steps = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+    def _choose(self, steps: Sequence[int], step: int | None) -> int:
         run = self._folder.parent
         if not steps:
             raise UserError(f"{run} has no checkpoint yet")
@@ -67,8 +69,17 @@ class SavedWeights:
             raise UserError(f"{run} has no checkpoint of step {step}; it has: {', '.join(map(str, steps))}")
         return steps[-1] if step is None else step
 
-    def _load(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        return self._read(lambda: self._checkpointer.load_checkpointables(self.step, wanted))
+    def _read_shapes(self) -> dict[str, tuple[int, ...]]:
+        state = self._checkpointer.checkpointables_metadata(self.step).metadata.get("state")
+        if state is None:
+            raise ValueError("the index of its arrays is missing or damaged")
+        return {name: tuple(found.shape) for name, found in state["params"].items()}
+
+    def _read_record(self) -> dict[str, Any]:
+        record = self._checkpointer.load_checkpointables(self.step, {"record": None})["record"]
+        if not isinstance(record, dict):
+            raise ValueError("its record is no object")
+        return record
 
     def _read(self, read: Callable[[], Content]) -> Content:
         try:
@@ -77,9 +88,7 @@ class SavedWeights:
             if not self.path.exists():
                 message = f"checkpoint {self.path} was deleted while it was read: the run keeps only its last ones"
                 raise UserError(message) from error
-            raise UserError(
-                f"checkpoint {self.path} cannot be read: {' '.join(str(error).split())[:200]}"
-            ) from error
+            raise UserError(f"checkpoint {self.path} cannot be read: {reason(error)}") from error
 
     def close(self) -> None:
         self._checkpointer.close()

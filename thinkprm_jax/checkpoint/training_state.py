@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import v1 as ocp
 
+from thinkprm_jax.checkpoint.orbax_messages import quiet, reason
 from thinkprm_jax.errors import UserError
 
 
@@ -36,18 +36,26 @@ class CheckpointStore:
           keep: the last so many stay. keep_every: so do those of a step that is a multiple of this.
           read_only: leaves what a run may be writing there at this moment alone.
         """
-        # Orbax reports every file it touches, and errors with a stack trace that it then raises, too.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        quiet()
         self._folder = Path(folder).absolute()
         policies = ocp.training.preservation_policies
         kept = [policies.LatestN(keep), *([] if keep_every is None else [policies.EveryNSteps(keep_every)])]
-        self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller decides
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=not read_only,
-        )
+        try:
+            self._checkpointer = ocp.training.Checkpointer(
+                self._folder,
+                save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller does
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                cleanup_tmp_directories=not read_only,
+            )
+            steps = self.steps
+        except Exception as error:
+            raise UserError(f"{self._folder} cannot be read: {reason(error)}") from error
         self._under_way: Any = None
+        # What Orbax does not list it would pass over in silence, and the run would begin anew.
+        named = {int(path.name) for path in self._folder.glob("[0-9]*") if path.name.isdecimal()}
+        if named - set(steps):
+            self._checkpointer.close()
+            raise self._not_read(max(named - set(steps)), "it is half a checkpoint")
 
     @property
     def latest_step(self) -> int | None:
@@ -81,11 +89,7 @@ class CheckpointStore:
         try:
             loaded = self._checkpointer.load_checkpointables(step, {"state": abstract_state, "record": None})
         except Exception as error:  # Orbax and TensorStore raise what they like
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"checkpoint {self._folder / str(step)} cannot be read: {reason}; "
-                "remove that folder to go on from the one before"
-            ) from error
+            raise self._not_read(step, reason(error)) from error
         return loaded["state"], loaded["record"]
 
     def wait(self) -> None:
@@ -102,18 +106,24 @@ class CheckpointStore:
         if under_way is not None:
             under_way.result()
 
+    def _not_read(self, step: int | None, why: str) -> UserError:
+        return UserError(
+            f"checkpoint {self._folder / str(step)} cannot be read: {why}; "
+            "remove that folder to go on from the one before"
+        )
+
     def _not_written(self, error: BaseException) -> UserError:
         """One line for what Orbax and TensorStore raise: OSError, or ValueError with an error number in it."""
         number = re.search(r"os_error_code='(\d+)'", str(error))
         if number is not None:
-            reason = os.strerror(int(number[1]))
+            why = os.strerror(int(number[1]))
         elif isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
+            why = error.strerror
         else:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            why = f"{type(error).__name__}: {reason(error)}"
         step = self.latest_step
         left = "there is none before it" if step is None else f"the one of step {step} is whole"
-        return UserError(f"a checkpoint in {self._folder} cannot be written: {reason}; {left}")
+        return UserError(f"a checkpoint in {self._folder} cannot be written: {why}; {left}")
 
     def close(self) -> None:
         """Raises as :meth:`wait` does."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from thinkprm_jax.errors import reading
 from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, VERIFICATION_PROMPT, YES
 
 PAPER = "[Process Reward Models That Think](https://arxiv.org/abs/2504.16828)"
@@ -54,16 +55,21 @@ class CardFacts:
 
 
 def last_figures(path: Path, step: int) -> dict[str, tuple[int, float]]:
-    """The last value of every quality figure in metrics.jsonl up to ``step``, with its step."""
+    """The last value of every quality figure in metrics.jsonl up to ``step``, with its step.
+
+    Raises:
+      UserError: a line is damaged.
+    """
     figures: dict[str, tuple[int, float]] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-    for line in lines:  # whole ones: a run may be writing the next
-        values = json.loads(line)
-        at = values.get("step", 0)
-        for name, value in values.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if at <= step and number and name not in _RATES and not name.endswith(_RATE_ENDINGS):
-                figures[name] = (at, value)
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    for place, line in enumerate(lines, 1):  # whole ones: a run may be writing the next
+        with reading(f"{path}:{place}"):
+            values = json.loads(line)
+            at = values.get("step", 0)
+            for name, value in values.items():
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if at <= step and number and name not in _RATES and not name.endswith(_RATE_ENDINGS):
+                    figures[name] = (at, value)
     return figures
 
 

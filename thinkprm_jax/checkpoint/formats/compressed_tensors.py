@@ -19,6 +19,7 @@ from thinkprm_jax.checkpoint.formats.packed import (
     PackedTensor,
     around,
     present,
+    read_groups,
     require,
     unpack_integers,
 )
@@ -79,16 +80,21 @@ class CompressedTensorsFormat:
         if stored.tensors[weight].shape != (outputs, -(-inputs // in_word)):
             raise UserError(f"{stored.folder}: {weight} does not hold the {outputs} x {inputs} that {size} says")
         group = inputs if self._group in (None, -1) else int(self._group)
-        require(stored, scale, ("F16", "BF16", "F32"), (outputs, -(-inputs // group)))
+        count = -(-inputs // group)
+        require(stored, scale, ("F16", "BF16", "F32"), (outputs, count))
         if zero:
-            require(stored, zero[0], ("I32",), (-(-outputs // in_word), -(-inputs // group)))
+            require(stored, zero[0], ("I32",), (-(-outputs // in_word), count))
         if order:
             require(stored, order[0], ("I32", "I64"), (inputs,))
 
         def rows(part: slice, columns: slice) -> np.ndarray:
             units, inside = around(columns, in_word)
             values = unpack_integers(stored.stored(weight, part, units), bits, 1)[:, inside].astype(np.float32)
-            groups = stored.stored(order[0], columns) if order else np.arange(columns.start, columns.stop) // group
+            groups = (
+                read_groups(stored, order[0], columns, count)
+                if order
+                else np.arange(columns.start, columns.stop) // group
+            )
             scales = stored.stored(scale, part, slice(None)).astype(np.float32)[:, groups]
             if not zero:
                 return (values - np.float32(2 ** (bits - 1))) * scales

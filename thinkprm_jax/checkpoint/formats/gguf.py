@@ -197,9 +197,10 @@ def _find_kind(path: Path, name: str, number: int) -> _Kind:
     def floats(data: np.ndarray) -> np.ndarray:
         result = np.empty((len(data), block), np.float32)
         step = _UNPACKED_AT_ONCE // block
-        for start in range(0, len(data), step):
-            part = data[start : start + step]
-            result[start : start + step] = gguf.dequantize(part.reshape(1, -1), kind).reshape(len(part), block)
+        with np.errstate(all="ignore"):  # scales that are not finite are told by whoever reads the numbers
+            for start in range(0, len(data), step):
+                part = data[start : start + step]
+                result[start : start + step] = gguf.dequantize(part.reshape(1, -1), kind).reshape(len(part), block)
         return result
 
     return _Kind(kind.name, block, size, floats, 4)

@@ -82,6 +82,8 @@ def read_gguf_config(path: Path) -> dict[str, Any]:
             if _whole(own, key, head_dim) != head_dim:
                 raise ValueError(f"{key} {own[key]} is another than the width of a head, {head_dim}")
         scaling = _rope_scaling(own, path, head_dim, config["rope_theta"])
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{path}: {architecture}.{error}") from None
     return config if scaling is None else {**config, "rope_scaling": scaling}
@@ -133,14 +135,14 @@ def _llama3_scaling(factors: np.ndarray, head_dim: int, theta: float) -> dict[st
     they are computed again, and have to come out the same."""
     if np.all(factors == 1):
         return None
+    if factors.shape != (head_dim // 2,):
+        raise ValueError(f"rope_freqs.weight has {factors.size} factors, for heads that are {head_dim} wide")
     largest, low, high = float(factors.max()), _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
-    turns = (
-        _LLAMA3["original_max_position_embeddings"]
-        * theta ** -(np.arange(0, head_dim, 2) / head_dim)
-        / (2 * np.pi)
-    )
-    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    expected = 1 / ((1 - smooth) / largest + smooth)
-    if factors.shape != expected.shape or not np.allclose(factors, expected, rtol=1e-4):
+    with np.errstate(all="ignore"):  # theta or a factor may be 0: then nothing comes out the same
+        angles = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+        turns = _LLAMA3["original_max_position_embeddings"] * angles / (2 * np.pi)
+        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        expected = 1 / ((1 - smooth) / largest + smooth)
+    if not np.allclose(factors, expected, rtol=1e-4):
         raise ValueError("rope_freqs.weight scales the rotation in another way than Llama 3.1 does: not supported")
     return {"rope_type": "llama3", "factor": largest, **_LLAMA3}

@@ -19,6 +19,7 @@ from thinkprm_jax.checkpoint.formats.packed import (
     PackedTensor,
     around,
     present,
+    read_groups,
     require,
     unpack_integers,
 )
@@ -70,10 +71,7 @@ class GptqFormat:
         def groups_of(part: slice) -> np.ndarray:
             if not ordered:
                 return np.arange(part.start, part.stop) // group
-            found = stored.stored(order, part)
-            if found.min() < 0 or found.max() >= count:
-                raise UserError(f"{stored.folder}: {order} names groups beyond its {count}")
-            return found
+            return read_groups(stored, order, part, count)
 
         def rows(part: slice, columns: slice) -> np.ndarray:
             units, inside = around(part, in_word)

@@ -109,6 +109,14 @@ def require(
         raise UserError(f"{stored.folder}: {name} is {list(info.shape)} instead of {list(shape)}")
 
 
+def read_groups(stored: StoredTensors, name: str, part: slice, count: int) -> np.ndarray:
+    """The groups of some inputs, as the folder lists them; raises `UserError` for one beyond ``count``."""
+    found = stored.stored(name, part)
+    if found.size and (found.min() < 0 or found.max() >= count):
+        raise UserError(f"{stored.folder}: {name} names groups beyond its {count}")
+    return found
+
+
 def unpack_integers(words: np.ndarray, bits: int, axis: int) -> np.ndarray:
     """uint8 of int32 words [rows, columns], the lowest bits first: 32 / bits times as many along ``axis``."""
     shifts = np.arange(0, 32, bits, dtype=np.uint32)

@@ -16,7 +16,8 @@ from thinkprm_jax.checkpoint.formats.gptq import GptqFormat
 from thinkprm_jax.checkpoint.formats.packed import WAY_OUT, UnpackedTensors, WeightFormat
 from thinkprm_jax.checkpoint.pieces import TensorSource
 from thinkprm_jax.checkpoint.stored import StoredTensors
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.model.fields import shown
 from thinkprm_jax.user_files import read_json
 
 # `quant_method` of config.json -> how its weights are stored.
@@ -39,11 +40,12 @@ def open_source(place: Path) -> TensorSource:
     Raises:
       UserError: there are none, a file is damaged, or they are stored in a way that we do not have.
     """
-    if place.is_file():
-        return GgufTensors(place)
-    packing = find_format(place)
-    stored = StoredTensors(place)
-    return stored if packing is None else UnpackedTensors(stored, packing.find(stored))
+    with reading(place):  # a packed folder says in many ways what cannot be
+        if place.is_file():
+            return GgufTensors(place)
+        packing = find_format(place)
+        stored = StoredTensors(place)
+        return stored if packing is None else UnpackedTensors(stored, packing.find(stored))
 
 
 def find_format(folder: Path) -> WeightFormat | None:
@@ -60,8 +62,9 @@ def find_format(folder: Path) -> WeightFormat | None:
     known = _FORMATS.get(str(method))
     if known is None:
         have = ", ".join(_FORMATS)
-        raise UserError(f"{where}: quant_method {method!r} is not supported (we have: {have}); {WAY_OUT}")
-    return known(settings, where)
+        raise UserError(f"{where}: quant_method {shown(method)} is not supported (we have: {have}); {WAY_OUT}")
+    with reading(where):
+        return known(settings, where)
 
 
 def _settings(folder: Path) -> tuple[Mapping[str, Any], str] | None:
