@@ -1,30 +1,9 @@
-"""A verdict goes to the step that is meant, in every usual layout and wording.
-
-In the chains here `{+}` is a box that says correct, `{-}` one that says incorrect, and `<+-+>` a chain with a
-label for each of three steps, judged so. Labels are written `10?`: correct, incorrect (and all behind it), not
-judged.
-"""
-
-import re
+"""A verdict goes to the step that is meant, in every usual layout and wording. Chains and labels are written as in
+tests/support/verdict_chains.py."""
 
 import pytest
 
-from thinkprm_jax.protocol.reading import read_chain
-
-BOXES = {"+": "\\boxed{correct}", "-": "\\boxed{incorrect}"}
-
-
-def judged(signs: str) -> str:
-    return "\n\n".join(f"Step {i}: text.\n\nThe step is {BOXES[sign]}" for i, sign in enumerate(signs, start=1))
-
-
-def chain_of(text: str) -> str:
-    text = re.sub(r"<([+-]+)>", lambda match: judged(match[1]), text)
-    return text.replace("{+}", BOXES["+"]).replace("{-}", BOXES["-"])
-
-
-def labels_of(chain: str, num_steps: int) -> str:
-    return "".join("?" if label is None else str(label) for label in read_chain(chain, num_steps).labels)
+from support.verdict_chains import chain_of, labels_of
 
 
 @pytest.mark.parametrize(
@@ -309,7 +288,7 @@ def test_what_is_no_verdict_on_a_step_and_what_is_its_opposite(text, labels):
         ("I would call step 2 {-} and step 1 {+}.", "10"),
         ("Step 1 (correct) {+}\nStep 2 (incorrect) {-}", "10"),
         ("Since step 1 is {+}, we go on. Since step 2 divides by zero, it is {-}.", "10"),
-        ("Up to Step 2 everything is {+}. Step 3 is {-}.", "?10"),
+        ("Up to Step 2 everything is {+}. Step 3 is {-}.", "110"),
         ("Step 1: The sum is 12.\nVerdict: {+}\n\nStep 2: The product is 36.\nVerdict: {-}", "10"),
         ("Checking step 1... fine. {+}\nChecking step 2... not fine. {-}", "10"),
         ("Step #1 looks right: {+}. Step #2 looks wrong: {-}.", "10"),

@@ -311,6 +311,7 @@ def test_labels_with_a_number_sign_or_a_number_in_brackets(text, steps):
         ("## Step 1: A\n\nx\n\n## Step 2: B\n\ny", ["A\n\nx", "B\n\ny"]),
         ("Step 1\n\na\n\nStep 2\n\nb\n\nSo 8.", ["a", "b", "So 8."]),
         ("Step 1: a\n\nStep 2: b\n\n   more", ["a", "b\n\n   more"]),
+        ("Step 1: \n\na\n\nStep 2: \n\nb\n\nSo 8.", ["a", "b", "So 8."]),
         ("Step 1: a\n\nStep 2: b\n\n\\[\nx\n\ny\n\\]\n\nSo.", ["a", "b", "\\[\nx\n\ny\n\\]", "So."]),
         (
             "### A\n\nStep 1: a\n\nStep 2: b\n\n### B\n\nStep 1: c\n\nStep 2: d\n\nSo 8.",
@@ -376,6 +377,9 @@ def test_numbers_in_brackets(text, steps):
         "**Step {}.** {}",
         "**Step {}** {}",
         "__Step {}__ {}",
+        "***Step {}:*** {}",
+        "_Step {}:_ {}",
+        "_Step {}_\n{}",
         "__Step {}:__ {}",
         "__Step {}__\n{}",
         "### Step {}\n{}",

@@ -33,7 +33,17 @@ class StepRole(enum.Enum):
     PASSING = enum.auto()  # it stands inside the sentence
     REFERENCE = enum.auto()  # it helps: `using the result of step 1`
     AFTER = enum.auto()  # it names the step of the verdict before it
-    ALL = enum.auto()  # `all steps`: counts as the subject of a verdict alone
+    ALL = enum.auto()  # a group: `all steps`
+
+
+class StepGroup(enum.Enum):
+    """Several steps that are named by no numbers."""
+
+    ALL = enum.auto()  # `all steps`
+    REST = enum.auto()  # `the others`: those that this round has not judged yet
+    BEFORE = enum.auto()  # `all previous steps`
+    SO_FAR = enum.auto()  # `all steps above`: with the last that was judged
+    AFTER = enum.auto()  # `the later steps`
 
 
 @dataclass
@@ -41,7 +51,9 @@ class StepMention:
     """A place where steps are named.
 
     steps: from 1. opens_line, opens_paragraph: its sentence does. ordinal: `the second step`; offset: `the next
-    step`, from the one under discussion.
+    step`, from the one under discussion. group: they are named by no numbers, so ``steps`` is () until a verdict
+    is on them; heads: its sentence begins with the group; count: `the previous two steps`; negated: `none of the
+    steps`; partial: `not all steps`.
     """
 
     start: int
@@ -52,6 +64,11 @@ class StepMention:
     opens_paragraph: bool = False
     ordinal: bool = False
     offset: int = 0
+    group: StepGroup | None = None
+    heads: bool = False
+    count: int = 0
+    negated: bool = False
+    partial: bool = False
 
 
 @dataclass

@@ -207,7 +207,7 @@ def encode_training_text(
     prompt_ids = encode_prompt(tokenizer, problem, steps)
     opening = _encode_pieces(tokenizer, [THINK_OPEN, "\n"])
     if prompt_ids[-len(opening) :] != opening:
-        raise UserError(f"this tokenizer joins {THINK_OPEN} with the text before it: no place to cut")
+        raise tokenizer.fault(f"this tokenizer joins {THINK_OPEN} with the text before it: no place to cut")
     before = prompt_ids[: -len(opening)]
     answer = DECISION + (YES if correct else NO)
     target = _encode_pieces(tokenizer, [THINK_OPEN, "\n" + training_chain(chain) + "\n", THINK_CLOSE, answer])

@@ -4,24 +4,26 @@ A verdict is a box that says correct or incorrect, and it belongs to the step na
 order: the step that the box names itself; that of its row in a table; the number right before it; the step that
 its sentence is about; the step named right behind it; the step under discussion, which a label, a turn (`moving on
 to step 2`) or the head of a sentence has named. The last verdict on a step stands. A chain that names no steps is
-read in order. docs/protocol.md has the rules with examples; the patterns are in :mod:`.wording`.
+read in order. docs/protocol.md has the rules with examples; the patterns are in :mod:`.wording`, and what only
+some chains have in :mod:`.step_groups`, :mod:`.verdict_order` and :mod:`.chain_tables`.
 """
 
 from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from thinkprm_jax.protocol import wording
+from thinkprm_jax.protocol import step_groups, verdict_order, wording
 from thinkprm_jax.protocol.chain_parts import BoxedVerdict, NamedVerdict, StepMention, StepRole, StepTopic
+from thinkprm_jax.protocol.chain_tables import ChainTables, list_items
 
 _LEFT = 90  # characters before a step or a verdict that say what it is
 _BOX = 300  # characters a box may hold
-_ROW = 2000  # characters of a row that are looked at
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,15 @@ class _ChainReader:
         self._lines = [0, *(match.end() for match in wording.LINE_END.finditer(chain))]
         self._bounds = sorted({*self._lines, *ends, *(verdict.end for verdict in verdicts)})
         self._rounds = [match.start() for match in wording.ROUND.finditer(chain)]
-        self._rows: dict[int, list[tuple[int, int, Sequence[int]]]] = {}
+        self._tables: ChainTables | None = None
         self._topic: StepTopic | None = None
         self._first_topic: StepTopic | None = None
         self._labels, self._spoken_of = 0, set[int]()
+        self._judged: dict[int, set[int]] = {}  # round -> steps
         self._mentions = sorted(self._find_mentions(), key=lambda mention: mention.start)
+        self._behind: Mapping[int, Sequence[int]] = {}  # start of a verdict -> the step whose label is behind it
+        if self._rounds or (self._mentions and verdicts[0].start < self._mentions[0].start):
+            self._behind = verdict_order.labels_behind(chain, self._rounds, verdicts, self._mentions, self._bounds)
 
     def read(self) -> dict[int, BoxedVerdict]:
         """Step (from 1) -> its verdict."""
@@ -104,24 +110,24 @@ class _ChainReader:
         if self._num_steps == 1:  # the whole is the step
             everything = everything or list(self._verdicts)
         if not named:
-            return _read_in_order(everything, self._num_steps)
+            return verdict_order.in_order(everything, self._num_steps)
         carried = [one.carried for one in found]
         # The solution was restated under labels and judged behind them all. (Two under one are a correction.)
         restated = self._labels > 1 and carried[0] is not None and all(one is carried[0] for one in carried)
         if restated and len(found) >= max(self._num_steps, 3):
-            return _read_in_order(everything, self._num_steps)
+            return verdict_order.in_order(everything, self._num_steps)
         settled: dict[int, BoxedVerdict] = {}
         # Verdicts before the first label count where they fill the steps before it exactly.
         before = list(itertools.takewhile(lambda one: one.steps is None, found))
         first = (named[0].steps or (0,)) if self._first_topic is None else self._first_topic.steps
         if before and len(before) == first[0] - 1:
-            settled = _read_in_order([one.verdict for one in before], self._num_steps)
+            settled = verdict_order.in_order([one.verdict for one in before], self._num_steps)
         for number, group in itertools.groupby(named, lambda one: self._round(one.verdict.start)):
             inside = list(group)
             # A round that names no step, and judges them all.
             stale = [one for one in inside if one.carried and self._round(one.carried.start) < number]
             if len(stale) == len(inside) == self._num_steps > 1:
-                settled |= _read_in_order([one.verdict for one in inside], self._num_steps)
+                settled |= verdict_order.in_order([one.verdict for one in inside], self._num_steps)
                 continue
             for one in inside:
                 steps = (step for step in one.steps or () if 1 <= step <= self._num_steps)
@@ -153,38 +159,49 @@ class _ChainReader:
     def _named(self, verdict: BoxedVerdict, upcoming: int, last_end: int) -> NamedVerdict | None:
         """The verdict with its steps; None: it is on the whole solution. last_end: of the verdict before it."""
         topic, line = self._topic, _start_of(self._lines, verdict.start)
-        steps = (
-            self._steps(verdict.names)
-            or self._row_steps(verdict, line)
-            or self._number_before(verdict, max(line, last_end))
-        )
+        steps, group = self._beside(verdict, line, last_end), False
         if steps is None:
             sentence = _start_of(self._bounds, verdict.start)
             left = self._chain[max(sentence, verdict.start - _LEFT) : verdict.start]
-            steps = self._subject(verdict, sentence, upcoming, left)
-            if steps is None:
+            subject = self._subject(verdict, sentence, upcoming, left)
+            if subject is not None:
+                steps, group = subject.steps, subject.group is not None
+                verdict = _opposite(verdict) if subject.negated else verdict
+            else:
                 steps = self._named_after(verdict, upcoming)
             if steps is None and self._is_on_whole(left):
                 return None
+        carried = None if steps is not None else topic
         if steps is None:
-            if topic is not None:
-                topic.judged = True
-                self._spoken_of.update(topic.steps)
-            return NamedVerdict(verdict, None if topic is None else topic.steps, topic)
-        if topic is None or topic.judged:
+            steps = None if topic is None else topic.steps
+        elif steps and not group and (topic is None or topic.judged):
             self._topic = topic = StepTopic(steps, verdict.start, soft=True)
             self._first_topic = self._first_topic or topic
-        topic.judged = topic.judged or topic.steps == steps
-        self._spoken_of.update(steps)
-        return NamedVerdict(verdict, steps)
+        if topic is not None and steps is not None:
+            topic.judged = topic.judged or topic.steps == steps or (group and {*topic.steps} <= {*steps})
+        self._spoken_of.update(steps or ())
+        self._judged.setdefault(self._round(verdict.start), set()).update(steps or ())
+        return NamedVerdict(verdict, steps, carried)
 
-    def _subject(self, verdict: BoxedVerdict, sentence: int, upcoming: int, left: str) -> Sequence[int] | None:
+    def _beside(self, verdict: BoxedVerdict, line: int, last_end: int) -> Sequence[int] | None:
+        """The steps that are said right where the verdict stands: in its box, in its row of a table, by a number
+        right before it, by the label behind it where the whole chain has it so."""
+        row = None
+        if wording.ROW.match(self._chain, line):
+            numbers = functools.partial(_numbers, limit=self._num_steps)
+            self._tables = self._tables or ChainTables(self._chain, self._lines, numbers)
+            row = self._tables.steps(line, verdict.start)
+        number = self._number_before(verdict, max(line, last_end))
+        return self._steps(verdict.names) or row or number or self._behind.get(verdict.start)
+
+    def _subject(self, verdict: BoxedVerdict, sentence: int, upcoming: int, left: str) -> StepMention | None:
         """The step that the sentence of the verdict is about, where it names one."""
         topic, referred = self._topic, None
         free = topic is None or topic.judged
         same = wording.SAME_STEP.search(left)
         own = same is not None and (bool(same["step"]) or (topic is not None and not topic.soft))
-        for mention in reversed(self._mentions[max(0, upcoming - 20) : upcoming]):
+        for index in range(upcoming - 1, max(0, upcoming - 20) - 1, -1):
+            mention = self._mentions[index]
             if mention.start < sentence:
                 break
             if mention.role is StepRole.AFTER:
@@ -192,29 +209,50 @@ class _ChainReader:
             between = self._chain[mention.end : verdict.start]
             linked = len(between) <= _LEFT and wording.COPULA.fullmatch(between)
             if linked and (free or mention.role is not StepRole.REFERENCE or re.search(r"\w", between)):
-                return mention.steps or [k for k in range(1, self._num_steps + 1) if k not in self._spoken_of]
+                return self._whole_subject(index, verdict, upcoming, sentence)
+            if mention.group is not None:
+                if free and mention.heads and not own and wording.PLURAL.search(left):
+                    return self._whole_subject(index, verdict, upcoming, sentence)
+                continue
             if mention.role in (StepRole.LABEL, StepRole.TURN):
-                return mention.steps
+                return mention
             if mention.role is StepRole.SUBJECT:
                 # An earlier step at the head of a sentence explains the one that has no verdict yet.
                 if free or topic is None or topic.soft or mention.steps[0] >= topic.steps[0]:
-                    return mention.steps
+                    return mention
             elif free and mention.role is StepRole.PASSING and not (same and same["step"]):
-                return mention.steps
+                return mention
             elif free and mention.role is StepRole.REFERENCE and not own:
-                referred = referred or mention.steps
+                referred = referred or mention
         return referred
+
+    def _whole_subject(self, index: int, verdict: BoxedVerdict, upcoming: int, sentence: int) -> StepMention:
+        """A mention that is the subject of a verdict, with all the steps that it means."""
+        mention, other = self._mentions[index], self._mentions[max(0, index - 1)]
+        is_joined = sentence <= other.start < mention.start
+        if mention.group is None and not is_joined:
+            return mention
+        number, topic = self._round(verdict.start), self._topic
+        topic = topic if topic is not None and self._round(topic.start) == number else None
+        follower = self._mentions[upcoming] if upcoming < len(self._mentions) else None
+        scene = step_groups.Scene(self._num_steps, topic, self._judged.get(number, ()))
+        behind = "" if follower is None else self._chain[verdict.end : follower.start]
+        mention = step_groups.resolved(mention, scene, follower, behind)
+        between = self._chain[other.end : mention.start]
+        return step_groups.with_another(mention, other, between, scene) if is_joined else mention
 
     def _named_after(self, verdict: BoxedVerdict, upcoming: int) -> Sequence[int] | None:
         """`\\boxed{incorrect} for Step 2`"""
         if upcoming == len(self._mentions):
             return None
         mention = self._mentions[upcoming]
-        between = self._chain[verdict.end : mention.start] if mention.start - verdict.end < _LEFT else "\n"
-        if not wording.NAMED_AFTER.fullmatch(between) or not wording.AFTERWARDS.match(self._chain, mention.end):
+        between = self._chain[verdict.end : mention.start] if mention.start - verdict.end < _LEFT else ""
+        beside = wording.NAMED_AFTER.fullmatch(between) and wording.AFTERWARDS.match(self._chain, mention.end)
+        below = wording.NAMED_BELOW.fullmatch(between) and wording.LINE_ENDS.match(self._chain, mention.end)
+        if not (beside or below):
             return None
         mention.role = StepRole.AFTER
-        return mention.steps
+        return self._whole_subject(upcoming, verdict, upcoming + 1, mention.start).steps or None
 
     def _is_on_whole(self, left: str) -> bool:
         match = None if wording.OF_A_STEP.search(left) else wording.WHOLE.search(left)
@@ -227,90 +265,70 @@ class _ChainReader:
         number = int(match[1] or (match[2] if self._topic is None else 0)) if match else 0
         return (number,) if 1 <= number <= self._num_steps else None
 
-    def _row_steps(self, verdict: BoxedVerdict, line: int) -> Sequence[int] | None:
-        """Of the row of a table that the verdict stands in, or of its column where the head names steps."""
-        if line not in self._rows:
-            self._rows[line] = self._read_row(line)
-        return next((steps for start, end, steps in self._rows[line] if start <= verdict.start < end), None)
-
-    def _read_row(self, line: int) -> list[tuple[int, int, Sequence[int]]]:
-        """(start, end, steps) of the parts of a row that are about steps."""
-        cells = self._cells(line)
-        first = cells[0][2] if cells else None
-        named = next((match for *_, match in cells if match and match["word"]), first)
-        if named is not None:
-            return [(line, line + _ROW, _numbers(named["number"], self._num_steps))]
-        row = bisect.bisect_left(self._lines, line) if cells else 0
-        heads = next((heads for above in self._lines[max(0, row - 8) : row] if (heads := self._cells(above))), [])
-        parts = zip(cells, (match for *_, match in heads), strict=False)
-        return [(a, b, _numbers(head["number"], self._num_steps)) for (a, b, _), head in parts if head]
-
-    def _cells(self, line: int) -> list[tuple[int, int, re.Match[str] | None]]:
-        """(start, end, the step that it names) of the cells of a row, if the line is one."""
-        if not wording.ROW.match(self._chain, line):
-            return []
-        after = bisect.bisect_right(self._lines, line)
-        end = self._lines[after] - 1 if after < len(self._lines) else len(self._chain)
-        found = wording.CELL.finditer(self._chain, line, min(end, line + _ROW))
-        cells = [(cell.start(), cell.end(), wording.STEP_CELL.fullmatch(cell[1])) for cell in found]
-        return cells[1:] if cells and not self._chain[line : cells[0][1] - 1].strip() else cells
-
     def _find_mentions(self) -> Iterator[StepMention]:
         """All mentions of steps outside of boxes; and the items of lists where no line begins with a step."""
         boxes = [verdict.start for verdict in self._verdicts]
         mentions: list[StepMention] = []
         opened: set[int] = set()  # rounds in which a line begins with a numbered step
-        before = -1  # where the sentence of the mention before begins
+        before, end = -1, 0  # where the sentence of the mention before begins, where the mention ends
+        prefix: re.Match[str] | None = None  # `everything before`, in front of the next one
         for match in wording.MENTION.finditer(self._chain):
             box = bisect.bisect_right(boxes, match.start()) - 1
-            if box >= 0 and match.start() < self._verdicts[box].end:
+            if match.start() < end or (box >= 0 and match.start() < self._verdicts[box].end):
+                continue
+            if match["bound"]:
+                prefix = match
                 continue
             bound = _start_of(self._bounds, match.start())
-            mention = self._mention(match, bound, first=bound != before)
-            before = bound
+            mention = self._mention(match, bound, first=bound != before, prefix=prefix)
+            before, prefix, end = bound, None, mention.end
             mentions.append(mention)
             if match["ordinal"] is None and mention.opens_line and mention.role in (StepRole.LABEL, StepRole.TURN):
                 opened.add(self._round(match.start()))
         for mention in mentions:
-            if (
-                mention.ordinal
-                and mention.role in (StepRole.LABEL, StepRole.SUBJECT)
-                and self._round(mention.start) in opened
-            ):
+            is_head = mention.role in (StepRole.LABEL, StepRole.SUBJECT)
+            if mention.ordinal and is_head and self._round(mention.start) in opened:
                 mention.role = StepRole.SUBJECT if mention.offset else StepRole.PASSING
         yield from mentions
         bounds = [0, *self._rounds, len(self._chain)]
         for number, (start, end) in enumerate(itertools.pairwise(bounds)):
             if number not in opened:
-                yield from self._items(start, end)
+                yield from list_items(self._chain, start, end, boxes)
 
-    def _mention(self, match: re.Match[str], bound: int, first: bool) -> StepMention:
-        mention = StepMention(match.start(), match.end(), self._steps(match) or (), StepRole.ALL)
-        if match["all"]:
-            return mention
+    def _mention(self, match: re.Match[str], bound: int, first: bool, prefix: re.Match[str] | None) -> StepMention:
+        """prefix: words in front of it that make it the bound of a group."""
+        role = self._role(match if prefix is None else prefix, bound, first)
+        mention = StepMention(match.start(), match.end(), self._steps(match) or (), role)
+        if match["all"] or prefix or wording.BOUND.match(self._chain, match.end()):
+            few = _number((match["few"] or match["fewer"] or match["few_zh"] or "") if match["all"] else "")
+            group = step_groups.group_of(self._chain, match, prefix, mention, few, self._num_steps)
+            if group is not None:
+                return group
         mention.offset = wording.OFFSETS.get((match["ordinal"] or "").lower(), 0)
-        mention.ordinal = match["ordinal"] is not None
-        mention.role = self._role(match, bound, first)
+        mention.ordinal = match["ordinal"] is not None or match["ordinals"] is not None
         mention.opens_line = self._chain[bound - 1 : bound] in ("", "\n")
         mention.opens_paragraph = mention.opens_line and self._chain[bound - 2 : bound] in ("", "\n\n")
         return mention
 
     def _steps(self, match: re.Match[str] | None) -> Sequence[int] | None:
-        """The steps that a mention names, from 1."""
+        """The steps that a mention names, from 1; () where it is a group without numbers."""
         if match is None:
             return None
-        if match["all"]:
-            return () if match["rest"] else range(1, self._num_steps + 1)
+        if match["all"] or match["bound"]:
+            return ()
         if match["ordinal"]:
             word = match["ordinal"].lower()
-            if word in ("last", "final"):
+            if word in wording.LAST:
                 return (self._num_steps,)
             return (_number(word) or _number(word[:-2]),)
         if match["count"]:
             count = min(_number(match["count"]), self._num_steps)
-            first = self._num_steps - count + 1 if match[0].lower().startswith(("last", "最后")) else 1
+            from_end = match[0].lower().startswith(("last", "最后", "后"))
+            first = self._num_steps - count + 1 if from_end else 1
             return range(first, first + count)
-        return _numbers(next(match[name] for name in ("plural", "single", "zh") if match[name]), self._num_steps)
+        text = next(match[name] for name in ("plural", "single", "ordinals", "zh") if match[name])
+        found = _numbers(text, self._num_steps)
+        return _numbers(text.partition("-")[0], self._num_steps) if match["single"] and 0 in found else found
 
     def _role(self, match: re.Match[str], bound: int, first: bool) -> StepRole:
         """bound: where its sentence begins. first: of the sentence."""
@@ -327,19 +345,6 @@ class _ChainReader:
             return StepRole.SUBJECT if first else StepRole.REFERENCE
         in_brackets = max(left.rfind("("), left.rfind("（")) > max(left.rfind(")"), left.rfind("）"))
         return StepRole.REFERENCE if in_brackets or wording.REFERENCE.search(left) else StepRole.PASSING
-
-    def _items(self, start: int, end: int) -> Iterator[StepMention]:
-        """The items 1, 2, ... of the outermost list, which may begin again once its items are judged."""
-        last, form = 0, ""
-        boxes, judged = [verdict.start for verdict in self._verdicts], 0
-        for match in wording.ITEM.finditer(self._chain, start, end):
-            number = int(match["number"])
-            begins = number == 1 and (last == 0 or bisect.bisect_left(boxes, match.start()) - judged > 1)
-            if begins:
-                form, judged = match["form"], bisect.bisect_left(boxes, match.start())
-            if begins or (number == last + 1 and match["form"] == form):
-                last = number
-                yield StepMention(match.start(), match.end(), (number,), StepRole.LABEL, True)
 
 
 def _boxes(chain: str) -> Iterator[BoxedVerdict]:
@@ -391,10 +396,13 @@ def _spoken(chain: str, verdicts: Sequence[BoxedVerdict]) -> list[BoxedVerdict]:
     for verdict in verdicts:
         if verdict.start in dropped or wording.IF_IT_IS.match(chain, verdict.end):
             continue
-        if wording.NEGATED.search(chain[max(0, verdict.start - 30) : verdict.start]):
-            verdict = dataclasses.replace(verdict, label=1 - verdict.label, inverted=not verdict.inverted)
-        kept.append(verdict)
+        negated = wording.NEGATED.search(chain[max(0, verdict.start - 30) : verdict.start])
+        kept.append(_opposite(verdict) if negated else verdict)
     return kept
+
+
+def _opposite(verdict: BoxedVerdict) -> BoxedVerdict:
+    return dataclasses.replace(verdict, label=1 - verdict.label, inverted=not verdict.inverted)
 
 
 def _numbers(text: str, limit: int) -> Sequence[int]:
@@ -402,7 +410,7 @@ def _numbers(text: str, limit: int) -> Sequence[int]:
     found: list[int] = []
     end = 0
     for match in wording.NUMBERS.finditer(text):
-        number = _number(match["number"])
+        number = limit if match["number"].lower() in wording.LAST else _number(match["number"])
         if found and wording.RANGE.search(text, end, match.start()):
             if number < found[-1]:
                 return (0,)  # no step
@@ -422,14 +430,6 @@ def _number(text: str) -> int:
 def _start_of(bounds: Sequence[int], place: int) -> int:
     """The last bound at or before a place."""
     return bounds[bisect.bisect_right(bounds, place) - 1]
-
-
-def _read_in_order(verdicts: Sequence[BoxedVerdict], num_steps: int) -> dict[int, BoxedVerdict]:
-    """Without names the k-th verdict is that of step k; of full repetitions the last counts."""
-    rounds = len(verdicts) // num_steps
-    if rounds >= 2 and len(verdicts) % num_steps == 0:
-        verdicts = verdicts[(rounds - 1) * num_steps :]
-    return dict(enumerate(verdicts[:num_steps], start=1))
 
 
 def _result(found: Mapping[int, BoxedVerdict], num_steps: int) -> ChainReading:

@@ -25,9 +25,9 @@ from thinkprm_jax.protocol.wording import NUMBER_WORDS
 _NAMES = "b|strong|em|i|u|h[1-6]|p|li|div|span|font|mark|big|code|center"
 _TAGS = rf"(?:<(?:{_NAMES})(?:[ \t][^<>\n]{{0,80}})?>[ \t]{{0,4}}){{1,4}}"
 _END_TAG = r"</[a-z]{1,8}[1-6]?>"
-_STRONG = r"\*\*|__|`|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{|\{\\bf(?:series)?(?![a-z])"
-_BOLD = rf"{_STRONG}|\*(?=\w)|\\textit\{{"
-_CLOSED = rf"(?:\*\*?|__|`|\}}|(?:{_END_TAG}[ \t]{{0,4}}){{1,4}})"
+_STRONG = r"\*{2,3}|_{2,3}|`|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{|\{\\bf(?:series)?(?![a-z])"
+_BOLD = rf"{_STRONG}|\*(?=\w)|_(?=[A-Z步第])|\\textit\{{"
+_CLOSED = rf"(?:\*{{1,3}}|_{{1,3}}|`|\}}|(?:{_END_TAG}[ \t]{{0,4}}){{1,4}})"
 _PLAIN = (word for word in NUMBER_WORDS if word.isascii() and word.islower())
 _FIGURES = r"\d{1,6}(?!\d)"
 _NUMBER = rf"(?P<number>{_FIGURES}|{'|'.join(sorted(_PLAIN, key=len, reverse=True))})"
@@ -214,8 +214,12 @@ def _is_the_solution(text: str, items: Sequence[re.Match[str]], blanks: Sequence
 
 def _are_equations(text: str, items: Sequence[re.Match[str]]) -> bool:
     """One of them is no more than a formula that the text names by its number: `(1) x + y = 3`, `by (1)`."""
-    lines = {str(_number(item)): text[item.end() :].partition("\n")[0] for item in items}
-    formulas = {number for number, line in lines.items() if not _WORD.search(line)}
+    ends = [(item, text.find("\n", item.end())) for item in items]
+    formulas = {
+        str(_number(item))
+        for item, end in ends
+        if not _WORD.search(text, item.end(), end if end >= 0 else len(text))
+    }
     starts = {item.start("bracketed") - 1 for item in items}
     return any(found[1] in formulas and found.start() not in starts for found in _REFERENCE.finditer(text))
 
@@ -232,6 +236,8 @@ def _labelled(
     steps, several = before, False  # several: paragraphs belong to the steps of this run
     for index, (label, end) in enumerate(zip(labels, [*starts[1:], len(text)], strict=True)):
         inside = _breaks(text, _within(blanks, label.end(), end))
+        if inside and not text[label.end() : inside[0].start()].strip():  # the label has a line of its own
+            inside = inside[1:]
         last = index + 1 == len(labels) or _begins_again(labels, index + 1)
         if not is_list and index > 0 and not _begins_again(labels, index):
             several = several or label.start() not in opening

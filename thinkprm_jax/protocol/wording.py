@@ -41,7 +41,10 @@ NUMBER_WORDS: dict[str, int] = {
 _WORD_NUM = rf"\d{{1,6}}|{_any(_ONES)}"
 _NUM = rf"(?:{_WORD_NUM}|(?-i:[IVX]{{1,5}}(?=[ \t]?[:.)\]：])))"
 _ZH_NUM = rf"(?:\d{{1,6}}|[{_ZH}十两]{{1,3}})"
-NUMBERS = re.compile(rf"(?P<number>{_WORD_NUM}|(?-i:[IVX]{{1,5}})|{_ZH_NUM})(?:\.\d{{1,3}}){{0,3}}", _I)
+NUMBERS = re.compile(
+    rf"(?P<number>{_WORD_NUM}|{_any(_ORDINALS)}|last|final|(?-i:[IVX]{{1,5}})|{_ZH_NUM})(?:\.\d{{1,3}}){{0,3}}", _I
+)
+LAST = ("last", "final")
 RANGE = re.compile(r"[-–—~至到]|\bto\b|through", _I)
 
 # --- names of steps
@@ -51,29 +54,140 @@ _SIGN = r"(?:\\?\#|no\.?|numbers?|№)?"
 _JOINED = r"[ \t]{0,3}(?:,[ \t]{0,3}and|[，、,&–—~与及至到和-]|and|to|through)[ \t]{0,3}"
 _ZH_JOINED = r"[ \t]{0,3}步?[骤驟]?(?:[、，,和与及至到~-]|以及)[ \t]{0,3}第?[ \t]{0,3}"
 _ORDINAL = rf"(?:{_any(_ORDINALS)}|\d{{1,4}}(?:st|nd|rd|th)|{_any('last final next previous preceding')})"
+_ONE_ORDINAL = rf"(?:{_any(_ORDINALS)}|\d{{1,4}}(?:st|nd|rd|th)|last|final)"
 _OTHER_STEPS = rf"(?:,[ \t]{{1,3}}{_STEP}[ \t]{{1,3}}{_NUM}){{0,20}},?[ \t]{{1,3}}(?:and|&)[ \t]{{1,3}}"
+_TO_STEP = (
+    rf"[ \t]{{1,3}}(?:to|through)[ \t]{{1,3}}{_STEP}[ \t]{{1,3}}{_NUM}(?![\w^])"
+    rf"|[-–—~](?:{_STEP}[ \t]{{1,3}})?\d{{1,6}}(?![\w^.*/+=-]|[ \t]{{0,3}}[=+*/])"
+)
+
+# Groups: the words that say which steps are meant, from where the text stands.
+_ZH_SOME = rf"的?(?:所有|全部|各个?|每一?个?|几个?|(?P<few_zh>{_ZH_NUM})个?)?的?"
+_GROUPS = {
+    "BEFORE": "previous preceding earlier prior foregoing former aforementioned past "
+              "before_this(?:_one|_step)? before_that(?:_one|_step)? before_it 前面 之前 以前 先前 此前 前述 前",
+    "SO_FAR": "above so_far up_to_here up_to_now up_to_this_point until_here until_now 上述 以上",
+    "AFTER": "later subsequent following succeeding ensuing next below after_this(?:_one|_step)? thereafter "
+             "after_that(?:_one|_step)? after_it that_follows? from_here_on 后面 之后 以后 后续 随后 此后 接下来",
+    "REST": "other remaining 其余 其他 其它 剩下 剩余 余下",
+}  # fmt: skip
+_WHICH = _any(
+    "previous preceding earlier prior foregoing former aforementioned past above later subsequent following "
+    "succeeding ensuing next other remaining"
+)
+_BEHIND = _any(
+    "above so_far up_to_here up_to_now up_to_this_point until_here until_now below thereafter that_follows? "
+    "from_here_on before_this(?:_one|_step)? before_that(?:_one|_step)? before_it "
+    "after_this(?:_one|_step)? after_that(?:_one|_step)? after_it"
+)
+_EARLY = _any("so_far up_to_here up_to_now up_to_this_point until_here until_now")
+_ZH_WHICH = _any(
+    "前面 之前 以前 先前 此前 前述 上述 以上 后面 之后 以后 后续 随后 此后 接下来 其余 其他 其它 剩下 剩余 余下"
+)
+_ALL_OF = r"(?:(?:all|both|each|every[ \t]one)[ \t]{1,3}(?:of[ \t]{1,3})?)"
+_THE = r"(?:(?:the|these|those|our|its|all)[ \t]{1,3})"
+_FEW = rf"(?:{_WORD_NUM}|few|several|couple[ \t]of)"
+_NO_NUMBER = r"(?![A-Za-z]|[ \t]{0,3}[\#\d])"
+_BUT = (
+    r"(?:except|besides|other[ \t]than|apart[ \t]from|save|excluding|with[ \t]the[ \t]exception[ \t]of)"
+    r"(?:[ \t]for)?"
+)
+_STEP_FOLLOWS = (
+    rf"(?=(?:{_STEP}s?[ \t]{{0,3}}[\#(]?\d|{_STEP}[ \t]{{1,3}}{_WORD_NUM}|{_ORDINAL}[ \t]{{1,3}}{_STEP}))"
+)
+_ALL_STEPS = rf"(?:all|both|every|each)(?:[ \t]{{1,3}}(?:of|the|these|\w{{1,6}})){{0,3}}[ \t]{{1,3}}{_STEP}s?"
 
 # A step by its number. Groups: `plural` (`Steps 1-3`), `single` (`Step 2`, `Step 1 and Step 2`), `ordinal`,
-# `count` (`the first two steps`), `zh` (`第二步`, `步骤2`), `all`; in it `rest`: those not named so far.
+# `ordinals` (`the first and third steps`), `count` (`the first two steps`), `zh` (a number in Chinese). Several
+# without one: `all`; in it `rest`, and `which...`, words of GROUPS. `bound`: `everything before`, then a step.
 MENTION = re.compile(
     rf"(?<![A-Za-z])(?:"
     rf"{_STEP}s[ \t~]{{0,5}}{_SIGN}[ \t~]{{0,5}}"
     rf"(?P<plural>{_NUM}(?:{_JOINED}(?:{_STEP}[ \t]{{0,3}})?{_NUM}){{0,20}})"
-    rf"|{_STEP}(?:[ \t~_-]{{0,5}}{_SIGN}[ \t~(]{{0,5}}|[\"']\s{{0,3}}:\s{{0,3}}[\"']?)"
-    rf"(?P<single>{_NUM}(?:\.\d{{1,3}}){{0,3}}(?:{_OTHER_STEPS}(?:{_STEP}[ \t]{{1,3}})?{_NUM}(?![\w^]))?)"
+    rf"|{_STEP}(?:[ \t~_-]{{0,5}}{_SIGN}[ \t~(]{{0,5}}|[\"']\s{{0,3}}:\s{{0,3}}[\"']?)(?P<single>{_NUM}"
+    rf"(?:\.\d{{1,3}}){{0,3}}(?:{_OTHER_STEPS}(?:{_STEP}[ \t]{{1,3}})?{_NUM}(?![\w^])|{_TO_STEP})?)"
     r"(?:[ \t]{0,3}/[ \t]{0,3}\d{1,6}|[ \t]{1,3}of[ \t]{1,3}\d{1,6}\b)?"
-    rf"|(?:(?:first|last)[ \t]{{1,3}}|前|最后)(?P<count>{_NUM}|{_ZH_NUM})"
-    rf"(?:[ \t]{{1,3}}{_STEP}s|[ \t]{{0,3}}个?步骤?)"
+    rf"|(?:(?:first|last)[ \t]{{1,3}}|前|头|后|最后)(?P<count>{_NUM}|{_ZH_NUM})"
+    rf"(?:[ \t]{{1,3}}(?:of[ \t]{{1,3}}the[ \t]{{1,3}})?{_STEP}s|[ \t]{{0,3}}个?步[骤驟]?)"
+    rf"|(?P<ordinals>{_ONE_ORDINAL}(?:{_JOINED}(?:the[ \t]{{1,3}})?{_ONE_ORDINAL}){{1,20}})"
+    rf"[ \t]{{1,3}}{_STEP}s?(?![A-Za-z])"
     rf"|(?P<ordinal>{_ORDINAL}|上|下)(?:[ \t]{{1,3}}(?:and[ \t]{{1,3}}final[ \t]{{1,3}})?{_STEP}(?![A-Za-z])|一步)"
-    r"|(?P<all>(?:all|both|every|each)(?:[ \t]{1,3}(?:of|the|these|\w{1,6})){0,3}[ \t]{1,3}steps?"
-    r"(?![A-Za-z]|[ \t]{0,3}[\#\d])"
-    r"|(?P<rest>(?:all[ \t]{1,3})?(?:of[ \t]{1,3})?the[ \t]{1,3}(?:others|rest|(?:other|remaining)[ \t]{1,3}steps)"
-    r"(?![A-Za-z])|everything else|(?:其余|其他)的?步骤?)|(?:所有|全部|每个?|各个?)的?步骤?)"
+    rf"|(?P<bound>(?:{_ALL_STEPS}|{_THE}?{_STEP}s|everything|all),?[ \t]{{1,3}}"
+    rf"(?:(?P<to>before|prior[ \t]to|preceding|leading[ \t](?:up[ \t])?to|until|ahead[ \t]of)"
+    rf"|(?P<through>up[ \t]to(?:[ \t]and[ \t]including)?|through)|(?P<behind>after|following|past|beyond)"
+    rf"|(?P<from>from|starting[ \t](?:from|at|with))|(?P<but>{_BUT}|(?<!,[ \t])but))"
+    rf"[ \t]{{1,3}}(?:the[ \t]{{1,3}})?{_STEP_FOLLOWS})"
+    rf"|(?P<all>{_ALL_OF}?{_THE}?(?:(?P<few>{_FEW})[ \t]{{1,3}})?(?P<which>{_WHICH})[ \t]{{1,3}}"
+    rf"(?:(?P<fewer>{_FEW})[ \t]{{1,3}})?{_STEP}s{_NO_NUMBER}"
+    rf"|(?:every|each|any)[ \t]{{1,3}}(?:single[ \t]{{1,3}})?(?P<which_one>{_WHICH})[ \t]{{1,3}}{_STEP}"
+    rf"{_NO_NUMBER}"
+    rf"|{_ALL_OF}?{_THE}?(?:{_STEP}s|everything)[ \t]{{1,3}}(?P<which_behind>{_BEHIND})(?![A-Za-z])"
+    rf"|(?P<which_early>{_EARLY}),?[ \t]{{1,3}}(?:everything|{_ALL_OF}?{_THE}?{_STEP}s{_NO_NUMBER})"
+    r"|(?P<none>(?:none|neither)[ \t]{1,3}of[ \t]{1,3}(?:the|these|those|our)[ \t]{1,3}"
+    rf"(?:(?P<which_none>{_WHICH})[ \t]{{1,3}})?{_STEP}s{_NO_NUMBER}"
+    rf"|(?:no|neither)[ \t]{{1,3}}(?:single[ \t]{{1,3}})?(?:(?P<which_no>{_WHICH})[ \t]{{1,3}})?"
+    rf"{_STEP}s?{_NO_NUMBER}|没有(?:任何|哪)?一?个?步[骤驟]?)"
+    rf"|{_ALL_STEPS}{_NO_NUMBER}"
+    r"|(?P<rest>(?:all[ \t]{1,3})?(?:of[ \t]{1,3})?the[ \t]{1,3}(?:others|(?:other|remaining)[ \t]{1,3}(?:ones|"
+    rf"{_WORD_NUM})|rest(?:[ \t]{{1,3}}of[ \t]{{1,3}}the[ \t]{{1,3}}(?:steps|solution|proof))?)(?![A-Za-z])"
+    r"|(?:all|each[ \t]of[ \t]the)[ \t]{1,3}others(?![A-Za-z])|everything[ \t]{1,3}else)"
+    rf"|(?P<which_zh>{_ZH_WHICH}|前(?=几)){_ZH_SOME}步[骤驟]?"
+    r"|(?:所有|全部|每一?个?|各个?)的?步[骤驟]?)"
     rf"|(?:第[ \t]{{0,3}}(?=[^步段\n]{{1,60}}个?[步段])|(?:步[骤驟]|段落)[ \t#]{{0,3}})"
     rf"(?P<zh>{_ZH_NUM}(?:{_ZH_JOINED}(?:步[骤驟])?[ \t]{{0,3}}{_ZH_NUM}){{0,20}})"
     r"(?:[ \t]{0,3}个?[步段][骤驟落]?)?"
     r")(?:(?<=\d)(?!\d)|(?<!\d))",
     _I,
+)
+GROUPS = {name: re.compile(_any(words), _I) for name, words in _GROUPS.items()}
+# `not all steps`
+NOT_ALL = re.compile(r"(?:\bnot|并非|不是|并不是)[ \t]{0,3}\Z", _I)
+# The words around a step that make it the end of a group: `up to step 2, everything`, `第3步之前的步骤`.
+UP_TO = re.compile(
+    r"(?:(?P<through>\bup[ \t]to(?:[ \t]and[ \t]including)?|\bthrough)"
+    r"|(?P<to>\b(?:until|till|before|prior[ \t]to))|(?P<behind>\b(?:after|beyond))"
+    r"|(?P<from>\b(?:from|starting[ \t](?:with|at|from)))"
+    rf"|(?P<but>除了?|\b{_BUT}))"
+    r"[ \t]{0,3}(?:the[ \t]{1,3})?[*_]{0,3}\Z",
+    _I,
+)
+EVERYTHING = re.compile(
+    r"[*_]{0,3}(?:[ \t]{1,3}on(?:wards?)?|[ \t]{1,3}inclusive|以外|之外|外)?[,，]?[ \t]{0,3}(?:the[ \t]{1,3})?"
+    rf"(?:everything(?:[ \t]else)?|all(?:[ \t]{{1,3}}(?:of|the|these|other)){{0,3}}[ \t]{{1,3}}(?:{_STEP}s|others)"
+    r"|all(?=[ \t]{1,3}(?:is|are|was|were|looks?|seems?)\b)"
+    rf"|(?:every|each)[ \t]{{1,3}}(?:other[ \t]{{1,3}})?{_STEP}|(?:其余|其他|其它|所有|全部)的?(?:步[骤驟]?)?)",
+    _I,
+)
+ONWARDS = re.compile(
+    r"[*_]{0,3}(?:[ \t]{1,3}onwards?\b"
+    r"|[ \t]{1,3}and[ \t]{1,3}(?:all[ \t]{1,3})?(?:later|onwards?|beyond|afterwards?|subsequent|following)"
+    rf"(?:[ \t]{{1,3}}{_STEP}s|(?![ \t]{{1,3}}\w{{1,20}}[ \t]{{1,3}}{_STEP}))"
+    r"|(?:开始|起|及以后|及之后|及其后)的?(?:所有|全部|各个?|每个?)?的?(?:步[骤驟]?)?)",
+    _I,
+)
+# What may make a step such an end, where it stands right behind it.
+BOUND = re.compile(
+    r"[*_]{0,3}(?:[ \t]{1,3}(?:onwards?|on|inclusive|and|everything|all|every|each|the)\b"
+    r"|[,，之以前后开起及外其所全为])",
+    _I,
+)
+ZH_SIDE = re.compile(
+    r"(?:(?P<to>之前|以前|前面)|(?P<behind>之后|以后|后面)|(?P<through>为止|及之前|及以前))的?(?:(?:所有|全部|各个?|每一?个?|几个?)的?)?"
+    r"(?:步[骤驟]?|(?=[都均皆全，,]))"
+)
+# The subject of a verdict is several, though other words stand between them.
+PLURAL = re.compile(
+    r"(?:\b(?:are|were|remain|seem|look)(?:[ \t]{1,3}(?:all|both))?|[都均皆])[ \t]{0,3}[*_$\\(\[\"'“]{0,6}\Z", _I
+)
+# Another step, joined to the subject of a verdict.
+AND = re.compile(
+    r"[*_]{0,3},?[ \t]{0,3}(?:and|as[ \t]well[ \t]as|&|plus|nor|以及|及|和|与)"
+    r"[ \t]{0,3}(?:also[ \t]|the[ \t]|both[ \t]){0,2}",
+    _I,
+)
+# Behind a verdict on all steps: but for the one that follows.
+BUT = re.compile(
+    rf"[*_$\\)\]\"'”]{{0,6}}[,，]?[ \t]{{0,3}}(?:{_BUT}|除了)[ \t]{{0,3}}(?:the[ \t]{{1,3}})?[*_]{{0,3}}", _I
 )
 OFFSETS = {"next": 1, "下": 1, "previous": -1, "preceding": -1, "上": -1}  # from the step under discussion
 # Item `k.` of a list, at the start of a line or right behind a verdict.
@@ -215,8 +329,17 @@ OF_A_STEP = re.compile(r"\bstep\b|步", _I)
 # --- right of a verdict
 
 # The step that it is on, said afterwards; and what may stand behind that.
+_MY_VERDICT = rf"(?:(?:is|was)[ \t]{{1,3}}(?:(?:the|my|our)[ \t]{{1,3}})?{_JUDGEMENT}[ \t]{{1,3}})?"
 NAMED_AFTER = re.compile(
-    r"[ \t*_$\\)\]\"'”]{0,6}(?:\(|（|(?:for|on|to)[ \t]{1,3})[ \t]{0,3}(?:the[ \t]{1,3})?[*_]{0,3}"
+    rf"[ \t*_$\\)\]\"'”]{{0,6}}(?:\(|（|{_MY_VERDICT}(?:for|on|to)[ \t]{{1,3}})"
+    r"[ \t]{0,3}(?:the[ \t]{1,3})?[*_]{0,3}"
+)
+NAMED_BELOW = re.compile(  # over a line end: a sentence that goes on
+    rf"[ \t*_$\\)\]\"'”]{{0,6}}\n[ \t]{{0,8}}{_MY_VERDICT}"
+    r"(?:for|on|to|about|regarding)[ \t]{1,3}(?:the[ \t]{1,3})?[*_]{0,3}"
+)
+LINE_ENDS = re.compile(
+    r"[ \t*_)\]]{0,6}(?:[.;。；]?[ \t]*$|,?[ \t]{1,3}(?:and|but|while|whereas)\b)", re.MULTILINE
 )
 AFTERWARDS = re.compile(r"[ \t]*(?:[)）.,;，。；]|$|(?:and|but|while)\b)", re.MULTILINE)
 # Talk of verdicts: a question, a condition, an alternative.
@@ -243,6 +366,22 @@ ROW = re.compile(
     _IM,
 )
 CELL = re.compile(r"([^|&\t\n]*)(?:[|&\t\n]|\Z)")
+
+# --- verdicts that stand before the label of their step
+
+# Left of such a verdict, from the start of its line or sentence.
+VERDICT_OPENS = re.compile(
+    r"[\s>*_#+•·`\"“‘(\[（【$,，;；|\\~/<–—-]{0,12}"
+    rf"(?:(?:step[ \t])?(?:{_JUDGEMENT}|{_any('answer result rating grade label 答案 结果')})"
+    rf"[*_]{{0,3}}[ \t]{{0,3}}[:：=–—-]{{0,2}}[*_$\\(\[ \t]{{0,8}})?",
+    _I,
+)
+# Between it and the label, and what of that says by itself that the verdict is on the step behind it.
+LABEL_BEHIND = re.compile(
+    r"[ \t*_$\\)\]}\"'”`.:：;,，。|]{0,8}\n{0,2}[ \t>*_#•·+\[【<`]{0,8}"
+    r"(?P<mark>[–—→⇒(（]|->|=>|-{2,3}|//)?[ \t*_]{0,4}-?[ \t*_#]{0,4}"
+    rf"(?P<word>{_MY_VERDICT}(?:for|on|about|regarding)[ \t]{{1,3}}(?:the[ \t]{{1,3}})?)?[*_\[(]{{0,3}}"
+)
 
 # --- boxes
 
