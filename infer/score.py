@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     """Returns the exit status."""
     from thinkprm_jax.infer.score_report import Report
-    from thinkprm_jax.verifier.loading import with_weights
+    from thinkprm_jax.verifier.loading import with_fingerprints
     from thinkprm_jax.verifier.registry import current_stamp, load_verifier
 
     settings = choose_verifier(options)
@@ -69,8 +69,8 @@ def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     with OrderedOutput(options.output, VerdictRow, given, stamp, current_stamp, report.resumed) as output:
         report.begin()
         if output.missing:
-            settings = with_weights(settings)
-            output.check_weights(verifier=settings.stamp)
+            settings = with_fingerprints(settings)
+            output.check_models(verifier=settings.stamp)
             with report.loading(settings.model or settings.kind):
                 verifier = load_verifier(settings)
             with report.judging(verifier):

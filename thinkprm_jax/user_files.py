@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,72 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> dict[str, Any]:
     """
     text = read_text(path, most)
     try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise UserError(f"{path}: cannot be read as JSON (nested too deeply)") from error
-    except ValueError as error:  # also a whole number of more digits than Python reads
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+        content = parse_json(text)
+    except GivenTwice as error:
+        raise UserError(f"{path}: line {error.line}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({json_fault(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: is no JSON object")
     return content
+
+
+class GivenTwice(ValueError):
+    """A key stands twice in one object of JSON: one of its values would be dropped in silence.
+
+    Attributes:
+      line: from 1, of the second one.
+    """
+
+    def __init__(self, key: str, line: int) -> None:
+        shown = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
+        super().__init__(f"the field `{shown}` is given twice in one object")
+        self.line = line
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """``json.loads``, but a key that is given twice is :class:`GivenTwice`.
+
+    Args:
+      options: of json.loads.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise GivenTwice(*_find_twice(text))
+        return found
+
+    return json.loads(text, object_pairs_hook=once, **options)
+
+
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that is no JSON. Python's words for a long number are advice to programmers."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if not isinstance(error, json.JSONDecodeError) and "digits" in str(error):
+        return f"a whole number of more than {sys.get_int_max_str_digits():,} digits"
+    return str(error)
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]')
+_LONGEST_KEY = 80  # characters in a message
+
+
+def _find_twice(text: str) -> tuple[str, int]:
+    """(key, line) of the first key of an object that has stood in it before; some key has."""
+    seen: list[set[str] | None] = []  # of the objects that are open; None: a list
+    is_key = False
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in "{[":
+            seen.append(set() if mark == "{" else None)
+        elif mark in "}]":
+            seen.pop()
+        elif is_key and mark[0] == '"' and (keys := seen[-1]) is not None:
+            key = json.loads(mark, strict=False)
+            if key in keys:
+                return key, text.count("\n", 0, token.start()) + 1
+            keys.add(key)
+        is_key = mark == "{" or (mark == "," and seen[-1] is not None)
+    raise AssertionError("no key stands twice")

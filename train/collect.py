@@ -96,7 +96,7 @@ def generate(
     What is stored in ``path`` is used first; the teacher is loaded only if something is missing.
     """
     from thinkprm_jax.collect.store import GenerationStore
-    from thinkprm_jax.collect.teacher import generate_chains, load_teacher, teacher_settings, with_weights
+    from thinkprm_jax.collect.teacher import generate_chains, load_teacher, teacher_settings, with_fingerprints
     from thinkprm_jax.distributed.mesh import optional_mesh
     from thinkprm_jax.progress import VerdictProgress
     from thinkprm_jax.runtime import enable_compilation_cache
@@ -113,7 +113,7 @@ def generate(
             missing = store.missing(wave)
             if missing:
                 if sampler is None:
-                    store.check_teacher(with_weights(settings))
+                    store.check_teacher(with_fingerprints(settings))
                     enable_compilation_cache()
                     mesh = recipe.mesh
                     progress.phase(f"loading {teacher.model}")

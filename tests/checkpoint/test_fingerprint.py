@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from support import gguf_files
 from thinkprm_jax.checkpoint.adapter import AdapterConfig
-from thinkprm_jax.checkpoint.fingerprint import fingerprint, is_fingerprint_of, weight_files
+from thinkprm_jax.checkpoint.fingerprint import fingerprint, fingerprints, is_fingerprint_of, weight_files
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.schema import FINGERPRINTS
 
 Tensors = dict[str, np.ndarray]
 
@@ -83,6 +84,61 @@ def test_one_bit_of_a_small_file_is_seen(tmp_path):
     known = fingerprint(ModelFiles(BUNDLED["mini"]))
     assert fingerprint(ModelFiles(tmp_path / "mini")) == known
     assert len({known, *(fingerprint(ModelFiles(BUNDLED[name])) for name in BUNDLED)}) == len(BUNDLED)
+
+
+def rewrite(name: str, **values: object) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        path = folder / name
+        content = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(dict(reversed({**content, **values}.items()))))
+
+    return apply
+
+
+def template_file(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+
+
+def same_template_in_a_file(folder: Path) -> None:
+    template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+    (folder / "chat_template.jinja").write_text(template)
+
+
+def another_vocabulary(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text() + " ")
+
+
+@pytest.mark.parametrize(
+    ("apply", "differs"),
+    [
+        (rewrite("tokenizer_config.json", chat_template="{{ messages }}"), {"chat_template"}),
+        (template_file, {"chat_template"}),
+        (same_template_in_a_file, set()),
+        (another_vocabulary, {"tokenizer"}),
+        (rewrite("special_tokens_map.json", bos_token="<think>"), {"tokenizer"}),
+        (rewrite("added_tokens.json", added=7), {"tokenizer"}),
+        (rewrite("tokenizer_config.json", model_max_length=7, tokenizer_class="Other"), set()),
+        (rewrite("config.json", rope_theta=7.0), {"config"}),
+        (rewrite("generation_config.json", eos_token_id=7), {"config"}),
+        (rewrite("config.json", transformers_version="9", torch_dtype="float16", _name_or_path="x"), set()),
+        (rewrite("generation_config.json", temperature=0.5), set()),
+    ],
+)
+def test_which_file_differs_is_told(tmp_path, apply, differs):
+    shutil.copytree(BUNDLED["mini"], tmp_path / "mini")
+    known = fingerprints(ModelFiles(tmp_path / "mini"))
+    assert list(known) == list(FINGERPRINTS)
+    apply(tmp_path / "mini")
+    found = fingerprints(ModelFiles(tmp_path / "mini"))
+    assert {name for name in FINGERPRINTS if found[name] != known[name]} == differs
+
+
+def test_a_damaged_file_of_the_tokenizer_is_named(tmp_path):
+    shutil.copytree(BUNDLED["mini"], tmp_path / "mini")
+    (tmp_path / "mini" / "tokenizer_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"mini: tokenizer_config.json: cannot be read as JSON"):
+        fingerprints(ModelFiles(tmp_path / "mini"))
 
 
 def test_files_with_an_index_are_all_looked_at(tmp_path):

@@ -17,7 +17,7 @@ import transformers
 from gguf import GGMLQuantizationType as Kind
 
 from support import gguf_files, oracle
-from thinkprm_jax.checkpoint.fingerprint import fingerprint
+from thinkprm_jax.checkpoint.fingerprint import fingerprint, fingerprints
 from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
 from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, save_model
@@ -25,6 +25,7 @@ from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.export.base import check_base, keep_base, read_base
 from thinkprm_jax.gguf_header import read_header
+from thinkprm_jax.records.schema import FINGERPRINTS
 from thinkprm_jax.training.config import ModelSource
 from thinkprm_jax.training.plan import model_shapes
 from thinkprm_jax.verifier.folder import read_kind
@@ -145,6 +146,25 @@ def test_the_fingerprint_sees_the_weights(file: Path, tmp_path: Path) -> None:
     content[tensor.offset] ^= 1
     copy.write_bytes(content)
     assert fingerprint(find_model(copy)) != fingerprint(find_model(file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        (b"<|user|>{{", b"<|USER|>{{", "chat_template"),
+        (b"tokenizer.ggml.pre", b"tokenizer.ggml.pra", "tokenizer"),
+        (b"rope.freq_base", b"rope.freq_bass", "config"),
+    ],
+)
+def test_the_other_fingerprints_are_of_its_metadata(
+    file: Path, tmp_path: Path, old: bytes, new: bytes, differs: str
+) -> None:
+    known = fingerprints(find_model(file))
+    content = file.read_bytes()
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(content.replace(old, new, 1))
+    found = fingerprints(find_model(copy))
+    assert [name for name in FINGERPRINTS if found[name] != known[name]] == [differs, "weights"]
 
 
 def test_it_is_a_model_like_any_other(file: Path, tmp_path: Path) -> None:

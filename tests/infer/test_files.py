@@ -200,6 +200,11 @@ def test_a_full_disk_in_a_process_of_its_own(place):
         (["search", "best_of_n.yaml"], "best_of_n/completions.jsonl", "models.generator.weights"),
         (["search", "beam_search.yaml"], "beam_search/completions.jsonl", "models.verifier.weights"),
         (["collect", "collect.yaml"], "collection/generations.jsonl", "teacher.weights"),
+        (["score", "solutions.jsonl", "--n", "2", "--max-length", "512"], "score.jsonl", "verifier.chat_template"),
+        (["evaluate", "solutions", "labelled.jsonl", "--n", "2"], "details.jsonl", "verifier.tokenizer"),
+        (["search", "best_of_n.yaml"], "best_of_n/verdicts.jsonl", "verifier.config"),
+        (["search", "beam_search.yaml"], "beam_search/completions.jsonl", "models.generator.chat_template"),
+        (["collect", "collect.yaml"], "collection/generations.jsonl", "teacher.tokenizer"),
     ],
 )
 def test_a_run_does_not_go_on_with_another_model_of_the_same_name(
@@ -211,9 +216,10 @@ def test_a_run_does_not_go_on_with_another_model_of_the_same_name(
     path = Path(file)
     row = json.loads(path.read_text().splitlines()[0])
     inner = row
-    for name in field.split(".")[:-1]:
+    *names, last = field.split(".")
+    for name in names:
         inner = inner.setdefault(name, {})
-    inner["weights"] = "those of before"
+    inner[last] = "that of before"
     write(file, row)
     if arguments[0] == "score":
         arguments = [*arguments, "--output", file]
@@ -222,5 +228,6 @@ def test_a_run_does_not_go_on_with_another_model_of_the_same_name(
     before = path.read_bytes()
     assert cli.main(arguments) == 2
     said = one_line(capsys, arguments[0])
-    assert f"{file}:1: made by a model with the weights those of before (`{field}`), this run's has " in said
+    called = {"config": "configuration", "chat_template": "chat template"}.get(last, last)
+    assert f"{file}:1: made by a model with the {called} that of before (`{field}`), this run's has " in said
     assert path.read_bytes() == before

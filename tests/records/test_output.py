@@ -14,7 +14,7 @@ import pytest
 from support.full_disk import room_for
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.output import OrderedOutput, has_rows
-from thinkprm_jax.records.schema import LEFT_OUT, Row
+from thinkprm_jax.records.schema import FINGERPRINTS, LEFT_OUT, Row
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def test_other_rows_are_refused_and_nothing_is_changed(tmp_path):
 @dataclass(frozen=True)
 class WeighedRow(Row):
     FORMAT = "weighed"
-    WEIGHTS = ("how.weights", "models.other.weights")
+    MADE_BY = ("how", "models.other")
 
     number: int
     how: Mapping[str, Any] | None = field(default=None, metadata=LEFT_OUT)
@@ -111,15 +111,15 @@ def test_rows_of_other_weights_are_refused_in_one_line_that_names_both(tmp_path)
         output.add(2, WeighedRow(2, {**HOW, "weights": "bb"}, {"other": {"weights": "cc"}}))
     with weighed(path) as output:  # settings that say nothing of weights fit
         with pytest.raises(UserError) as error:
-            output.check_weights(how={**HOW, "weights": "bb"})
+            output.check_models(how={**HOW, "weights": "bb"})
         assert str(error.value).startswith(
             f"{path}:1: made by a model with the weights aa (`how.weights`), this run's has bb"
         )
         with pytest.raises(
             UserError, match=r"rows.jsonl.waiting:1: .*weights cc \(`models.other.weights`\).* has dd"
         ):
-            output.check_weights(models={"other": {"weights": "dd"}})
-        output.check_weights(models={})
+            output.check_models(models={"other": {"weights": "dd"}})
+        output.check_models(models={})
     with pytest.raises(UserError, match="made with exact True"):
         OrderedOutput(path, WeighedRow, INPUTS, {"how": {"exact": False}})
 
@@ -130,10 +130,33 @@ def test_rows_from_before_there_were_weights_pass(tmp_path):
         output.add(0, WeighedRow(0, HOW))
         output.add(1, WeighedRow(1))  # nor settings
     with weighed(path) as output:
-        output.check_weights(how={**HOW, "weights": "bb"})
+        output.check_models(how={**HOW, "weights": "bb"})
         output.add(2, WeighedRow(2, {**HOW, "weights": "bb"}))
     with weighed(path) as output, pytest.raises(UserError, match=r"rows.jsonl:3: .* weights bb .* has cc"):
-        output.check_weights(how={"weights": "cc"})
+        output.check_models(how={"weights": "cc"})
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [
+        ("weights", "weights"),
+        ("config", "configuration"),
+        ("tokenizer", "tokenizer"),
+        ("chat_template", "chat template"),
+    ],
+)
+def test_the_file_of_a_model_that_is_another_is_named(tmp_path, name, called):
+    path = tmp_path / "rows.jsonl"
+    ours = dict.fromkeys(FINGERPRINTS, "aa")
+    with weighed(path) as output:
+        output.add(0, WeighedRow(0, {**HOW, **ours}))
+    with weighed(path) as output:
+        output.check_models(how={**HOW, **ours})
+        with pytest.raises(UserError) as error:
+            output.check_models(how={**HOW, **ours, name: "bb"})
+        assert str(error.value).startswith(
+            f"{path}:1: made by a model with the {called} aa (`how.{name}`), this run's has bb: another model lies"
+        )
 
 
 @pytest.mark.parametrize("room", range(0, 400, 7))

@@ -147,10 +147,14 @@ def test_a_full_disk_reaches_whoever_runs_the_search(store, tmp_path) -> None:
 
 def test_what_another_model_has_written_is_not_gone_on_with(store) -> None:
     kept = store()
-    kept.use(generator="aa", verifier="bb")
+    kept.use({"weights": "aa", "chat_template": "tt"}, {"weights": "bb"})
     list(best_of_n([PROBLEM], KeepingEngine(Counting(), kept), SETTINGS))
     kept.close()
-    store().use(generator="aa", verifier=None)
-    for generator, verifier, theirs in (("cc", "bb", "aa"), ("aa", "cc", "bb")):
-        with pytest.raises(UserError, match=rf"unfinished\.jsonl: made by .* weights {theirs} .* has cc"):
+    store().use({"weights": "aa", "config": "new"}, {})
+    for generator, verifier, theirs in (
+        ({"weights": "cc"}, {"weights": "bb"}, "weights aa"),
+        ({"weights": "aa"}, {"weights": "cc"}, "weights bb"),
+        ({"weights": "aa", "chat_template": "cc"}, {}, "chat template tt"),
+    ):
+        with pytest.raises(UserError, match=rf"unfinished\.jsonl: made by .* {theirs} .* has cc"):
             store().use(generator, verifier)

@@ -1,13 +1,14 @@
-"""A short text that tells the weights of one model from those of another, without reading all of them.
+"""Short texts that tell one model from another of the same name, without reading all of it.
 
-It is made of
+That of the weights is made of
 
 - the name, shape and number format of every tensor, and its first bytes: so of small ones (norms, heads) all;
 - blocks spread evenly over every file, so of each large matrix several; of a small file all of it;
 - the settings of adapters.
 
 So a step of training changes it, and so does another merge or another number format; an edit of a few numbers in
-the middle of a large matrix may not. Of a 30 GB model it reads some 30 MB.
+the middle of a large matrix may not. Of a 30 GB model it reads some 30 MB. Beside it stand those of the
+configuration, the tokenizer and the chat template, of whose files all is read.
 """
 
 from __future__ import annotations
@@ -16,21 +17,39 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-from thinkprm_jax.checkpoint.files import ADAPTER_WEIGHTS, INDEX_FILE, SINGLE_FILE
+from thinkprm_jax.checkpoint.files import ADAPTER_WEIGHTS, CONFIG, INDEX_FILE, SINGLE_FILE
 from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
+from thinkprm_jax.checkpoint.huggingface import read_generation_config
 from thinkprm_jax.checkpoint.safetensors_io import SafetensorsFile
 from thinkprm_jax.checkpoint.stored import StoredTensors
 from thinkprm_jax.checkpoint.weights import ModelFiles
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.gguf_header import parts_of
+from thinkprm_jax.gguf_header import parts_of, read_header
+from thinkprm_jax.tokenizer.files import digest_of, text_fingerprints
 from thinkprm_jax.user_files import read_json
 
 _BLOCK_BYTES = 4096
 _BLOCKS = 1024  # of a file
+_NO_MATTER = ("architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+_ENDS = ("bos_token_id", "eos_token_id")  # what is read of generation_config.json
+
+
+def fingerprints(model: ModelFiles) -> dict[str, str]:
+    """Of all files that decide what a model writes, by the names of ``FINGERPRINTS``.
+
+    Raises:
+      UserError: one of them is missing, or cannot be read.
+    """
+    folder = model.tokenizer_folder
+    try:
+        texts = text_fingerprints(folder)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    return {"config": _of_config(model.config_folder), **texts, "weights": fingerprint(model)}
 
 
 def fingerprint(model: ModelFiles) -> str:
-    """Of a model, wherever it lies: the same for a copy, another one for other weights.
+    """Of a model's weights, wherever it lies: the same for a copy, another one for other weights.
 
     Raises:
       UserError: there are no weights, or a file of them cannot be read.
@@ -48,6 +67,19 @@ def fingerprint(model: ModelFiles) -> str:
 def is_fingerprint_of(known: str, model: ModelFiles) -> bool:
     """Whether ``known`` is of this model. It may be from before :func:`fingerprint` saw more than first bytes."""
     return known in (fingerprint(model), _of_first_bytes(model))
+
+
+def _of_config(place: Path) -> str:
+    """Of the values that decide something: not who wrote the file, and not the dtype, which is asked for."""
+    if place.is_file():
+        metadata = read_header(place).metadata
+        family = f"{metadata.get('general.architecture')}."
+        return digest_of({name: value for name, value in metadata.items() if name.startswith(family)})
+    config = read_json(place / CONFIG)
+    return digest_of(
+        {name: value for name, value in config.items() if name not in _NO_MATTER and not name.startswith("_")},
+        {name: value for name, value in read_generation_config(place).items() if name in _ENDS},
+    )
 
 
 def weight_files(model: ModelFiles) -> list[Path]:

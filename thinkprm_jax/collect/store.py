@@ -38,9 +38,9 @@ class GenerationStore:
         self._rows[row.prefix * self._chains + row.chain] = row
 
     def check_teacher(self, teacher: Mapping[str, Any]) -> None:
-        """Before the first new chain: the settings with the fingerprint of the teacher's weights, which chains to
+        """Before the first new chain: the settings with the fingerprints of the teacher's files, which chains to
         come are stored with. UserError where those that are there are of another model of that name."""
-        self._output.check_weights(teacher=teacher)
+        self._output.check_models(teacher=teacher)
         self._teacher = teacher
 
     def missing(self, numbers: Iterable[int]) -> list[tuple[int, Prefix, int]]:

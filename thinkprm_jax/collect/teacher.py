@@ -51,16 +51,16 @@ def teacher_settings(teacher: Teacher, seed: int) -> dict[str, Any]:
     return {name: value for name, value in resolved.items() if name not in ("slots", "drafts", "chains")}
 
 
-def with_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the fingerprint of the teacher's weights: a name can be given to another model.
+def with_fingerprints(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the fingerprints of the teacher's files: a name can be given to another model.
 
     Raises:
       UserError: the model cannot be found, or its files cannot be read.
     """
-    from thinkprm_jax.checkpoint.fingerprint import fingerprint
+    from thinkprm_jax.checkpoint.fingerprint import fingerprints
     from thinkprm_jax.checkpoint.weights import find_model
 
-    return {**settings, "weights": fingerprint(find_model(settings["model"]))}
+    return {**settings, **fingerprints(find_model(settings["model"]))}
 
 
 def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:

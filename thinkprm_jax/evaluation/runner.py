@@ -14,7 +14,7 @@ from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.soundness import ChainCounts
-from thinkprm_jax.verifier.loading import with_weights
+from thinkprm_jax.verifier.loading import with_fingerprints
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def judge_all(
     with OrderedOutput(details_path, EvaluationRow, given, stamp, current_stamp, resume) as details:
         missing = details.missing
         if missing:
-            settings = with_weights(settings)
-            details.check_weights(verifier=settings.stamp)
+            settings = with_fingerprints(settings)
+            details.check_models(verifier=settings.stamp)
         tokens, failed = 0, 0
         with VerdictProgress(len(cases), done=len(found)) as progress:
             verifier = _load(loader, settings, len(missing), progress) if missing else None

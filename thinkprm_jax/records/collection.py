@@ -27,7 +27,7 @@ class GenerationRow(Row):
     """
 
     FORMAT = "generation"
-    WEIGHTS = ("teacher.weights",)
+    MADE_BY = ("teacher",)
 
     prefix: Count
     chain: Count

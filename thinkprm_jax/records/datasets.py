@@ -12,6 +12,7 @@ from typing import Any
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
 from thinkprm_jax.records.jsonl import WrittenNumber
+from thinkprm_jax.user_files import GivenTwice, check_whole_file, json_fault, parse_json
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -43,6 +44,9 @@ def iterate_source(source: str, split: str = "train", config: str | None = None)
         raise UserError(f"{source}: no such files")
     for file in files:
         check_input(file, pipes=True)
+        if file.is_file():  # and no pipe, which cannot be read twice
+            with reading(file):
+                check_whole_file(file)
         yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
 
 
@@ -111,19 +115,23 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if text.lstrip().startswith("["):
-        with reading(path):
-            try:
-                rows = json.loads(text, parse_float=WrittenNumber)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        rows = _parse(text, path, 1)
         yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
         return
     # Not splitlines(): JSON text may hold line separators that are no newlines.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            with reading(f"{path}:{number}"):
-                try:
-                    row = json.loads(line, parse_float=WrittenNumber)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}:{number}: not JSON: {error.msg}") from error
-            yield f"{path}:{number}", row
+            yield f"{path}:{number}", _parse(line, path, number)
+
+
+def _parse(text: str, path: Path, first: int) -> Any:
+    """first: the line of the file in which the text begins."""
+    with reading(f"{path}:{first}"):
+        try:
+            return parse_json(text, parse_float=WrittenNumber)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{first + error.lineno - 1}: not JSON: {error.msg}") from error
+        except GivenTwice as error:
+            raise UserError(f"{path}:{first + error.line - 1}: {error}") from error
+        except ValueError as error:
+            raise UserError(f"{path}:{first}: not JSON: {json_fault(error)}") from error

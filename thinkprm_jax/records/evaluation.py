@@ -114,7 +114,7 @@ class EvaluationRow(Row):
     """
 
     FORMAT = "evaluation"
-    WEIGHTS = ("verifier.weights",)
+    MADE_BY = ("verifier",)
 
     index: Count
     id: str | None = field(default=None, metadata=LEFT_OUT)

@@ -13,6 +13,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_input
+from thinkprm_jax.user_files import GivenTwice, check_whole, json_fault, parse_json
 
 # Where one of these stands in a line, it may hold a number that is not finite.
 _NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{309}")
@@ -60,11 +61,14 @@ def parse_line(line: bytes, place: str, finite: bool = False) -> dict[str, Any]:
     """
     line = line.removeprefix(b"\xef\xbb\xbf")  # of a file, or of several that were joined
     try:
-        row = json.loads(line.decode("utf-8"), parse_float=WrittenNumber)
+        row = parse_json(line.decode("utf-8"), parse_float=WrittenNumber)
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
+    except GivenTwice as error:
+        raise UserError(f"{place}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON: {error}") from error
+        check_whole(line, place)
+        raise UserError(f"{place}: not JSON: {json_fault(error)}") from error
     if not isinstance(row, dict):
         raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
     if finite and _NOT_FINITE.search(line):

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.files import LineFile, atomic_write
 from thinkprm_jax.records.jsonl import write_line
-from thinkprm_jax.records.schema import Row, optional_fields
+from thinkprm_jax.records.schema import FINGERPRINTS, Row, optional_fields
 
 Kind = TypeVar("Kind", bound=Row)
 
@@ -74,8 +74,8 @@ class OrderedOutput(Generic[Kind]):
       path: None: no files, only the order.
       kind: the class of the rows.
       inputs: the fields with which each of them begins in the file.
-      stamp: fields, which all rows have, that say how the results are made (settings). Of weights
-        (``kind.WEIGHTS``) it says nothing: see :meth:`check_weights`.
+      stamp: fields, which all rows have, that say how the results are made (settings). Of the files of models
+        (``FINGERPRINTS`` in ``kind.MADE_BY``) it says nothing: see :meth:`check_models`.
       current: such settings of an older version, as this one writes them.
       on_resumed: is given every row that is there already, those out of turn included.
     Raises:
@@ -96,7 +96,7 @@ class OrderedOutput(Generic[Kind]):
     ) -> None:
         self._kind, self._inputs, self._stamp, self._current = kind, inputs, stamp, current
         self._on_resumed = on_resumed
-        self._weights: dict[tuple[str, str], str] = {}  # (field, fingerprint) -> the first place that has it
+        self._made_by: dict[tuple[str, str, str], str] = {}  # (model, name, fingerprint) -> where it stands first
         self._early: dict[int, Kind] = {}
         self._next = self.resumed = 0
         self._loaded = False
@@ -121,18 +121,18 @@ class OrderedOutput(Generic[Kind]):
         """Indexes of the inputs that have no row yet."""
         return [index for index in range(self._next, len(self._inputs)) if index not in self._early]
 
-    def check_weights(self, **fields: Mapping[str, Any]) -> None:
-        """Before the first new row: UserError where rows that are there were made by models with other weights.
+    def check_models(self, **fields: Mapping[str, Any]) -> None:
+        """Before the first new row: UserError where rows that are there were made by models with other files of
+        the same name.
 
         Args:
           fields: of the rows to come, such as ``verifier=verifier.settings.stamp``. Rows from before there were
             fingerprints pass.
         """
-        for name in self._kind.WEIGHTS:
-            ours = _inner(fields, name)
-            for (field, theirs), place in self._weights.items():
-                if field == name and ours is not None and theirs != ours:
-                    raise other_weights(place, name, theirs, ours)
+        for (made_by, name, theirs), place in self._made_by.items():
+            ours = _inner(fields, made_by).get(name)
+            if ours is not None and theirs != ours:
+                raise other_model(place, made_by, name, theirs, ours)
 
     def add(self, index: int, row: Kind) -> list[tuple[int, Kind]]:
         """Takes in the row of an input; returns (index, row) of those whose turn has come, in order.
@@ -213,10 +213,11 @@ class OrderedOutput(Generic[Kind]):
 
     def _read(self, row: dict[str, Any], index: int, given: Mapping[str, Any], place: str) -> Kind:
         """A row of the file, which must be one that this run would write."""
-        for name in self._kind.WEIGHTS:
-            found = _inner(row, name)
-            if isinstance(found, str):
-                self._weights.setdefault((name, found), place)
+        for made_by in self._kind.MADE_BY:
+            model = _inner(row, made_by)
+            for name in FINGERPRINTS:
+                if isinstance(found := model.get(name), str):
+                    self._made_by.setdefault((made_by, name, found), place)
         for name, settings in self._stamp.items():
             written = row.get(name)
             if written is None and name in optional_fields(self._kind):
@@ -225,7 +226,8 @@ class OrderedOutput(Generic[Kind]):
                 raise UserError(f"{place}: no output of this program; give another output file")
             theirs, ours = self._current(written), self._current(settings)
             for key in {**ours, **theirs}:
-                if theirs.get(key) != ours.get(key) and f"{name}.{key}" not in self._kind.WEIGHTS:
+                is_fingerprint = key in FINGERPRINTS and name in self._kind.MADE_BY
+                if theirs.get(key) != ours.get(key) and not is_fingerprint:
                     raise UserError(
                         f"{place}: made with {key} {theirs.get(key)}, this run has {ours.get(key)}; "
                         "use the same settings, or give another output file"
@@ -236,20 +238,21 @@ class OrderedOutput(Generic[Kind]):
         return self._kind.from_dict(row, place)
 
 
-def other_weights(place: str | Path, field: str, theirs: object, ours: object) -> UserError:
-    """One line on a row, at ``place``, that another model has made."""
+def other_model(place: str | Path, made_by: str, name: str, theirs: object, ours: object) -> UserError:
+    """One line on a row, at ``place``, that another model has made; ``name``: of the fingerprint that differs."""
+    field = f"{made_by}.{name}" if made_by else name
     return UserError(
-        f"{place}: made by a model with the weights {theirs} (`{field}`), this run's has {ours}: another model "
-        "lies under the same name; take the old one, or give another output"
+        f"{place}: made by a model with the {FINGERPRINTS[name]} {theirs} (`{field}`), this run's has {ours}: "
+        "another model lies under the same name; take the old one, or give another output"
     )
 
 
-def _inner(row: Mapping[str, Any], dotted: str) -> Any:
-    """The value of `verifier.weights`; None where it is not there."""
+def _inner(row: Mapping[str, Any], dotted: str) -> Mapping[str, Any]:
+    """The object at `models.generator`, empty where there is none; at "" the row."""
     value: Any = row
-    for name in dotted.split("."):
+    for name in filter(None, dotted.split(".")):
         value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+    return value if isinstance(value, Mapping) else {}
 
 
 def _lines(path: Path) -> Iterator[tuple[str, bytes, bool]]:

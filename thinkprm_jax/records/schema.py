@@ -83,17 +83,28 @@ class Record:
         }
 
 
+# What tells a model from others of its name, and how messages call it; each is a digest of files. Weights come
+# last: those of a GGUF file change with all that stands in it.
+FINGERPRINTS = {
+    "config": "configuration",
+    "tokenizer": "tokenizer",
+    "chat_template": "chat template",
+    "weights": "weights",
+}
+
+
 class Row(Record):
     """A line of a JSON Lines file.
 
     FORMAT and VERSION stand in each under the key ``thinkprm_format`` ("verdict/2"). Rows without it are of
-    version 1; they have the same fields. WEIGHTS are the dotted fields that hold fingerprints of the models which
-    made the row (``verifier.weights``); rows from before there were any lack them.
+    version 1; they have the same fields. MADE_BY are the dotted fields that say which models made the row
+    (``verifier``; "" is the row itself): :data:`FINGERPRINTS` stand in them. Rows from before there were any lack
+    them.
     """
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int] = 2
-    WEIGHTS: ClassVar[tuple[str, ...]] = ()
+    MADE_BY: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], place: str = "row", name: str = "") -> Self:

@@ -62,13 +62,14 @@ class CompletionRow(Row):
         In the file the columns stand in the row itself.
       tokens: what the search took.
       error: why there is no solution.
-      models: "generator" and "verifier" -> "model", a name, and "weights", the fingerprint of what lay there.
+      models: "generator" and "verifier" -> "model", a name, and the fingerprints of what lay there: "weights",
+        "config", "tokenizer", "chat_template".
       verdicts: of `thinkprm score`, where it has judged the completions.
       verifier: the settings that these were made with.
     """
 
     FORMAT = "completion"
-    WEIGHTS = ("models.generator.weights", "models.verifier.weights")
+    MADE_BY = ("models.generator", "models.verifier")
     PREDICTION: ClassVar[str] = "pred_"  # how the columns of `predictions` begin
 
     given: Mapping[str, Any]
@@ -152,7 +153,7 @@ class SearchVerdictRow(Row):
     """
 
     FORMAT = "search_verdict"
-    WEIGHTS = ("verifier.weights",)
+    MADE_BY = ("verifier",)
 
     index: Count
     verdicts: tuple[VerdictRecord, ...]
@@ -170,11 +171,11 @@ class SearchPieceRow(Row):
       text: of the whole solution so far.
       finish: "step", "stop" or "length".
       tokens: sampled for it.
-      weights: fingerprint of the generator's.
+      weights, config, tokenizer, chat_template: fingerprints of the generator's.
     """
 
     FORMAT = "search_piece"
-    WEIGHTS = ("weights",)
+    MADE_BY = ("",)
 
     index: Count
     key: str
@@ -183,6 +184,9 @@ class SearchPieceRow(Row):
     finish: str
     tokens: Count
     weights: str | None = None
+    config: str | None = field(default=None, metadata=LEFT_OUT)
+    tokenizer: str | None = field(default=None, metadata=LEFT_OUT)
+    chat_template: str | None = field(default=None, metadata=LEFT_OUT)
 
     def check(self, place: str, prefix: str) -> None:
         if self.finish not in ("step", "stop", "length"):
@@ -198,14 +202,17 @@ class SearchJudgementRow(Row):
       key: the text that was judged, as a digest.
       tokens: the verifier sampled for it.
       verdict: with the steps as they were judged.
-      weights: fingerprint of the verifier's.
+      weights, config, tokenizer, chat_template: fingerprints of the verifier's.
     """
 
     FORMAT = "search_judgement"
-    WEIGHTS = ("weights",)
+    MADE_BY = ("",)
 
     index: Count
     key: str
     tokens: Count
     verdict: VerdictRecord
     weights: str | None = None
+    config: str | None = field(default=None, metadata=LEFT_OUT)
+    tokenizer: str | None = field(default=None, metadata=LEFT_OUT)
+    chat_template: str | None = field(default=None, metadata=LEFT_OUT)

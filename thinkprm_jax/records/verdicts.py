@@ -140,7 +140,7 @@ class VerdictRow(Row):
     """
 
     FORMAT = "verdict"
-    WEIGHTS = ("verifier.weights",)
+    MADE_BY = ("verifier",)
 
     solution: SolutionRow
     verdicts: tuple[VerdictRecord, ...]

@@ -44,6 +44,8 @@ class Prompts:
                 "must give one"
             )
         tokenizer.chat_template = _DATE + source if _DATED.search(source) else source
+        if template is not None:
+            tokenizer.source = "custom_chat_template"
         self._tokenizer, self._most = tokenizer, most
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self._known: dict[str, list[int]] = {}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.checkpoint.fingerprint import fingerprint
+from thinkprm_jax.checkpoint.fingerprint import fingerprints
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, read_model_config
 from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
 from thinkprm_jax.distributed.mesh import optional_mesh
@@ -19,7 +19,7 @@ from thinkprm_jax.search.model_engine import ModelEngine
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.loading import find_files, with_files, with_weights
+from thinkprm_jax.verifier.loading import find_files, with_files, with_fingerprints
 from thinkprm_jax.verifier.registry import default_settings, load_verifier
 from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, settings_of
 
@@ -97,10 +97,9 @@ def stamp_models(recipe: SearchRecipe, tasks: Sequence[Task]) -> dict[str, dict[
     """
     found = {}
     if any(task.solutions is None for task in tasks):
-        weights = fingerprint(find_model(recipe.model_path))
-        found["generator"] = {"model": recipe.model_path, "weights": weights}
+        found["generator"] = {"model": recipe.model_path, **fingerprints(find_model(recipe.model_path))}
     if recipe.verified:
-        found["verifier"] = with_weights(describe(recipe)).stamp
+        found["verifier"] = with_fingerprints(describe(recipe)).stamp
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.records.output import OrderedOutput, has_rows
 from thinkprm_jax.records.run_folder import claim_folder
+from thinkprm_jax.records.schema import FINGERPRINTS
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.search_folder import COMPLETIONS, UNFINISHED, VERDICTS
 from thinkprm_jax.search.approaches import search_of
@@ -70,14 +71,19 @@ class OpenSearch:
         """Says which models make the rows to come: "generator" and "verifier", of those that there are.
 
         Raises:
-          UserError: rows that are there were made by models with other weights.
+          UserError: rows that are there were made by models with other files of the same name.
         """
-        named = ("model", "weights")
-        self._models = {role: {name: made.get(name) for name in named} for role, made in models.items()}
+        named = ("model", *FINGERPRINTS)
+        self._models = {
+            role: {name: made[name] for name in named if name in made} for role, made in models.items()
+        }
         self._verifier = models.get("verifier")
-        self._completions.check_weights(models=self._models)
-        self._verdicts.check_weights(verifier=self._verifier or {})
-        generator, verifier = (models.get(role, {}).get("weights") for role in ("generator", "verifier"))
+        self._completions.check_models(models=self._models)
+        self._verdicts.check_models(verifier=self._verifier or {})
+        generator, verifier = (
+            {name: found for name, found in models.get(role, {}).items() if name in FINGERPRINTS}
+            for role in ("generator", "verifier")
+        )
         self._unfinished.use(generator, verifier)
 
     def keeping(self, engine: Engine) -> Engine:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from thinkprm_jax.records.files import LineFile, atomic_write
 from thinkprm_jax.records.jsonl import read_growing, write_line
-from thinkprm_jax.records.output import other_weights
+from thinkprm_jax.records.output import other_model
 from thinkprm_jax.records.search import SearchJudgementRow, SearchPieceRow
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Continuation, Engine, Finish, Judgement, Piece, Problem
@@ -43,7 +43,7 @@ class UnfinishedStore:
         self._known: dict[tuple[str, int, str], UnfinishedRow] = {}
         self._finished = 0  # lines of the file that nobody needs any more
         self._file: LineFile | None = None
-        self._weights: dict[str, str | None] = {}  # format of a row -> of the model that makes it
+        self._made_by: dict[str, Mapping[str, str]] = {}  # format of a row -> fingerprints of what makes it
         rows, half_written = read_growing(path) if path.exists() else ([], False)
         for place, content in rows:
             kind = SearchJudgementRow if "verdict" in content else SearchPieceRow
@@ -57,17 +57,18 @@ class UnfinishedStore:
         if self._finished or half_written:
             self._tidy()
 
-    def use(self, generator: str | None, verifier: str | None) -> None:
+    def use(self, generator: Mapping[str, str], verifier: Mapping[str, str]) -> None:
         """Before the search: the fingerprints of the models.
 
         Raises:
-          UserError: what is kept was made by models with other weights.
+          UserError: what is kept was made by models with other files of the same name.
         """
-        self._weights = {SearchPieceRow.FORMAT: generator, SearchJudgementRow.FORMAT: verifier}
-        for (made, _, _), row in self._known.items():
-            theirs, ours = row.weights, self._weights[made]
-            if None not in (theirs, ours) and theirs != ours:
-                raise other_weights(self._path, "weights", theirs, ours)
+        self._made_by = {SearchPieceRow.FORMAT: generator, SearchJudgementRow.FORMAT: verifier}
+        for (format, _, _), row in self._known.items():
+            for name, ours in self._made_by[format].items():
+                theirs = getattr(row, name)
+                if theirs is not None and theirs != ours:
+                    raise other_model(self._path, "", name, theirs, ours)
 
     def piece(self, index: int, key: str) -> Piece | None:
         """Of problem ``index``; None: it has to be written."""
@@ -86,15 +87,15 @@ class UnfinishedStore:
     def keep_piece(self, index: int, key: str, piece: Piece) -> Piece:
         """Writes it down. What failed may come right in another run. Returns: the piece."""
         if piece.error is None:
-            weights = self._weights.get(SearchPieceRow.FORMAT)
-            row = SearchPieceRow(index, key, piece.ids, piece.text, piece.finish, piece.tokens, weights)
+            made_by = self._made_by.get(SearchPieceRow.FORMAT, {})
+            row = SearchPieceRow(index, key, piece.ids, piece.text, piece.finish, piece.tokens, **made_by)
             self._append(row)
         return piece
 
     def keep_judgement(self, index: int, key: str, judgement: Judgement) -> Judgement:
         if judgement.record is not None and judgement.error is None:
-            weights = self._weights.get(SearchJudgementRow.FORMAT)
-            self._append(SearchJudgementRow(index, key, judgement.tokens, judgement.record, weights))
+            made_by = self._made_by.get(SearchJudgementRow.FORMAT, {})
+            self._append(SearchJudgementRow(index, key, judgement.tokens, judgement.record, **made_by))
         return judgement
 
     def forget(self, index: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from thinkprm_jax.errors import UserError, reading
-from thinkprm_jax.gguf_header import SUFFIX, gguf_of
+from thinkprm_jax.gguf_header import SUFFIX, gguf_of, read_header
 from thinkprm_jax.tokenizer.gguf import read_gguf_tokenizer
 from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
 from thinkprm_jax.user_files import check_whole, check_whole_file, read_json, read_text
@@ -24,6 +26,7 @@ TOKENIZER_FILES = [
     "chat_template.jinja",
     "tokenizer.model",
 ]
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model")  # the first that is there is read
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 # In the order in which transformers adds them.
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -108,6 +111,36 @@ def read_folder(
         for id, token in sorted(declared.items()):
             _declare(backend, id, token)
     return backend, config, template
+
+
+def text_fingerprints(folder: Path) -> dict[str, str]:
+    """`tokenizer` and `chat_template` of a folder or a GGUF file: digests of what decides which ids a text has,
+    and what stands around the turns of a chat.
+
+    Raises:
+      UserError: a file cannot be read.
+    """
+    if folder.is_file():
+        said = {
+            name: value for name, value in read_header(folder).metadata.items() if name.startswith("tokenizer.")
+        }
+        template = said.pop("tokenizer.chat_template", None)
+        return {"tokenizer": digest_of(said), "chat_template": digest_of(template)}
+    config = _read_config(folder)
+    template = _read_template(folder, config)
+    names = ("added_tokens_decoder", "additional_special_tokens", UNNAMED, "legacy")
+    said = {name: value for name, value in config.items() if name in names or name.endswith("_token")}
+    vocabulary = next((folder / name for name in _VOCABULARIES if (folder / name).exists()), None)
+    with reading("tokenizer"):
+        content = b"" if vocabulary is None else vocabulary.read_bytes()
+    tokenizer = digest_of(said, _read_optional(folder, "added_tokens.json"), hashlib.sha256(content).hexdigest())
+    return {"tokenizer": tokenizer, "chat_template": digest_of(template)}
+
+
+def digest_of(*values: Any) -> str:
+    """Of values of JSON, whatever the order of their keys."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def special_text(value: Any) -> str | None:

@@ -63,6 +63,7 @@ class Tokenizer:
       control_ids: the tokens that only trusted text and templates write, by their text.
       vocab_size: one above the highest id.
       bos_id, eos_id, pad_id: of the tokens that the configuration names; padding is the end where it names none.
+      source: where it, or its chat template, is from, for messages; None: nobody said.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Tokenizer:
         self._model = backend if isinstance(backend, SentencePieceModel) else JsonModel(backend)
         self._config = dict(config)
         self.chat_template = template
+        self.source: str | None = None
         self._rendered: dict[str, str] = {}
         added = backend.get_added_tokens_decoder()
         self._control = {id: token for id, token in added.items() if not is_plain(token)}
@@ -101,9 +103,15 @@ class Tokenizer:
         folder = resolve_folder(path_or_id)
         try:
             with reading("tokenizer"):
-                return cls(*read_folder(folder))
+                found = cls(*read_folder(folder))
         except (UserError, RequestError) as error:  # a tokenizer that cannot read a few words is none
             raise UserError(f"{path_or_id}: {error}") from error
+        found.source = str(path_or_id)
+        return found
+
+    def fault(self, what: str) -> UserError:
+        """What is wrong with it, with the place that it is from."""
+        return UserError(what if self.source is None else f"{self.source}: {what}")
 
     # Encoding
 
@@ -138,7 +146,7 @@ class Tokenizer:
             return self.control_ids[text]
         ids = self.encode_inside(text)
         if len(ids) != 1:
-            raise UserError(f"{text!r} is {len(ids)} tokens in this tokenizer; one is needed")
+            raise self.fault(f"{text!r} is {len(ids)} tokens in this tokenizer; one is needed")
         return ids[0]
 
     def check_fits(self, text: str, most: int, positions: int | None = None) -> None:
@@ -190,12 +198,15 @@ class Tokenizer:
         """The chat as one text. For people and logs: encode_chat is the safe way to ids."""
         template = self.chat_template
         if template is None:
-            raise UserError("the tokenizer has no chat template")
+            raise self.fault("the tokenizer has no chat template")
         # Many chats differ in what is put in later (see encode_chat): a text is rendered once, if it has no date.
         key = json.dumps([template, add_generation_prompt, [dict(message) for message in messages]], default=repr)
         text = self._rendered.get(key)
         if text is None:
-            text = chat_template.render(template, messages, add_generation_prompt, self._named)
+            try:
+                text = chat_template.render(template, messages, add_generation_prompt, self._named)
+            except UserError as error:
+                raise self.fault(str(error)) from error
             if len(self._rendered) >= _MOST_RENDERED:
                 self._rendered.clear()
             if "strftime_now" not in template:
@@ -228,7 +239,7 @@ class Tokenizer:
         # re.split with one group: template text and placeholder numbers take turns.
         parts = _PLACEHOLDER_PATTERN.split(self.render_chat(hidden, add_generation_prompt))
         if sorted(map(int, parts[1::2])) != sorted(contents):
-            raise UserError("the chat template does not keep each message exactly once")
+            raise self.fault("the chat template does not keep each message exactly once")
         text, places = "", {}
         for place, part in enumerate(parts):
             if place % 2 == 0:

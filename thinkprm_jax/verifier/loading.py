@@ -78,16 +78,16 @@ def with_files(settings: Settings) -> Settings:
     return dataclasses.replace(settings, files=find_files(settings))
 
 
-def with_weights(settings: Settings) -> Settings:
-    """The settings with the fingerprint of their model's weights, so that rows say by which they were made. A
-    program asks for it before its first new row.
+def with_fingerprints(settings: Settings) -> Settings:
+    """The settings with the fingerprints of their model's files, so that rows say by which they were made. A
+    program asks for them before its first new row.
 
     Raises:
       UserError: the model is nowhere, or its files cannot be read.
     """
     if not settings.needs_model:
         return settings
-    from thinkprm_jax.checkpoint.fingerprint import fingerprint
+    from thinkprm_jax.checkpoint.fingerprint import fingerprints
 
     files = find_files(settings)
-    return dataclasses.replace(settings, files=files, weights=fingerprint(files))
+    return dataclasses.replace(settings, files=files, fingerprints=fingerprints(files))

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from thinkprm_jax.data.discriminative import Layout, StepEncoder, StepwiseText
-from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.errors import RequestError
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.stepwise import StepwisePRM, StepwiseSettings
 
@@ -78,7 +78,7 @@ class TurnEncoder:
         try:
             self.encode("?", ["1", "2"])
         except RequestError as error:
-            raise UserError(str(error)) from None
+            raise tokenizer.fault(str(error)) from None
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
         steps = [step.strip() for step in steps]
@@ -114,12 +114,12 @@ class MarkEncoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         if STEP_MARK not in tokenizer.control_ids:
-            raise UserError(f"the tokenizer has no {STEP_MARK}, the mark behind each step")
+            raise tokenizer.fault(f"the tokenizer has no {STEP_MARK}, the mark behind each step")
         self._mark = tokenizer.control_ids[STEP_MARK]
         chat = self._chat("x")
         answered = tokenizer.render_chat([*chat, {"role": "assistant", "content": "x"}], False)
         if not answered.startswith(tokenizer.render_chat(chat, True) + "x"):
-            raise UserError("the chat template opens an answer otherwise than it writes one")
+            raise tokenizer.fault("the chat template opens an answer otherwise than it writes one")
 
     def encode(self, problem: str, steps: Sequence[str]) -> StepwiseText:
         ids = self._tokenizer.encode_chat(self._chat(problem), add_generation_prompt=True)
@@ -155,7 +155,7 @@ class LineEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.bos_id is None:
-            raise UserError("the layout begins with a begin-of-sentence token, this tokenizer has none")
+            raise tokenizer.fault("the layout begins with a begin-of-sentence token, this tokenizer has none")
         self._tokenizer, self._bos = tokenizer, tokenizer.bos_id
         self._newline = tokenizer.encode_plain("\n")[-1]
 

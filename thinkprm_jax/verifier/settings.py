@@ -139,8 +139,8 @@ class VerifierSettings:
         gives verdicts at all.
       model: ``mini``, a Hugging Face folder or id.
       files: where the model was found, so that nobody looks for it twice; None: not looked for yet.
-      weights: the fingerprint of its weights, once somebody asked for it
-        (:func:`thinkprm_jax.verifier.loading.with_weights`): a name can be given to another model.
+      fingerprints: of its files, once somebody asked for them
+        (:func:`thinkprm_jax.verifier.loading.with_fingerprints`): a name can be given to another model.
     """
 
     kind: ClassVar[str]
@@ -150,7 +150,7 @@ class VerifierSettings:
 
     model: str | None = None
     files: ModelFiles | None = dataclasses.field(default=None, repr=False, compare=False)
-    weights: str | None = dataclasses.field(default=None, repr=False, compare=False)
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Every value is of its field's type from here on; what further checks a kind has come behind this one."""
@@ -165,8 +165,7 @@ class VerifierSettings:
         found: dict[str, Any] = {"kind": self.kind}
         if self.needs_model:
             found["model"] = self.model
-        if self.weights is not None:
-            found["weights"] = self.weights
+        found |= self.fingerprints
         for each in settings_of(type(self)).values():
             value = getattr(self, each.name)
             if each.info.stamped == "always" or (each.info.stamped == "changed" and value != each.default):
