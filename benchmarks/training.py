@@ -28,7 +28,6 @@ from thinkprm_jax.data.batches import Batch, TokenisedExample, batches
 from thinkprm_jax.data.sources import ChainDataset
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training.config import OptimizerConfig
 from thinkprm_jax.training.optimizer import make_optimizer
@@ -50,12 +49,10 @@ def config_of(shape: str, vocabulary: int) -> ModelConfig:
 class Ours:
     name = "thinkprm_jax"
 
-    def __init__(self, config: ModelConfig, dtype: str, remat: str = "none") -> None:
+    def __init__(self, config: ModelConfig, dtype: str) -> None:
         self.dtype = dtype
         mesh = make_mesh(devices=jax.devices()[:1])
-        self.trainer = Trainer(
-            config, make_optimizer(OPTIMIZER, 1000), mesh, dtype, execution=Execution(remat=remat)
-        )
+        self.trainer = Trainer(config, make_optimizer(OPTIMIZER, 1000), mesh, dtype)
         self.state = self.trainer.init(0)
 
     def run(self, work: Sequence[Batch]) -> float:
@@ -164,7 +161,7 @@ def compare_packing(rounds: int, console: Console) -> None:
     length, rows = 4096, 4
     vocabulary = 1024
     dataset = Drawn(400, vocabulary, length)
-    ours = Ours(config_of("mini", vocabulary), "bfloat16", remat="layer")
+    ours = Ours(config_of("mini", vocabulary), "bfloat16")
     work, targets = {}, {}
     for name, packing in (("padded", False), ("packed", True)):
         stream = batches(dataset, (length,), lambda _: rows, seed=0, packing=packing)

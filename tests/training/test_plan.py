@@ -77,6 +77,23 @@ print(json.dumps({
 }))
 """
 
+OF_THE_RUN = """
+def of_the_run(recipe):
+    mesh = setup.make_run_mesh(recipe)
+    config = setup.read_model(recipe.model)[0]
+    execution = setup.choose_execution(recipe, config, "cpu")[0]
+    trainer = setup.make_trainer(recipe, config, 10, mesh, execution)
+    compiled = trainer.lower(16, 256, packed=False).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+def promised(recipe):
+    memory = plan.make_plan(recipe, exact=True).memory
+    return memory.temporaries + memory.gradients
+
+both = {remat: load(f"model.remat={remat}", "model.scratch.num_layers=3") for remat in ("none", "layer")}
+print(json.dumps({remat: [promised(recipe), of_the_run(recipe)] for remat, recipe in both.items()}))
+"""
+
 TOO_MUCH = """
 import contextlib, io
 said, recipe = io.StringIO(), load("model.scratch.num_layers=2")
@@ -120,6 +137,14 @@ def test_temporaries(recipe: Path) -> None:
     # Rematerialisation and micro-batches count, which XLA for CPUs by its own choice would undo.
     assert found["layer"] < 0.8 * found["products"] < 0.8 * found["none"]
     assert found["parts"] < 0.8 * found["layer"]
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cpu_takes_what_its_plan_says(recipe: Path) -> None:
+    found = run(OF_THE_RUN, recipe)
+    for promised, taken in found.values():
+        assert taken == pytest.approx(promised, rel=0.05)
+    assert found["layer"][1] < 0.6 * found["none"][1]
 
 
 @pytest.mark.slow

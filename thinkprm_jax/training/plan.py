@@ -47,7 +47,7 @@ DEPTHS = (4, 8)  # layers of the models that stand for deeper ones; in shallower
 _UNITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 # XLA for CPUs orders operations for parallel threads, merges recomputed values with those that were to be
 # forgotten, keeps all gradients for one collective, and gathers all weights ahead of a loop over micro-batches.
-# Compilers of accelerators do none of this.
+# Compilers of accelerators do none of this, and a run on CPUs not the first two (see trainer.step_options).
 _CPU_OPTIONS = {
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
     "xla_disable_hlo_passes": "cse_barrier_expander,cpu-all-reduce-combiner,while-loop-invariant-code-motion",

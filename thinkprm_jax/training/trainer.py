@@ -23,7 +23,7 @@ from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_axes
-from thinkprm_jax.model.kernels import Execution
+from thinkprm_jax.model.kernels import Execution, Remat
 from thinkprm_jax.model.lora import LoraSpec, init_lora
 from thinkprm_jax.runtime import compile_count
 from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
@@ -97,7 +97,12 @@ class Trainer:
         self.shardings = self._state_shardings()
         self._batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None))
         replicated = NamedSharding(mesh, PartitionSpec())
-        self._train = jax.jit(self._train_step, donate_argnums=0, out_shardings=(self.shardings, replicated))
+        self._train = jax.jit(
+            self._train_step,
+            donate_argnums=0,
+            out_shardings=(self.shardings, replicated),
+            compiler_options=step_options(mesh, self.execution.remat),
+        )
         self._evaluate = jax.jit(self._evaluate_step, out_shardings=replicated)
 
     # State
@@ -280,6 +285,21 @@ class Trainer:
             return by_name[name] if name is not None and leaf.shape == self._shapes[name] else replicated
 
         return jax.tree_util.tree_map_with_path(of, state)
+
+
+def step_options(mesh: Mesh, remat: Remat) -> dict[str, str | bool] | None:
+    """What XLA is told when it compiles a step for these devices.
+
+    XLA for CPUs takes away the barriers around what is to be computed again before it looks for common
+    subexpressions, and its usual scheduler starts repeated work early. Either keeps all that was to be forgotten:
+    without these options ``layer`` and ``products`` take the memory of ``none``.
+    """
+    if remat == "none" or mesh.devices.flat[0].platform != "cpu":
+        return None
+    return {
+        "xla_disable_hlo_passes": "cse_barrier_expander",
+        "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    }
 
 
 def parameter_names(variables: Any) -> list[str]:
