@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from support import tiny_model
 from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.errors import RequestError, UserError, one_line, reading
 from thinkprm_jax.recipe import MOST_BYTES, load_recipe, read_fields
+from thinkprm_jax.records.datasets import iterate_source
+from thinkprm_jax.records.inputs import SolutionFile
+from thinkprm_jax.records.jsonl import read_rows
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.user_files import read_json, read_text
 
@@ -157,3 +161,81 @@ def test_a_pointer_of_git_lfs_says_so(tmp_path: Path, name: str) -> None:
     ) as error:
         Tokenizer.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 4665\n"
+READERS = [read_rows, SolutionFile, lambda path: list(iterate_source(str(path)))]
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_rows_that_are_a_pointer_of_git_lfs_say_so(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(POINTER)
+    with pytest.raises(UserError, match=r"rows.jsonl.*: is a pointer of git-lfs, not the file"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["json", "parquet"])
+def test_other_files_of_rows_that_are_a_pointer_say_so(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"rows.{suffix}").write_text(POINTER)
+    with pytest.raises(UserError, match=rf"rows.{suffix}: is a pointer of git-lfs"):
+        list(iterate_source(str(tmp_path / f"rows.{suffix}")))
+
+
+ROW = '{"problem": "1 + 1?", "steps": ["It is 2."]'
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (ROW + ', "steps": []}', "the field `steps` is given twice in one object"),
+        (ROW + ', "note": [{"a": 1, "b": {"a": 2}, "\\u0061": 3}]}', "the field `a` is given twice in one object"),
+        (ROW + ', "n": ' + "1" * 5000 + "}", "not JSON: a whole number of more than 4,300 digits"),
+    ],
+)
+def test_what_a_row_cannot_hold(tmp_path: Path, read: Callable[[Path], object], line: str, said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{ROW}}}\n{line}\n")
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(error.value) == f"{path}:2: {said}"
+
+
+def test_a_key_may_stand_in_several_objects(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(ROW + ', "a": {"steps": 1, "x": [{"a": ":{"}, {"a": "\\"a\\": "}]}}\n')
+    assert read_rows(path)[0][1]["a"]["x"] == [{"a": ":{"}, {"a": '"a": '}]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 1,\n "b": {"c": 1,\n "c": 2}}', "line 3: the field `c` is given twice in one object"),
+        ('{"a": 1,\n "a": 1}', "line 2: the field `a` is given twice in one object"),
+        ('{"' + "k" * 500 + '": 1, "' + "k" * 500 + '": 1}', f"line 1: the field `{'k' * 80}...` is given twice"),
+        ('{"a": ' + "9" * 5000 + "}", "cannot be read as JSON (a whole number of more than 4,300 digits)"),
+        ("[" * 100_000, "cannot be read as JSON (nested too deeply)"),
+    ],
+)
+def test_what_a_json_file_cannot_hold(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_json(path)
+    assert str(error.value).startswith(f"{path}: {said}")
+
+
+def test_a_list_of_rows_names_the_line_of_a_key_that_stands_twice(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('[\n{"a": 1},\n{"a": 1,\n"a": 2}\n]')
+    with pytest.raises(UserError, match=r"rows.json:4: the field `a` is given twice"):
+        list(iterate_source(str(tmp_path / "rows.json")))
+
+
+def test_a_template_that_fails_later_names_its_folder(tmp_path: Path) -> None:
+    folder = tiny_model.save_folder(tmp_path / "model", layers=1)
+    for name, text in (("loop", "{% for i in range(99999999) %}{% endfor %}"), ("none", "x")):
+        (folder / "chat_template.jinja").write_text(text)
+        tokenizer = Tokenizer.load(folder)
+        with pytest.raises(UserError, match=rf"^{folder}: the chat template "):
+            tokenizer.encode_chat([{"role": "user", "content": name}])

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import itertools
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -220,7 +221,7 @@ def _apply_override(tree: _Value, override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
         raise UserError(f"override {override!r}: write field=value, for example optimizer.learning_rate=1e-4")
-    place = f"override {override}"
+    place = f"{_OVERRIDE}{override}"
     *parents, last = name.strip().split(".")
     for parent in parents:
         child = tree.content.get(parent)
@@ -259,7 +260,24 @@ def _build(cls: type[Recipe], tree: _Value, prefix: str) -> Recipe:
         return cls(**values)
     except ValueError as error:  # a UserError is one: of a value that the class has others look at
         section = f"{prefix.rstrip('.')}: " if prefix else ""
-        raise UserError(f"recipe {tree.place}: {section}{error}") from None
+        raise UserError(f"recipe {_place_of(str(error), tree)}: {section}{error}") from None
+
+
+def _place_of(message: str, tree: _Value) -> str:
+    """Where the values stand that a check complains of: the first override that it names, or the table."""
+    named = (_find(tree, name) for name in _WORDS.findall(message))
+    places = (value.place for value in named if value is not None)
+    return next((place for place in places if place.startswith(_OVERRIDE)), tree.place)
+
+
+def _find(tree: _Value, name: str) -> _Value | None:
+    """The value of a dotted field; None where it is not given."""
+    for part in name.split("."):
+        found = tree.content.get(part) if isinstance(tree.content, dict) else None
+        if found is None:
+            return None
+        tree = found
+    return tree
 
 
 def _read(kind: Any, value: _Value, name: str) -> Any:
@@ -302,6 +320,8 @@ def _read_scalar(kind: type, value: _Value, name: str) -> Any:
     raise _wrong(value, name, _NAMES[kind])
 
 
+_OVERRIDE = "override "  # how the place of one begins
+_WORDS = re.compile(r"\w+(?:\.\w+)*")
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _MOST_INT = 2**63
 _LONGEST_SHOWN = 100  # characters of a value in a message

@@ -237,3 +237,29 @@ def test_parts_that_do_not_fit(
     with pytest.raises(UserError, match=message) as error:
         load_model(folder)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", ["awq", "gptq-4", "fp8-block", "ct-4", "nf4"])
+def test_plain_weights_under_a_packed_configuration_are_refused_by_name(case: str, plain: Path) -> None:
+    method = CASES[case][1]["quant_method"]
+    folder = pack(case, plain)
+    tensors, dense = load_file(folder / "model.safetensors"), load_file(plain / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj"
+    kept = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+    for content in (dense, {**kept, f"{name}.weight": dense[f"{name}.weight"]}):
+        save_file(content, folder / "model.safetensors", {"format": "pt"})
+        first = "model.layers.0.mlp.down_proj.weight" if content is dense else f"{name}.weight"
+        with pytest.raises(UserError, match=rf"quantization_config says {method}, and {first} is not packed"):
+            open_source(folder)
+
+
+def test_what_a_configuration_leaves_out_may_be_plain(plain: Path) -> None:
+    folder = pack("awq", plain)
+    tensors, dense = load_file(folder / "model.safetensors"), load_file(plain / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj"
+    kept = {key: value for key, value in tensors.items() if not key.startswith(f"{name}.")}
+    save_file({**kept, f"{name}.weight": dense[f"{name}.weight"]}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"]["modules_to_not_convert"] = ["down_proj"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert f"{name}.weight" in open_source(folder).tensors

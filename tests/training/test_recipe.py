@@ -52,6 +52,14 @@ def test_a_recipe_and_its_defaults(tmp_path: Path) -> None:
     assert to_dict(again) == to_dict(recipe)
 
 
+def test_a_check_of_several_fields_names_the_override(tmp_path: Path) -> None:
+    assert refusal(tmp_path, GOOD, "seed=-1").startswith("recipe override seed=-1: seed is -1")
+    assert refusal(tmp_path, GOOD, "seed=-1", "steps=3").startswith("recipe override seed=-1: seed is -1")
+    assert refusal(tmp_path, GOOD, "data.rows=0").startswith("recipe override data.rows=0: data: rows must be")
+    assert refusal(tmp_path, GOOD + "seed: -1\n", "steps=3").startswith("recipe r.yaml, line 1: seed is -1")
+    assert refusal(tmp_path, GOOD, "data={rows: 0}").startswith("recipe override data={rows: 0}: data")
+
+
 def test_overrides(tmp_path: Path) -> None:
     overrides = ("optimizer.learning_rate=2e-3", "data.buckets=[4, 8]", "steps=", "epochs=2", "mesh.fsdp=2")
     recipe = load(tmp_path, GOOD, *overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from thinkprm_jax.checkpoint.formats.compressed_tensors import CompressedTensors
 from thinkprm_jax.checkpoint.formats.fp8 import Fp8Format
 from thinkprm_jax.checkpoint.formats.gguf import GgufTensors
 from thinkprm_jax.checkpoint.formats.gptq import GptqFormat
-from thinkprm_jax.checkpoint.formats.packed import WAY_OUT, UnpackedTensors, WeightFormat
+from thinkprm_jax.checkpoint.formats.packed import WAY_OUT, PackedTensor, UnpackedTensors, WeightFormat
 from thinkprm_jax.checkpoint.pieces import TensorSource
 from thinkprm_jax.checkpoint.stored import StoredTensors
 from thinkprm_jax.errors import UserError, reading
@@ -32,6 +33,12 @@ _FORMATS: dict[str, type[WeightFormat]] = {
 # Before config.json said it, the tools of these methods wrote a file of their own.
 _OWN_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 _KEY = "quantization_config"
+# What names the modules that are left as they are.
+_LEFT_OUT = (
+    *("modules_to_not_convert", "llm_int8_skip_modules", "ignore", "ignored_layers", "dynamic"),
+    "modules_in_block_to_quantize",
+)
+_LAYER = re.compile(r"\.layers\.\d+")
 
 
 def open_source(place: Path) -> TensorSource:
@@ -45,7 +52,11 @@ def open_source(place: Path) -> TensorSource:
             return GgufTensors(place)
         packing = find_format(place)
         stored = StoredTensors(place)
-        return stored if packing is None else UnpackedTensors(stored, packing.find(stored))
+        if packing is None:
+            return stored
+        packed = packing.find(stored)
+        _check_packed(place, stored, packed)
+        return UnpackedTensors(stored, packed)
 
 
 def find_format(folder: Path) -> WeightFormat | None:
@@ -65,6 +76,20 @@ def find_format(folder: Path) -> WeightFormat | None:
         raise UserError(f"{where}: quant_method {shown(method)} is not supported (we have: {have}); {WAY_OUT}")
     with reading(where):
         return known(settings, where)
+
+
+def _check_packed(folder: Path, stored: StoredTensors, packed: Mapping[str, PackedTensor]) -> None:
+    """UserError where a matrix of a layer is not packed though the configuration says that they are, or though
+    that of another layer is: one of the two is of another model. Those that it leaves out may be as they are."""
+    settings, where = _settings(folder) or ({}, "")
+    if packed and any(settings.get(key) for key in _LEFT_OUT):
+        return
+    kinds = {_LAYER.sub("", name) for name in packed}
+    for name, tensor in sorted(stored.tensors.items()):
+        is_matrix = _LAYER.search(name) and name.endswith(".weight") and len(tensor.shape) == 2
+        if is_matrix and name not in packed and (not packed or _LAYER.sub("", name) in kinds):
+            method = settings.get("quant_method")
+            raise UserError(f"{where} says {method}, and {name} is not packed; {WAY_OUT}")
 
 
 def _settings(folder: Path) -> tuple[Mapping[str, Any], str] | None:
