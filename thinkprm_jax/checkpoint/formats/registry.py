@@ -89,7 +89,7 @@ def _check_packed(folder: Path, stored: StoredTensors, packed: Mapping[str, Pack
         is_matrix = _LAYER.search(name) and name.endswith(".weight") and len(tensor.shape) == 2
         if is_matrix and name not in packed and (not packed or _LAYER.sub("", name) in kinds):
             method = settings.get("quant_method")
-            raise UserError(f"{where} says {method}, and {name} is not packed; {WAY_OUT}")
+            raise UserError(f"{where} says {method}, and {name} is not packed: one of the two is of another model")
 
 
 def _settings(folder: Path) -> tuple[Mapping[str, Any], str] | None:
