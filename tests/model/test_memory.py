@@ -20,7 +20,8 @@ def test_weights(mini_tokenizer, dtype):
     assert weight_bytes(config, dtype) == allocated
 
 
-def test_cache(mini_tokenizer):
+@pytest.mark.parametrize(("length", "drafts"), [(256, 0), (250, 0), (256, 5)])
+def test_cache(mini_tokenizer, length, drafts):
     model = tiny_model.make_decoder(mini_tokenizer)
-    sampler = Sampler(model, mini_tokenizer, slots=3, max_length=256)
-    assert cache_bytes(model.config, 3, 256, "float32") == sampler.planned_bytes
+    sampler = Sampler(model, mini_tokenizer, slots=3, max_length=length, drafts=drafts)
+    assert cache_bytes(model.config, 3, length, "float32", drafts=drafts) == sampler.planned_bytes

@@ -13,7 +13,8 @@ from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings
 
-_COLUMNS = 71  # of a decode call, with drafts
+_STEPS = 32  # of a decode call
+_BLOCK = 16  # a cache without the columns of a call is a multiple of it
 _SPARE = 128  # positions that the sampler adds for a token that is broken at the end
 
 
@@ -32,11 +33,15 @@ def cache_bytes(
     max_length: int,
     dtype: DTypeLike,
     mesh: Mesh | None = None,
+    drafts: int = 0,
 ) -> int:
     """Of the cache of a sampler with ``slots`` rows once one of them has ``max_length`` tokens; before, it is
     shorter (see :mod:`thinkprm_jax.model.cache`). With a mesh, of what one of its devices holds.
+    drafts: tokens that a step tries at once; a call of such steps has twice the columns, and a last wide one.
     """
-    positions = max_length + _SPARE + 2 * _COLUMNS  # the tokens, room for a call behind them, and the call's own
+    columns = 2 * _STEPS + drafts if drafts else _STEPS
+    room = max_length + _SPARE + columns  # the tokens, and room for a call behind them
+    positions = -(-room // _BLOCK) * _BLOCK + columns  # and the call's own
     shape: tuple[int, ...] = (slots, config.num_kv_heads, positions, config.head_dim)
     if mesh is not None:
         axes = ("batch", "kv_heads", None, None)

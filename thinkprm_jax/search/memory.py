@@ -15,6 +15,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
 from thinkprm_jax.sampler.cache_store import BLOCK, PREFILL_TOKENS
+from thinkprm_jax.sampler.draft_costs import LONGEST_DRAFT
 
 # Of generator and verifier, tried in this order where the recipe leaves the choice. Beyond them a device gains
 # little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step
@@ -35,6 +36,7 @@ class PlannedModel:
     Attributes:
       name: in messages. max_length: tokens of a row of its cache; 0: it keeps no cache.
       shared: its weights are those of another one in the plan.
+      drafts: tokens that a step of it tries at once; None: as many as ever pay.
     """
 
     name: str
@@ -43,6 +45,7 @@ class PlannedModel:
     max_length: int
     mesh: Mesh | None = None
     shared: bool = False
+    drafts: int | None = 0
 
     @functools.cached_property
     def weights(self) -> int:
@@ -52,7 +55,8 @@ class PlannedModel:
         """Of the key-value cache once its longest row is full."""
         if not self.max_length:
             return 0
-        return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh)
+        drafts = LONGEST_DRAFT if self.drafts is None else self.drafts
+        return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh, drafts)
 
     def prefixes(self, positions: int) -> int:
         numbers = 2 * self.config.num_layers * self.config.num_kv_heads * self.config.head_dim * positions

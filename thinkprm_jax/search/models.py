@@ -142,14 +142,16 @@ def plan_memory(
     generator = judging = None
     if files is not None:
         config = read_model_config(files)
-        generator = PlannedModel(f"generator {recipe.model_path}", config, dtype, length, mesh)
+        generator = PlannedModel(
+            f"generator {recipe.model_path}", config, dtype, length, mesh, drafts=recipe.drafts
+        )
     chains = 1
     if verifier is not None and verifier.needs_model:
         config = read_model_config(find_files(verifier))
-        cached = 0
+        cached, drafts = 0, None
         if isinstance(verifier, SamplingSettings):
-            chains, cached = verifier.n, _longest_verification(recipe, verifier, longest)
-        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh, shared)
+            chains, cached, drafts = verifier.n, _longest_verification(recipe, verifier, longest), verifier.drafts
+        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh, shared, drafts)
     solutions = problems * recipe.settings.n
     prefixes = problems * _prefixes(recipe, length)
     need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, prefixes)
