@@ -15,6 +15,7 @@ from flax import nnx
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model import products
 from thinkprm_jax.model.decoder import Decoder, use_products
+from thinkprm_jax.model.matmul import contract
 from thinkprm_jax.model.native import load_library
 
 LARGE = 2**30  # bytes of a model
@@ -96,6 +97,20 @@ def test_it_has_no_derivative() -> None:
 
     with pytest.raises(ValueError, match="cannot be differentiated"):
         jax.grad(loss)(jnp.ones((2, 8)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_weights_are_those_of_xlas_products(dtype: jnp.dtype) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((2, 24, 32), (32, 48)))
+    slopes = jnp.asarray(rng.normal(size=(2, 24, 48)), jnp.float32)
+
+    def gradients(weight_gradient: products.Products) -> tuple[jax.Array, jax.Array]:
+        _, back = jax.vjp(lambda *given: contract("bti,io->bto", *given, dtype, weight_gradient), x, weight)
+        return back(slopes)
+
+    for ours, theirs in zip(gradients("native"), gradients("xla"), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_logits_of_a_decoder(tiny_model: Decoder) -> None:

@@ -360,6 +360,13 @@ def use_products(model: Decoder, products: Products) -> None:
             module.products = products
 
 
+def use_weight_gradients(model: Decoder, products: Products) -> None:
+    """Says what computes the gradients of weights; "native" is for one CPU device."""
+    for _, module in nnx.iter_graph(model):
+        if isinstance(module, Linear):
+            module.weight_gradient = products
+
+
 @functools.lru_cache(maxsize=8)
 def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Of every parameter by its dotted path. Nothing is allocated, and one layer is traced for all of them."""

@@ -94,6 +94,20 @@ def choose_products(
     return "xla"
 
 
+def choose_weight_gradients(dtype: DTypeLike, mesh: Mesh) -> Products:
+    """What computes the gradients of weights in training: the kernel where the processor has tiles for bfloat16.
+
+    There XLA sums the thousands of rows of a batch as slowly as in float32; its other products are fast.
+
+    Raises:
+      UserError: $THINKPRM_JAX_PRODUCTS is a word that it cannot be.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or jnp.dtype(dtype) != jnp.bfloat16:
+        return "xla"
+    chosen = choose_products(None, dtype, _LEAST_WEIGHT_BYTES, mesh)  # rows are many, however small the model is
+    return "native" if chosen == "native" and load_kernel().tiles else "xla"
+
+
 def _obstacle(dtype: DTypeLike, mesh: Mesh | None) -> str | None:
     platform = jax.default_backend()
     if platform != "cpu":
