@@ -148,15 +148,17 @@ def weights_fingerprint(weights: Mapping[str, jax.Array], mesh: Mesh) -> str:
     does not depend on its order, so it is the same on every mesh; a single changed bit changes it.
     """
 
-    def of(array: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(array, f"uint{array.dtype.itemsize * 8}").astype(jnp.uint32)
-        place, stride = jnp.uint32(0), 1
-        for axis in reversed(range(array.ndim)):
-            place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
-            stride *= array.shape[axis]
-        return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
-
-    all_of = jax.jit(lambda arrays: jax.tree.map(of, arrays), out_shardings=NamedSharding(mesh, PartitionSpec()))
-    sums = jax.device_get(all_of(dict(weights)))
+    # Array by array: in one program arrays of a shape share their places, which are then held, twice the weights.
+    sum_of = jax.jit(_sum_of_bits, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    sums = jax.device_get({name: sum_of(array) for name, array in weights.items()})
     parts = [[name, list(array.shape), array.dtype.name, int(sums[name])] for name, array in weights.items()]
     return hashlib.blake2b(json.dumps(sorted(parts)).encode(), digest_size=16).hexdigest()
+
+
+def _sum_of_bits(array: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(array, f"uint{array.dtype.itemsize * 8}").astype(jnp.uint32)
+    place, stride = jnp.uint32(0), 1
+    for axis in reversed(range(array.ndim)):
+        place += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= array.shape[axis]
+    return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)
