@@ -5,9 +5,10 @@
     python benchmarks/sampler.py --shared                                 eight chains of one 1,500-token prompt
     python benchmarks/sampler.py --room                                   short requests, max_length 512 and 8,192
 
-Runs alternate between the two programs and the table shows medians. Every repeat has new prompts, so that nothing
-is left of them in our prefix cache: both sides prefill every prompt, and the tokens that ours prefilled are
-counted. Each side is timed in float32 and bfloat16 and shown in the dtype that is faster for it. Needs the `test`
+Runs alternate between the two programs and the tables show medians. Every repeat has new prompts, so that nothing
+is left of them in our sampler: both sides prefill every prompt. What ours prefilled is counted, printed and
+checked. Each side is timed in float32 and bfloat16, and the ratio is of the dtype that is faster for it. The CPU
+seconds are of all cores: they say more than the others on a machine that does other work, too. Needs the `test`
 extra (torch, the CPU build).
 """
 
@@ -76,13 +77,17 @@ class Ours:
         model, tokenizer = load_model(folder, dtype=dtype)
         self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length)
         self.prompt_tokens = 0  # of all runs
+        self._seen: set[tuple[int, ...]] = set()
 
     def prefilled(self) -> str:
-        """Share of the prompts' tokens that went through the model: the rest stood in the prefix cache."""
+        """Share of the prompts' tokens that went through the model: the rest was taken from other contexts."""
         return f"{1 - self.sampler.stats.shared_tokens / self.prompt_tokens:.1%}"
 
     def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
         self.prompt_tokens += sum(map(len, prompts))
+        new = {tuple(prompt) for prompt in prompts}
+        assert not new & self._seen, "a prompt of an earlier run is given again: it would not be prefilled"
+        self._seen |= new
 
         def script(budget: int) -> Callable:
             def think():
@@ -131,11 +136,25 @@ def save_random(config: ModelConfig, folder: Path) -> None:
     save_model(Decoder(config, rngs=nnx.Rngs(0), param_dtype=jnp.float32), tokenizer, folder)
 
 
+Times = tuple[float, float]  # wall seconds, CPU seconds of all cores
+
+
+def timed(run: Callable, *arguments: object) -> Times:
+    cpu, start = time.process_time(), time.perf_counter()
+    run(*arguments)
+    return time.perf_counter() - start, time.process_time() - cpu
+
+
+def medians(times: list[Times]) -> Times:
+    wall, cpu = zip(*times, strict=True)
+    return statistics.median(wall), statistics.median(cpu)
+
+
 def measure(
     programs: list, prompts_of: Callable[[], list[list[int]]], new_tokens: list[int], repeats: int
-) -> dict:
-    """Median seconds of every program, after one warm-up; they take turns with the prompts of a repeat."""
-    times: dict = {program: [] for program in programs}
+) -> dict[Ours | Theirs, Times]:
+    """Medians of every program, after one warm-up; they take turns with the prompts of a repeat."""
+    times: dict[Ours | Theirs, list[Times]] = {program: [] for program in programs}
     prompts = prompts_of()
     outputs = {program: program.run(prompts, new_tokens) for program in programs}
     reference = next(iter(outputs.values()))
@@ -145,10 +164,10 @@ def measure(
     for _ in range(repeats):
         prompts = prompts_of()
         for program in programs:
-            start = time.perf_counter()
-            program.run(prompts, new_tokens)
-            times[program].append(time.perf_counter() - start)
-    return {program: statistics.median(seconds) for program, seconds in times.items()}
+            times[program].append(timed(program.run, prompts, new_tokens))
+    for program in programs:
+        assert program.prefilled() == "100.0%", f"{program.name}: {program.prefilled()} of the prompts prefilled"
+    return {program: medians(values) for program, values in times.items()}
 
 
 def random_prompts(config: ModelConfig, rng: np.random.Generator, count: int, length: int) -> Callable:
@@ -156,25 +175,40 @@ def random_prompts(config: ModelConfig, rng: np.random.Generator, count: int, le
     return lambda: rng.integers(1, config.vocab_size, (count, length)).tolist()
 
 
-def report(title: str, seconds: dict, tokens: int) -> None:
+COLUMNS = (
+    "program",
+    "dtype",
+    "seconds",
+    "CPU seconds",
+    "tokens/s",
+    "prompt prefilled",
+    "same tokens as the first row",
+)
+
+
+def report(title: str, times: dict[Ours | Theirs, Times], tokens: int) -> None:
     """Every program and dtype, and the ratio of the best of each side."""
     table = Table(title=title)
-    for column in ("program", "dtype", "seconds", "tokens/s", "prompt prefilled", "same tokens as the first row"):
+    for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("program", "dtype") else "right")
-    for program, value in seconds.items():
+    for program, (wall, cpu) in times.items():
         table.add_row(
             program.name,
             program.dtype,
-            f"{value:.2f}",
-            f"{tokens / value:,.0f}",
+            f"{wall:.2f}",
+            f"{cpu:.2f}",
+            f"{tokens / wall:,.0f}",
             program.prefilled(),
             f"{program.agreement:.1%}",
         )
-    ours = min(v for p, v in seconds.items() if isinstance(p, Ours))
-    theirs = min(v for p, v in seconds.items() if isinstance(p, Theirs))
-    console = Console(width=100)
+    wall, cpu = (
+        min(t[clock] for p, t in times.items() if isinstance(p, Theirs))
+        / min(t[clock] for p, t in times.items() if isinstance(p, Ours))
+        for clock in (0, 1)
+    )
+    console = Console(width=110)
     console.print(table)
-    console.print(f"{title}: transformers / thinkprm_jax = {theirs / ours:.2f}x\n")
+    console.print(f"{title}: transformers / thinkprm_jax = {wall:.2f}x (CPU seconds {cpu:.2f}x)\n")
 
 
 def static_batches(names: list[str], repeats: int, batch: int) -> None:
@@ -186,8 +220,8 @@ def static_batches(names: list[str], repeats: int, batch: int) -> None:
             save_random(shape.config, Path(folder))
             programs = [Ours(Path(folder), dtype, batch, 256) for dtype in DTYPES]
             programs += [Theirs(Path(folder), dtype, batch) for dtype in DTYPES]
-            seconds = measure(programs, prompts_of, new_tokens, repeats)
-        report(f"{name}, batch {batch}, prompt 128, {shape.new_tokens} new", seconds, sum(new_tokens))
+            times = measure(programs, prompts_of, new_tokens, repeats)
+        report(f"{name}, batch {batch}, prompt 128, {shape.new_tokens} new", times, sum(new_tokens))
 
 
 def unequal_work(repeats: int) -> None:
@@ -204,8 +238,8 @@ def unequal_work(repeats: int) -> None:
         save_random(shape.config, Path(folder))
         programs = [Ours(Path(folder), dtype, 16, 768, hints) for hints in (True, False) for dtype in DTYPES]
         programs += [Theirs(Path(folder), dtype, 16) for dtype in DTYPES]
-        seconds = measure(programs, prompts_of, new_tokens, repeats)
-    report(f"unequal work, 64 requests, {min(new_tokens)} to {max(new_tokens)} new", seconds, sum(new_tokens))
+        times = measure(programs, prompts_of, new_tokens, repeats)
+    report(f"unequal work, 64 requests, {min(new_tokens)} to {max(new_tokens)} new", times, sum(new_tokens))
     for program in (programs[0], programs[2]):
         print(f"{program.name}: slots busy {program.sampler.stats.occupancy:.1%} of decode steps")
 
@@ -217,15 +251,17 @@ def shared_prompt(repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_random(shape.config, Path(folder))
         program = Ours(Path(folder), "float32", 8, 2_048)
-    times: dict[int, list[float]] = {1: [], 8: []}
+    times: dict[int, list[Times]] = {1: [], 8: []}
+    prefilled: dict[int, int] = {}
     for _ in range(repeats + 1):
         for chains in times:
             prompt = rng.integers(1, shape.config.vocab_size, 1_500).tolist()
-            start = time.perf_counter()
-            program.run([prompt] * chains, [1] * chains)
-            times[chains].append(time.perf_counter() - start)
-    one, eight = (statistics.median(values[1:]) for values in times.values())
-    print(f"first token of 1 chain {one:.2f} s, of 8 chains {eight:.2f} s: {eight / one:.2f}x\n")
+            shared = program.sampler.stats.shared_tokens
+            times[chains].append(timed(program.run, [prompt] * chains, [1] * chains))
+            prefilled[chains] = chains * len(prompt) - (program.sampler.stats.shared_tokens - shared)
+    (one, cpu_one), (eight, cpu_eight) = (medians(values[1:]) for values in times.values())
+    print(f"first token of 1 chain {one:.2f} s, of 8 chains {eight:.2f} s: {eight / one:.2f}x")
+    print(f"CPU {cpu_one:.2f} s and {cpu_eight:.2f} s; prompt tokens through the model: {prefilled}\n")
 
 
 def unused_room(repeats: int) -> None:
@@ -236,15 +272,15 @@ def unused_room(repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_random(shape, Path(folder))
         programs = {room: Ours(Path(folder), "float32", 16, room) for room in (512, 8_192)}
-    times: dict[int, list[float]] = {room: [] for room in programs}
+    times: dict[int, list[Times]] = {room: [] for room in programs}
     for _ in range(repeats + 1):
         prompts = prompts_of()
         for room, program in programs.items():
-            start = time.perf_counter()
-            program.run(prompts, [64] * len(prompts))
-            times[room].append(time.perf_counter() - start)
-    small, large = (statistics.median(values[1:]) for values in times.values())
-    print(f"max_length 512: {small:.2f} s, max_length 8,192: {large:.2f} s: {large / small:.2f}x\n")
+            times[room].append(timed(program.run, prompts, [64] * len(prompts)))
+    (small, cpu_small), (large, cpu_large) = (medians(values[1:]) for values in times.values())
+    print(f"max_length 512: {small:.2f} s, max_length 8,192: {large:.2f} s: {large / small:.2f}x")
+    prefilled = ", ".join(program.prefilled() for program in programs.values())
+    print(f"CPU {cpu_small:.2f} s and {cpu_large:.2f} s; of the prompts prefilled: {prefilled}\n")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def test_a_measurement_is_kept_and_taken_from_there(model, tmp_path, monkeypatch
     first = step_seconds(model, 2, path)
     assert sorted(first) == [0, 3, 7]
     assert min(first.values()) >= 0
-    monkeypatch.setattr(draft_costs, "_measure", lambda model, tokens: pytest.fail("measured again"))
+    monkeypatch.setattr(draft_costs, "_measure", lambda model, counts: pytest.fail("measured again"))
     again = step_seconds(model, 2, path)
     assert again == pytest.approx(first, abs=1e-6)
 
@@ -30,7 +30,7 @@ def test_a_measurement_is_kept_and_taken_from_there(model, tmp_path, monkeypatch
 def test_a_file_that_cannot_be_read_is_measured_anew(model, tmp_path, monkeypatch, content) -> None:
     path = tmp_path / "draft_costs.json"
     path.write_text(content)
-    monkeypatch.setattr(draft_costs, "_measure", lambda model, tokens: 0.25 * tokens)
+    monkeypatch.setattr(draft_costs, "_measure", lambda model, counts: [0.25 * tokens for tokens in counts])
     assert step_seconds(model, 2, path) == {0: 0.5, 3: 2.0, 7: 4.0}
     [(name, row)] = [item for item in json.loads(path.read_text()).items() if item[0] != "x"]
     assert "2 rows" in name

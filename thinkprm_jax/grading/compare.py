@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from thinkprm_jax.grading.extract import Found, Kind, extract_answer, find_answer, read_letter
 from thinkprm_jax.grading.keys import PRECISION, Key, same
 from thinkprm_jax.grading.meaning import key_of_spelling, key_of_values, spelling_of
-from thinkprm_jax.grading.normalise import normalise
+from thinkprm_jax.grading.normalise import LONGEST, normalise
 from thinkprm_jax.grading.pool import shared_pool
 from thinkprm_jax.grading.tokens import is_symbolic
 
@@ -157,7 +157,7 @@ def _keys_of(spellings: Iterable[str], timeout: float) -> dict[str, Key]:
             computed.update(read.result())
     else:
         computed = {spelling: key_of_spelling(spelling) for spelling in missing}
-    _memory.add(computed)
+    _memory.add({spelling: key for spelling, key in computed.items() if len(spelling) <= LONGEST})
     return {spelling: key or computed[spelling] for spelling, key in keys.items()}
 
 

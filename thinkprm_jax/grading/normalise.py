@@ -50,6 +50,12 @@ _COMMANDS = {
     "underline": "",
 }
 # fmt: on
+
+
+def _power_of_units(match: re.Match[str]) -> str:
+    return "square units" if "2" in match[0] else "cubic units"
+
+
 # (what a text must hold for a rule to be tried, pattern, replacement): most texts hold none of them.
 _RENAMED = (
     ("%", re.compile(r"(?<!\\)%"), r"\\%"),
@@ -59,6 +65,7 @@ _RENAMED = (
     ("⩾", re.compile("⩾"), r"\\ge "),
     ("choose", re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     ("...", re.compile(r"(?<=\d)(\.\d{2,})\.{3,}"), r"\1\\dots "),
+    ("units", re.compile(r"\bunits?\s*\^\s*(?:\{\s*([23])\s*\}|([23]))"), _power_of_units),
     ("!=", re.compile("!="), r"\\ne "),
     ("matrix", re.compile(r"\\(begin|end)\{(?:[bB]matrix|smallmatrix)\}"), r"\\\1{pmatrix}"),
     ("array", re.compile(r"\\begin\{array\}\{[^{}|]*\}"), r"\\begin{pmatrix}"),
@@ -105,11 +112,10 @@ _NUMBER_WORDS = {word: str(value) for value, word in enumerate((
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 ))}
 # fmt: on
-_LONGEST = 2_000  # characters; no answer is longer, and every pattern here is quick on that many
+LONGEST = 2_000  # characters; no answer is longer, and every pattern here is quick on that many
 _PASSES = 12
 
 
-@lru_cache(maxsize=65_536)
 def normalise(answer: str) -> str:
     """One spelling of a final answer's LaTeX: no mathematics marks, sizes or spacing, `\\frac` and `\\sqrt` with
     braces, plain numbers without thousands separators or idle zeros. The form of the answer stays: `0.5` does not
@@ -118,8 +124,11 @@ def normalise(answer: str) -> str:
     Text of more than 2,000 characters is no answer and only loses its outer white space.
     """
     text = answer.strip()
-    if len(text) > _LONGEST:
-        return text
+    return text if len(text) > LONGEST else _normalised(text)
+
+
+@lru_cache(maxsize=16_384)
+def _normalised(text: str) -> str:
     current = text
     seen: list[str] = []
     while current not in seen:

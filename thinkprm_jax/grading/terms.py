@@ -87,9 +87,11 @@ def read_repeating(text: str) -> Fraction:
 
 
 def read_based(text: str) -> Fraction:
+    """`52_8`, `0.0011_{2}`."""
     digits, _, base = text.partition("_")
+    digits, _, broken = digits.partition(".")
     base = base.strip("{} ")
     number = int(base) if base.isdigit() else _BASE_WORDS.get(base, 0)
-    if not 2 <= number <= 36 or any(_DIGITS.index(digit) >= number for digit in digits):
+    if not 2 <= number <= 36 or any(_DIGITS.index(digit) >= number for digit in digits + broken):
         raise NotUnderstood(text)
-    return Fraction(int(digits, number))
+    return Fraction(int(digits + broken, number), number ** len(broken))

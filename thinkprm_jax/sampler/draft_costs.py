@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -88,7 +88,8 @@ def step_seconds(model: Decoder, rows: int, path: Path | None) -> dict[int, floa
         return {tokens: float(known[name][str(tokens)]) for tokens in (0, *_DRAFTS)}
     except (KeyError, TypeError, ValueError):
         pass
-    measured = {tokens: _measure(model, rows * (tokens + 1)) for tokens in (0, *_DRAFTS)}
+    widths = (0, *_DRAFTS)
+    measured = dict(zip(widths, _measure(model, [rows * (tokens + 1) for tokens in widths]), strict=True))
     if path is not None:
         # Others may have measured something in the meantime.
         _write(path, {**_read(path), name: {str(tokens): round(each, 6) for tokens, each in measured.items()}})
@@ -125,29 +126,30 @@ def _write(path: Path, table: dict[str, dict[str, float]]) -> None:
         logger.warning("what drafts cost is not kept: %s", error)
 
 
-def _measure(model: Decoder, tokens: int) -> float:
-    """Seconds of the products of so many tokens, the shortest of some times."""
-    x = jnp.zeros((tokens, model.config.hidden_size), jnp.float32) + 0.01
+def _measure(model: Decoder, counts: Sequence[int]) -> list[float]:
+    """Seconds of the products of so many tokens each, the shortest of some times; in turns, since a machine is now
+    slower, now faster."""
     layers = [nnx.split(layer) for layer in list(model.layers)[:_LAYERS]]
     top = nnx.split(model)
-
-    def through_layers() -> jax.Array:
-        y = x
-        for graph, weights in layers:
-            y = _layer(graph, weights, y)
-        return y
-
     share = model.config.num_layers / len(layers)
-    return share * _shortest(through_layers) + _shortest(lambda: _head(*top, x))
+    states = [jnp.full((tokens, model.config.hidden_size), 0.01, jnp.float32) for tokens in counts]
+
+    def through_layers(x: jax.Array) -> jax.Array:
+        for graph, weights in layers:
+            x = _layer(graph, weights, x)
+        return x
+
+    times: list[list[float]] = [[] for _ in counts]
+    for _ in range(1 + _REPEATS):  # the first one compiles
+        for x, seconds in zip(states, times, strict=True):
+            seconds.append(share * _seconds(through_layers, x) + _seconds(functools.partial(_head, *top), x))
+    return [min(seconds[1:]) for seconds in times]
 
 
-def _shortest(run: Callable[[], jax.Array]) -> float:
-    times = []
-    for _ in range(1 + _REPEATS):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+def _seconds(run: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(run(x))
+    return time.perf_counter() - start
 
 
 @functools.partial(jax.jit, static_argnums=0)
