@@ -136,7 +136,8 @@ struct HalfColumns {
 };
 #endif
 
-// STEPS steps of all rows of x for one group of columns; sums: two vectors a row.
+// STEPS steps of all rows of x for one group of columns; sums: two vectors a row. The steps have a sum of their own first:
+// one running sum over thousands of inputs would lose more digits than XLA's products do.
 template <class Kind>
 INLINE void strip(const typename Kind::Weight* w, int64_t stride, const typename Kind::Weight* x, int64_t x_stride,
                   int64_t rows, Vector* sums) {
@@ -144,14 +145,14 @@ INLINE void strip(const typename Kind::Weight* w, int64_t stride, const typename
 #pragma GCC unroll 8
   for (int s = 0; s < STEPS; ++s) Kind::read(w + s * Kind::DEPTH * stride, stride, p[s], q[s]);
   for (int64_t b = 0; b < rows; ++b, x += x_stride, sums += 2) {
-    Vector first = sums[0], second = sums[1];
+    Vector first{}, second{};
 #pragma GCC unroll 8
     for (int s = 0; s < STEPS; ++s) {
       const auto factor = Kind::factor(x + s * Kind::DEPTH);
       first = Kind::add(first, p[s], factor);
       second = Kind::add(second, q[s], factor);
     }
-    sums[0] = first, sums[1] = second;
+    sums[0] = sums[0] + first, sums[1] = sums[1] + second;
   }
 }
 
