@@ -51,11 +51,18 @@ class CheckpointStore:
         except Exception as error:
             raise UserError(f"{self._folder} cannot be read: {reason(error)}") from error
         self._under_way: Any = None
-        # What Orbax does not list it would pass over in silence, and the run would begin anew.
-        named = {int(path.name) for path in self._folder.glob("[0-9]*") if path.name.isdecimal()}
-        if named - set(steps):
+        # What Orbax does not list it would pass over in silence, and the run would begin anew; a folder with a number
+        # that it does list may be empty.
+        named = [path for path in self._folder.glob("[0-9]*") if path.name.isdecimal()]
+        parts = ("state", "record")
+        half = {
+            int(path.name)
+            for path in named
+            if int(path.name) not in steps or not all((path / part).exists() for part in parts)
+        }
+        if half:
             self._checkpointer.close()
-            raise self._not_read(max(named - set(steps)), "it is half a checkpoint")
+            raise self._not_read(max(half), "it is half a checkpoint")
 
     @property
     def latest_step(self) -> int | None:

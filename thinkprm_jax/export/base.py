@@ -22,6 +22,7 @@ from thinkprm_jax.records.files import write_json
 from thinkprm_jax.user_files import read_json
 
 BASE_FILE = "base.json"
+_FIELDS = {"model": str, "fingerprint": str, "license": str, "generation_config": dict}
 
 
 def portable_name(path_or_id: str | Path) -> str:
@@ -47,7 +48,13 @@ def keep_base(folder: Path, path_or_id: str | Path) -> None:
 
 def read_base(folder: Path) -> Mapping[str, Any]:
     """The content of a run's base.json; {} where there is none."""
-    return read_json(folder / BASE_FILE) if (folder / BASE_FILE).is_file() else {}
+    path = folder / BASE_FILE
+    content = read_json(path) if path.is_file() else {}
+    for name, kind in _FIELDS.items():
+        value = content.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise UserError(f"{path}: {name} must be {'an object' if kind is dict else 'a text'}, not {value!r}")
+    return content
 
 
 def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
