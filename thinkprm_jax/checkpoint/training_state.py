@@ -51,8 +51,8 @@ class CheckpointStore:
         except Exception as error:
             raise UserError(f"{self._folder} cannot be read: {reason(error)}") from error
         self._under_way: Any = None
-        # What Orbax does not list it would pass over in silence, and the run would begin anew; what it does list may be
-        # a folder with nothing in it.
+        # What Orbax does not list it would pass over in silence, and the run would begin anew.
+        # What it does list may be a folder with nothing in it.
         named = [path for path in self._folder.glob("[0-9]*") if path.name.isdecimal()]
         parts = ("state", "record")
         half = {
