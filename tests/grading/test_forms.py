@@ -58,7 +58,8 @@ FORMS = [
     ("]0,1[", "(0,1)", "[0,1]"),
     ("[0,1[", "[0,1)", "(0,1]"),
     ("0.0011_2", r"\frac{3}{16}", "0.0011_3"),
-    (r"45\text{ units}^2", "45 square units", "46 square units"),
+    (r"45\text{ units}^2", "45 square units", "45 cubic units"),
+    ("45 sq units", "45", "46"),
     # Phrases.
     ("all real numbers", r"(-\infty,\infty)", r"(0,\infty)"),
     (r"x\in\mathbb{R}", "all real numbers", "no real numbers"),

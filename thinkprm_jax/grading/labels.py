@@ -32,7 +32,7 @@ def counted(label: str) -> str:
 
 
 def _stem(word: str) -> str:
-    word = _ONE.get(word, word)
+    word = _ONE.get(word, {"sq": "square", "cu": "cubic"}.get(word, word))
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-1]
     if word.endswith(("ve", "fe")):

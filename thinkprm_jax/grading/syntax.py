@@ -18,7 +18,7 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", 
               "equiv": "mod", "simeq": "~", "doteq": "~"}  # fmt: skip
 _MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
                 "dozen": 12}  # fmt: skip
-_NEUTRAL = {"unit", "units", "square units", "cubic units", "sq units", "rad", "radians", "radian"}
+_NEUTRAL = {"unit", "units", "rad", "radians", "radian"}
 _PRODUCTS = {"cdot": "*", "*": "*", "/": "/", "div": "/", "bmod": "bmod"}
 _DEEPEST = 60
 _NO_LABEL = {"and", "or", "to", "by", "not", "than", "over", "base", "am", "pm", "plus", "minus", "times",
