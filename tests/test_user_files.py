@@ -216,6 +216,8 @@ def test_a_key_may_stand_in_several_objects(tmp_path: Path) -> None:
         ('{"' + "k" * 500 + '": 1, "' + "k" * 500 + '": 1}', f"line 1: the field `{'k' * 80}...` is given twice"),
         ('{"a": ' + "9" * 5000 + "}", "cannot be read as JSON (a whole number of more than 4,300 digits)"),
         ("[" * 100_000, "cannot be read as JSON (nested too deeply)"),
+        (r'{"a": ["b\ud800"]}', "a text in it has a lone surrogate (U+D800)"),
+        (r'{"\uDFFF": 1}', "a text in it has a lone surrogate (U+DFFF)"),
     ],
 )
 def test_what_a_json_file_cannot_hold(tmp_path: Path, text: str, said: str) -> None:
@@ -224,6 +226,24 @@ def test_what_a_json_file_cannot_hold(tmp_path: Path, text: str, said: str) -> N
     with pytest.raises(UserError) as error:
         read_json(path)
     assert str(error.value).startswith(f"{path}: {said}")
+
+
+def test_both_halves_of_a_pair_are_one_character(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(r'{"a": "\ud83d\ude00 \\ud800"}')
+    assert read_json(path) == {"a": "\U0001f600 \\ud800"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    model: str = ""
+
+
+def test_a_text_of_a_recipe_has_whole_characters(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model: a\n")
+    with pytest.raises(UserError, match=r"the text has a lone surrogate \(U\+D800\)"):
+        load_recipe(Named, path, [r'model="\ud800"'])
 
 
 def test_a_list_of_rows_names_the_line_of_a_key_that_stands_twice(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import yaml
 
 from thinkprm_jax.errors import UserError, reading
-from thinkprm_jax.user_files import read_text
+from thinkprm_jax.user_files import lone_surrogate, read_text
 
 MOST_BYTES = 2**17  # of a recipe
 MOST_VALUES = 10_000  # of a recipe, aliases written out
@@ -204,9 +204,13 @@ def _convert(node: yaml.Node, file: str, count: Iterator[int]) -> _Value:
     if isinstance(node, yaml.SequenceNode):
         return _Value([_convert(item, file, count) for item in node.value], place)
     try:
-        return _Value(yaml.SafeLoader("").construct_object(node, deep=True), place)
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
     except Exception:  # an unknown tag; a date such as 2026-13-01; a tag on a text that it does not fit: any kind
         raise UserError(f"recipe {place}: {_shown(node.value)} cannot be read as a value") from None
+    half = lone_surrogate(value) if isinstance(value, str) else None
+    if half is not None:
+        raise UserError(f"recipe {place}: the text has {half}")
+    return _Value(value, place)
 
 
 def _bare(value: _Value) -> Any:

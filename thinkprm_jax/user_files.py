@@ -64,7 +64,29 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read as JSON ({json_fault(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: is no JSON object")
+    _check_characters(text, content, path)
     return content
+
+
+def _check_characters(text: str, content: dict[str, Any], path: str | Path) -> None:
+    """UserError where a text of ``content`` has no UTF-8: it would fail where it is written again."""
+    if not _HALF.search(text):
+        return  # only an escape can make half of a pair
+    half = lone_surrogate(json.dumps(content, ensure_ascii=False))
+    if half is not None:
+        raise UserError(f"{path}: a text in it has {half}")
+
+
+def lone_surrogate(text: str) -> str | None:
+    """What has no UTF-8 in ``text``, in words; None where nothing."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"a lone surrogate (U+{ord(text[error.start]):04X})"
+    return None
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class GivenTwice(ValueError):

@@ -19,7 +19,7 @@ from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
 from thinkprm_jax.records.files import write_json
-from thinkprm_jax.user_files import read_json
+from thinkprm_jax.user_files import lone_surrogate, read_json
 
 BASE_FILE = "base.json"
 _FIELDS = {"model": str, "fingerprint": str, "license": str, "generation_config": dict}
@@ -80,7 +80,7 @@ def _license(place: Path) -> str | None:
     except Exception:  # not only YAMLError: a tag on a text that it does not fit fails in any way
         return None
     found = header.get("license") if isinstance(header, dict) else None
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and lone_surrogate(found) is None else None
 
 
 _LONGEST_HEADER = 2**16  # characters
