@@ -96,6 +96,8 @@ def test_a_damaged_checkpoint(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         ("metrics.jsonl", '{"step": 2}\n\udcff\n', "/run/metrics.jsonl:2: not UTF-8"),
         ("metrics.jsonl", '{"step": "two", "loss": 1}\n', "/run/metrics.jsonl:1: cannot be read"),
         ("metrics.jsonl", "5\n", "/run/metrics.jsonl:1: cannot be read"),
+        ("metrics.jsonl", r'{"step": 1, "l\ud800": 1}' + "\n", "/run/metrics.jsonl:1: cannot be read"),
+        ("metrics.jsonl", '{"step": 1, "loss": 1' + "0" * 400 + "}\n", "/run/metrics.jsonl:1: cannot be read"),
     ],
 )
 def test_damaged_files_of_a_run(

@@ -30,15 +30,19 @@ def make(folder: Path, base: Path) -> None:
 
 
 def cases(folder: Path) -> list[Case]:
-    """Of each file. Those whose names are hashes are called by their places, in the order of their sizes."""
+    """Of each file. Of those whose names are hashes, whose number depends on Orbax's threads, the least and the
+    greatest: the same cases in every run."""
     checkpoint = folder / "checkpoints" / str(STEP)
     abstract = _abstract_state(folder)
     resume = functools.partial(read_checkpoint, abstract=abstract)
     found = []
     for parent in sorted({file.parent for file in checkpoint.rglob("*") if file.is_file()}):
-        files = sorted((file for file in parent.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)
-        for number, file in enumerate(files):
-            name = str(number) if parent.name == "d" else file.name
+        files = sorted((file for file in parent.iterdir() if file.is_file()), key=lambda file: file.name)
+        named = [(file.name, file) for file in files]
+        if parent.name == "d":
+            sizes = sorted(files, key=lambda file: file.stat().st_size)
+            named = [("least", sizes[0]), ("greatest", sizes[-1])]
+        for name, file in named:
             where = f"{parent.relative_to(checkpoint)}/{name}"
             found.append(Case(f"checkpoint {where}", file, resume, folder))
             found.append(Case(f"export of {where}", file, export, folder))

@@ -69,7 +69,8 @@ def last_figures(path: Path, step: int) -> dict[str, tuple[int, float]]:
             for name, value in values.items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
                 if at <= step and number and name not in _RATES and not name.endswith(_RATE_ENDINGS):
-                    figures[name] = (at, value)
+                    name.encode()  # the card is UTF-8
+                    figures[name] = (at, float(value))
     return figures
 
 
