@@ -100,7 +100,7 @@ def test_tokens_log_probabilities_and_stops_are_those_without_drafts(plain, draf
 def test_a_chain_that_was_written_before_is_quoted(plain, drafting, mini_tokenizer) -> None:
     """Each token of the second one is in the first: eight a step, but for where it begins."""
     request = Request(mini_tokenizer.encode(TEXT)[:20], lambda: think(64), 1.0, seed=7)
-    drafting.release(), drafting.use(nnx.merge(drafting._graph, plain._parameters))
+    drafting.release(), drafting.use(nnx.merge(drafting._weights.graph, plain._weights._state))
     [first] = results(drafting, [request])
     before = drafting.stats.decode_steps
     [second] = results(drafting, [request])

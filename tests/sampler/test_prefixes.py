@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from thinkprm_jax.sampler.cache_store import BLOCK, SHORT_REST, CacheRow, PrefixTree, common_length, plan
+from thinkprm_jax.sampler.cache_store import SHORT_REST, CacheRow, plan
+from thinkprm_jax.sampler.prefix_tree import BLOCK, PrefixTree, common_length
 
 
 def brute_common(a, b):

@@ -111,7 +111,7 @@ def test_a_generator_that_judges_itself_is_loaded_once(recipe) -> None:
     assert "the same weights" in said[0]
     generator, verifier = engine.generator.sampler, engine.verifier.sampler
     assert generator is not verifier
-    pairs = zip(jax.tree.leaves(generator._parameters), jax.tree.leaves(verifier._parameters), strict=True)
+    pairs = zip(jax.tree.leaves(generator._weights._state), jax.tree.leaves(verifier._weights._state), strict=True)
     assert all(one is other for one, other in pairs)
     assert verifier.max_length == 384
     run(same, engine, range(1))

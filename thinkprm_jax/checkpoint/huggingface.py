@@ -48,6 +48,7 @@ from thinkprm_jax.checkpoint.weights import (
     resolve_folder,
 )
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
+from thinkprm_jax.distributed.sharing import our_mesh
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_shapes
@@ -94,6 +95,7 @@ def load_model(
       dtype: float32, bfloat16 or float16: what parameters are stored in and products take their inputs in,
         whatever the checkpoint's own dtype.
       mesh: where the parameters go, split as :mod:`thinkprm_jax.distributed.mesh` says; None: the default device.
+        Of other axes than ours, as of :func:`.share_mesh`.
     Raises:
       UserError: one line naming every problem of the checkpoint.
     """
@@ -117,7 +119,7 @@ def load_decoder(
 ) -> Decoder:
     """The decoder of ``config`` with the weights of ``files``; see :func:`load_model`."""
     files = files if isinstance(files, ModelFiles) else ModelFiles(files)
-    dtype = jnp.dtype(dtype)
+    dtype, mesh = jnp.dtype(dtype), our_mesh(mesh)
     with reading(files.base):
         weights = Weights(files, config, parameter_shapes(config))  # first what does not fit, then the tracing
     abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype))

@@ -83,10 +83,13 @@ class VerdictRecord(Record):
         whole alone.
       step_labels: 1 correct, 0 incorrect, one a step; () likewise.
       steps: as the verifier was shown them, where the solution came as one text; None where they stand in the row.
+      step_spans: where each of them stands in that text: start and end in characters (code points), without its
+        label. The text between them may differ from the step in marks of bold type and line ends.
       chains: () of a verifier that writes none; of a verdict with ``error`` those that could not be read.
       error: why there is no verdict.
       contradictory: whether the score says one thing (correct above one half) and the labels of the steps another;
         None where there are none, and in files that do not say it.
+      weight_version: how often the verifier's weights had been changed since it was loaded.
     """
 
     prefix_score: Probability | None = field(default=None, metadata=LEFT_OUT)
@@ -95,7 +98,9 @@ class VerdictRecord(Record):
     error: str | None = field(default=None, metadata=LEFT_OUT)
     contradictory: bool | None = field(default=None, metadata=LEFT_OUT)
     steps: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
+    step_spans: tuple[tuple[Count, ...], ...] | None = field(default=None, metadata=LEFT_OUT)
     chains: tuple[ChainRecord, ...] = field(default=(), metadata=LEFT_OUT)
+    weight_version: Count = field(default=0, metadata=LEFT_OUT)
 
     def check(self, place: str, prefix: str) -> None:
         if self.error is None:
@@ -104,11 +109,13 @@ class VerdictRecord(Record):
                     raise UserError(f"{place}: the field `{prefix}{name}` is missing")
         if self.steps is not None:
             self.check_steps(len(self.steps), place, prefix)
+        if self.step_spans is not None:
+            _check_spans(self.step_spans, place, f"{prefix}step_spans")
 
     def check_steps(self, steps: int, place: str, prefix: str) -> None:
         """Raises `UserError` where a list of the steps has not one entry for each."""
         lists = ("step_labels", "step_scores") if self.step_labels else ()
-        check_lengths(self, lists, steps, place, prefix)
+        check_lengths(self, (*lists, "step_spans"), steps, place, prefix)
         for index, chain in enumerate(self.chains):
             chain.check_steps(steps, place, f"{prefix}chains[{index}].")
 
@@ -124,6 +131,15 @@ def check_lengths(record: Record, names: Sequence[str], wanted: int, place: str,
         values = getattr(record, name)
         if values and len(values) != wanted:
             raise field_error(place, prefix + name, f"has {len(values)} entries for {wanted} steps")
+
+
+def _check_spans(spans: Sequence[Sequence[int]], place: str, name: str) -> None:
+    """Raises `UserError` where spans are no pairs, or not one behind the other."""
+    end = 0
+    for index, span in enumerate(spans):
+        if len(span) != 2 or not end <= span[0] <= span[1]:
+            raise field_error(place, f"{name}[{index}]", "must be a start and an end behind the span before it")
+        end = span[1]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from thinkprm_jax.activity import Activity
+from thinkprm_jax.checkpoint.new_weights import read_weights
+from thinkprm_jax.distributed.sharing import our_mesh
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
@@ -44,7 +46,7 @@ from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.decoding import ChunkOutput
 from thinkprm_jax.sampler.device import DeviceFunctions, call_columns, device_functions
 from thinkprm_jax.sampler.draft_costs import LONGEST_DRAFT, NO_DRAFTS, DraftChoice, choose_drafts
-from thinkprm_jax.sampler.handle import RequestHandle, StepLoop, check_can_compute
+from thinkprm_jax.sampler.handle import Handle, RequestHandle, StepLoop, check_can_compute
 from thinkprm_jax.sampler.request import (
     Completion,
     Phase,
@@ -56,6 +58,7 @@ from thinkprm_jax.sampler.request import (
     check_drafts,
 )
 from thinkprm_jax.sampler.scheduler import Limits, Worker, check_request
+from thinkprm_jax.sampler.weights import WeightVersions
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # Measured on two processors: with 5 MB of weights two workers give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
@@ -96,7 +99,8 @@ class Sampler:
       slots: B, contexts decoded together, at most.
       max_length: longest context (prompt, generated and forced tokens).
       chunk: decode steps between two looks of the host.
-      mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor.
+      mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor. Of other
+        axes than ours, as of :func:`thinkprm_jax.share_mesh`.
       cache_dtype: default the model's compute dtype.
       prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16, for requests with ``keep``; 0:
         none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and for each beam
@@ -133,15 +137,15 @@ class Sampler:
         drafts: int | None = 0,
     ) -> None:
         refuse_forked()
+        mesh = our_mesh(mesh)
         _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
         self.loop = StepLoop(self._step, self._has_room)
         self._config, self._positions = model.config, model.config.positions
-        self._graph, self._parameters = nnx.split(model)
-        self._loaded = True
+        self._weights = WeightVersions(model)
         self.products = choose_products(products, model.dtype, weight_bytes(model.config, model.dtype), mesh)
-        self._device = device_functions(self._graph, mesh, chunk, self.products)
+        self._device = device_functions(self._weights.graph, mesh, chunk, self.products)
         self._limits = Limits(max_length, model.config.vocab_size)
         self._queue: collections.deque[RequestHandle] = collections.deque()
         self._queued = 0  # of the queue, those that are not cancelled
@@ -191,8 +195,7 @@ class Sampler:
           UserError: inside jax.jit, where nothing can be computed.
         """
         check_can_compute()
-        if not self._loaded:
-            raise RuntimeError("this sampler has no weights: it was released, and use() gives it others")
+        self._check_loaded()
         try:
             handle = RequestHandle(self.loop, request, self.tokenizer, self._forget)
         except jax.errors.ConcretizationTypeError:
@@ -205,6 +208,7 @@ class Sampler:
             handle.settle(Result(error=error))
             return handle
         with self.loop.changed:
+            handle.turn = self._weights.notice()
             self._queue.append(handle)
             handle.queued = True
             self._queued += 1
@@ -358,13 +362,12 @@ class Sampler:
 
         What the slots and the prefix cache still hold of earlier prompts is forgotten.
         """
-        graph, parameters = nnx.split(model)
-        if graph != self._graph:
+        if nnx.split(model)[0] != self._weights.graph:
             raise ValueError(
                 "a model of another architecture, or one that computes otherwise, needs its own sampler"
             )
         self.release()
-        self._parameters, self._loaded = parameters, True
+        self._weights.load(model)
 
     def release(self) -> None:
         """Lets go of weights, cache and prefix cache, so that their memory is free; :meth:`use` brings weights
@@ -373,11 +376,47 @@ class Sampler:
             self._collect(concurrent.futures.ALL_COMPLETED)
             for worker in self._workers:
                 worker.drop_cancelled()
-            if self._queued or any(worker.jobs for worker in self._workers):
+            if self._queued or self._weights.pending or any(worker.jobs for worker in self._workers):
                 raise RuntimeError("this sampler is running")
-            self._parameters, self._loaded = nnx.State({}), False
+            self._weights.release()
             for worker in self._workers:
                 worker.reset()
+
+    @property
+    def weight_version(self) -> int:
+        """Of the weights that requests run with now, from 0; a result says its own."""
+        return self._weights.version
+
+    def update_weights(self, weights: Any, *, copy: bool = True) -> int:
+        """Goes on with other weights of the same architecture, between two requests: what was submitted before
+        ends with the old ones, what is submitted after begins with the new ones. Nothing is compiled again, and
+        all that was cached of the old weights is forgotten. From any thread; returns when it has happened.
+
+        The model's variables have the new weights then. Who gives them others directly needs no call: what
+        runs at that moment ends with what it began with, and what is submitted later runs with the new ones.
+
+        Args:
+          weights: by name (ours, or those of Hugging Face checkpoints), nested or with dots: arrays of any
+            dtype. A model or its ``nnx.State``. Or a folder: of Hugging Face, a run of `thinkprm train`, or
+            what Orbax saved of one of the former.
+          copy: False: arrays that already are as they should be are used as they are. They must not be donated.
+        Returns: the version, as results say it.
+        Raises:
+          UserError: a name is missing or unknown, or a shape is another one; the weights are then the old ones.
+        """
+        self._check_loaded()
+        check_can_compute()
+        values = read_weights(weights, self._config, self._weights.current(), copy)
+        handle: Handle[int] = Handle(self.loop)
+        with self.loop.changed:
+            self._weights.notice()
+            self._weights.propose(values, handle)
+            self.loop.wake()
+        return handle.result()
+
+    def _check_loaded(self) -> None:
+        if not self._weights.loaded:
+            raise RuntimeError("this sampler has no weights: it was released, and use() gives it others")
 
     # Steps
 
@@ -393,10 +432,10 @@ class Sampler:
     def _take(self) -> RequestHandle | None:
         """The next of the queue."""
         with self.loop.changed:
-            while self._queue:
+            while self._queue and self._queue[0].turn <= self._weights.turn:
                 handle = self._queue.popleft()
                 if handle.queued:
-                    handle.queued = False
+                    handle.queued, handle.weight_version = False, self._weights.version
                     self._queued -= 1
                     return handle
         return None
@@ -404,19 +443,45 @@ class Sampler:
     def _step(self) -> bool:
         """A chunk of every worker that has jobs; returns once the first of them is through."""
         idle = [worker for worker in self._workers if worker not in self._under_way.values()]
+        for worker in idle:
+            worker.drop_cancelled()
+        ready = self._next_turn()
         for place, worker in enumerate(idle):
             with self._recovering(worker):
-                worker.drop_cancelled()
-                worker.admit(self._take, -(-self._queued // (len(idle) - place)))
+                worker.admit(self._take, -(-min(ready, self._queued) // (len(idle) - place)))
             if not worker.jobs:
                 continue
             if self._pool is not None:
-                self._under_way[self._pool.submit(worker.chunk, self._parameters)] = worker
+                self._under_way[self._pool.submit(worker.chunk, self._weights.parameters())] = worker
                 continue
             with self._recovering(worker):
-                worker.absorb(worker.chunk(self._parameters))
+                worker.absorb(worker.chunk(self._weights.parameters()))
             return True
         return self._collect(concurrent.futures.FIRST_COMPLETED)
+
+    def _next_turn(self) -> int:
+        """Has other weights run, where it is time for them. Returns: how many requests of the queue may run."""
+        weights = self._weights
+        if weights.lost:
+            self._collect(concurrent.futures.ALL_COMPLETED)
+            lost = RequestError("the weights that it ran with were given to another computation (donated)")
+            for handle in [handle for worker in self._workers for handle in worker.stop()]:
+                handle.settle(Result(error=lost))
+            weights.rest()
+        running = any(worker.jobs for worker in self._workers)
+        with self.loop.changed:
+            while self._queue and not self._queue[0].queued:  # cancelled
+                self._queue.popleft()
+            first = self._queue[0].turn if self._queue else weights.newest
+            if not running and weights.loaded and (self._queue or weights.pending):
+                if weights.begin(first):
+                    for worker in self._workers:
+                        worker.forget()
+            elif not running:
+                weights.rest()
+            if not weights.pending:
+                return self._queued
+            return sum(handle.queued and handle.turn <= weights.turn for handle in self._queue)
 
     def _collect(self, when: str) -> bool:
         """Takes in the chunks that are through. False: none was under way."""

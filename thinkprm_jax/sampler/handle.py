@@ -391,6 +391,7 @@ class RequestHandle(Handle[Result]):
       ids: what its Think phases have generated so far, one after another, without what a stop text may still take
         back. In the end they are the ids of all its thoughts.
       queued: it waits for a row.
+      turn, weight_version: of the weights that it runs with (:mod:`.weights`).
     """
 
     def __init__(
@@ -403,7 +404,7 @@ class RequestHandle(Handle[Result]):
         super().__init__(loop, lambda: on_cancel(self))
         self.request, self.prompt = request, [int(token) for token in request.prompt]
         self.ids: list[int] = []
-        self.queued = False
+        self.queued, self.turn, self.weight_version = False, 0, 0
         self._tokenizer = tokenizer
         self._readers = 0
 

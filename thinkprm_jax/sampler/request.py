@@ -190,12 +190,14 @@ class Result:
       error: why this request alone failed, or None.
       ids: the context at the end without the prompt.
       tokens: ids that were sampled for it, through each stop, rewound ones included.
+      weight_version: of the weights that it ran with (:meth:`Sampler.update_weights`).
     """
 
     value: Any = None
     error: RequestError | None = None
     ids: list[int] = dataclasses.field(default_factory=list)
     tokens: int = 0
+    weight_version: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

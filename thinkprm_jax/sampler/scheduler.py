@@ -24,12 +24,14 @@ import numpy as np
 from flax import nnx
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore, common_length
+from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls
 from thinkprm_jax.sampler.device import DeviceFunctions
 from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice
 from thinkprm_jax.sampler.drafts import DraftControls
 from thinkprm_jax.sampler.handle import RequestHandle
+from thinkprm_jax.sampler.options import OptionWalk
+from thinkprm_jax.sampler.prefix_tree import common_length
 from thinkprm_jax.sampler.request import (
     MAX_STOP_IDS,
     MAX_WATCHED,
@@ -320,38 +322,7 @@ class Job:
         )
 
     def _result(self, value: Any = None, error: RequestError | None = None) -> Result:
-        return Result(value, error, self.written, self.sampled)
-
-
-class OptionWalk:
-    """Options of several ids as a tree: at each of its places the ids that may follow are asked for.
-
-    Attributes:
-      prefix: the place that is asked for next, ids behind the context; () at the beginning and at the end.
-      ids: what may follow there; () once all is known.
-      logprobs: float32 [options], the sums so far.
-    """
-
-    def __init__(self, options: Sequence[tuple[int, ...]]) -> None:
-        followers: dict[tuple[int, ...], dict[int, None]] = {}
-        for option in options:
-            for place, id in enumerate(option):
-                followers.setdefault(option[:place], {})[id] = None
-        # In this order a place comes right behind one that has most of its ids.
-        self._left = [(prefix, tuple(followers[prefix])) for prefix in sorted(followers, reverse=True)]
-        self._options, self.logprobs = options, np.zeros(len(options), np.float32)
-        self._next()
-
-    def _next(self) -> None:
-        self.prefix, self.ids = self._left.pop() if self._left else ((), ())
-
-    def take(self, logprobs: np.ndarray) -> None:
-        """logprobs: float32 [>= len(ids)], of the ids that were asked for."""
-        found, place = dict(zip(self.ids, logprobs, strict=False)), len(self.prefix)
-        for number, option in enumerate(self._options):
-            if option[:place] == self.prefix and place < len(option):
-                self.logprobs[number] += found[option[place]]
-        self._next()
+        return Result(value, error, self.written, self.sampled, self.handle.weight_version)
 
 
 PENDING = object()  # the phase goes on
@@ -431,8 +402,13 @@ class Worker:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what it holds and has seen of prompts and chains."""
+        """Forgets what it holds and has seen of prompts and chains, and frees its memory."""
         self.store.reset()
+        self.forget()
+
+    def forget(self) -> None:
+        """The same, and keeps the memory: of other weights nothing counts any more. Nothing must run."""
+        self.store.forget()
         self._siblings, self._trust = Siblings(), 1.0
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,28 +15,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from thinkprm_jax.activity import Activity
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.reading import contradicts
-from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.protocol.steps import LocatedStep, locate_steps
 from thinkprm_jax.records import VerdictRecord
+from thinkprm_jax.rewards.reward import Reward
 from thinkprm_jax.runtime import refuse_pickling
-from thinkprm_jax.sampler.handle import Handle, StepLoop, finished, gather
-from thinkprm_jax.sampler.request import Request, Result, Script
+from thinkprm_jax.sampler.handle import Handle, StepLoop, finished
 from thinkprm_jax.verifier.findings import ChainVerdict, Combine, Findings, Reading, Unlocated
-from thinkprm_jax.verifier.loading import load_sampler
-from thinkprm_jax.verifier.script import chain_seed
-from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, check_names, signature_with_settings
+from thinkprm_jax.verifier.settings import VerifierSettings, signature_with_settings
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from thinkprm_jax.model.decoder import Decoder
     from thinkprm_jax.sampler import Sampler
-    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 Item = tuple[str, Sequence[str]]  # (problem, steps)
-# (problem, steps) -> (ids of the prompt, script of a chain); RequestError where the solution cannot be judged.
-Prepare = Callable[[str, list[str]], tuple[list[int], Script]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,8 @@ class Verdict:
       error: why there is no verdict.
       locates: whether the verifier says where an error is, not only that there is one.
       findings: the numbers; None where there is an error.
+      weight_version: of the weights that it was made with (:meth:`Verifier.update_weights`), from 0.
+      step_spans: of a solution that came as one text, where each step stands in it: (start, end) in characters.
     """
 
     prompt: str = ""
@@ -66,6 +61,8 @@ class Verdict:
     error: RequestError | None = None
     locates: bool = True
     findings: Findings | None = None
+    weight_version: int = 0
+    step_spans: tuple[tuple[int, int], ...] | None = None
     _combine: Combine | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -77,7 +74,7 @@ class Verdict:
             found, error = combine(chains), None
         except RequestError as failure:
             found, error = None, failure
-        return cls(prompt, tuple(chains), error, locates, found, combine)
+        return cls(prompt, tuple(chains), error, locates, found, _combine=combine)
 
     @classmethod
     def of_scores(cls, prompt: str, scores: Sequence[float]) -> Verdict:
@@ -93,7 +90,8 @@ class Verdict:
         not on how many there are. One without chains is the same for every count."""
         if self._combine is None or count >= len(self.chains):
             return self
-        return Verdict.of_chains(self.prompt, self.chains[:count], self._combine, self.locates)
+        fewer = Verdict.of_chains(self.prompt, self.chains[:count], self._combine, self.locates)
+        return dataclasses.replace(fewer, weight_version=self.weight_version, step_spans=self.step_spans)
 
     @property
     def found(self) -> Findings:
@@ -177,10 +175,16 @@ class Verdict:
         """The verdict as it stands in a file; ``steps``: to be written too, where its row does not have them."""
         given = None if steps is None else tuple(steps)
         chains = tuple(chain.record for chain in self.chains)
+        made: dict[str, Any] = {
+            "steps": given,
+            "step_spans": self.step_spans,
+            "chains": chains,
+            "weight_version": self.weight_version,
+        }
         if self.error is not None:
-            return VerdictRecord(error=str(self.error), steps=given, chains=chains)
+            return VerdictRecord(error=str(self.error), **made)
         numbers = (self.found.prefix_score, self.found.step_scores, self.found.step_labels)
-        return VerdictRecord(*numbers, contradictory=self.contradictory, steps=given, chains=chains)
+        return VerdictRecord(*numbers, contradictory=self.contradictory, **made)
 
 
 class Verifier(abc.ABC):
@@ -259,6 +263,32 @@ class Verifier(abc.ABC):
         """
         return self.loop.serve(enumerate(items), lambda item: self.submit(*item))
 
+    def update_weights(self, weights: Any, *, copy: bool = True) -> int:
+        """Judges with other weights of the same architecture from here on, between two solutions: what was
+        submitted before is judged with the old ones, what is submitted after with the new ones. Nothing is
+        compiled again, and what was cached of the old weights is forgotten. From any thread.
+
+        Giving the model's own variables other values does the same, without a call.
+
+        Args:
+          weights: arrays by name (of our parameters, or of a Hugging Face checkpoint), nested or with dots; a
+            model or its ``nnx.State``; or a folder: of Hugging Face, a run of `thinkprm train`, or what Orbax
+            saved of one of the former.
+          copy: False: arrays that already are as they should be are used as they are. They must not be donated.
+        Returns: the ``weight_version`` of the verdicts to come.
+        Raises:
+          UserError: there are no weights; a name is missing or unknown, or a shape is another one. The weights
+            are then the old ones.
+        """
+        if self.sampler is None:
+            raise UserError(f"a verifier of kind {self.kind} has no weights")
+        return self.sampler.update_weights(weights, copy=copy)
+
+    @property
+    def weight_version(self) -> int:
+        """How often its weights were changed."""
+        return 0 if self.sampler is None else self.sampler.weight_version
+
     @property
     def sampled_tokens(self) -> int:
         """Tokens sampled so far, over all verdicts."""
@@ -275,7 +305,36 @@ class Verifier(abc.ABC):
 
     def split(self, solution: str) -> list[str]:
         """The steps of a whole solution, as this kind's own code cuts it."""
-        return split_solution(solution)
+        return [step.text for step in self.locate(solution)]
+
+    def locate(self, solution: str) -> list[LocatedStep]:
+        """The same with the place of each step in the text."""
+        return locate_steps(solution)
+
+    def submit_within(self, problem: str, steps: Sequence[str], budget: int) -> Handle[Verdict]:
+        """:meth:`submit` with a limit on the tokens that a round may think, in place of ``max_gen_tokens``.
+
+        Raises:
+          UserError: a verifier of this kind has no such limit.
+        """
+        raise UserError(f"a verifier of kind {self.kind} has no budget of tokens")
+
+    def submit_solution(self, problem: str, solution: str, step_budget: int | None = None) -> Handle[Verdict]:
+        """:meth:`submit` of a whole solution, cut by :meth:`locate`: its verdict has ``step_spans``.
+
+        Args:
+          step_budget: tokens that a chain may think for each step of the solution (:meth:`submit_within`).
+        """
+        if not isinstance(solution, str):
+            return finished(self.loop, Verdict(error=RequestError(f"the solution is {type(solution).__name__}")))
+        steps = self.locate(solution)
+        spans = tuple((step.start, step.end) for step in steps)
+        texts = [step.text for step in steps]
+        if step_budget is None or not steps:
+            handle = self.submit(problem, texts)
+        else:
+            handle = self.submit_within(problem, texts, step_budget * len(steps))
+        return handle.then(lambda verdict: dataclasses.replace(verdict, step_spans=spans))
 
     def predict_correctness_batch(
         self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
@@ -316,94 +375,25 @@ class Verifier(abc.ABC):
             i, j = places[index]
             if verdict.error is not None:
                 raise RequestError(f"question {i}, output {j}: {verdict.error}")
-            scores[i][j] = self.reward(verdict)
+            scores[i][j] = self.step_rewards(verdict)
         return scores
 
-    def reward(self, verdict: Verdict) -> list[float]:
+    def reward(self, **values: Any) -> Reward:
+        """A reward function for reinforcement learning, as the trainers of TRL and Tunix call it; others by
+        :mod:`thinkprm_jax.rewards`.
+
+        Example:
+
+            trainer = GRPOTrainer(model=policy, reward_funcs=prm.reward(), train_dataset=problems)  # of TRL
+
+        Args:
+          values: of :class:`thinkprm_jax.rewards.Reward`.
+        """
+        return Reward(self, **values)
+
+    def step_rewards(self, verdict: Verdict) -> list[float]:
         """The scores of a solution for :meth:`score`."""
         return verdict.step_scores
-
-
-class ChainVerifier(Verifier):
-    """A verifier that writes chains: a kind says what the prompt and the script of one are, and how several make a
-    verdict.
-
-    Args:
-      model, tokenizer: objects to use instead of loading the model of the settings.
-      sampler: the same with a sampler around them; slots and max_length are then those of the sampler.
-    """
-
-    settings: SamplingSettings
-    sampler: Sampler
-
-    def __init__(
-        self,
-        settings: SamplingSettings,
-        model: Decoder | None,
-        tokenizer: Tokenizer | None,
-        sampler: Sampler | None,
-        mesh: Mesh | None,
-    ) -> None:
-        found = settings.settled()
-        # Of a given sampler nobody knows the dtype, unless the settings say it.
-        self.settings = found if sampler is None else dataclasses.replace(found, dtype=settings.dtype)
-        self.sampler = load_sampler(self.settings, model, tokenizer, mesh) if sampler is None else sampler
-        self.tokenizer, self.end_ids = self.sampler.tokenizer, self.sampler.end_ids
-        self.n, self.max_length = self.settings.n, self.sampler.max_length
-
-    @classmethod
-    def given_settings(
-        cls, name: str | None, model: Decoder | None, sampler: Sampler | None, values: dict[str, Any]
-    ) -> Any:
-        """The settings of a verifier by name, or around objects, of which only the objects know the rest."""
-        check_names(cls.Settings, values)
-        if sampler is not None:
-            return cls.Settings(**{**values, "max_length": sampler.max_length})
-        if model is not None:
-            return cls.Settings(**{**values, "dtype": model.dtype.name})
-        return cls.Settings(model=name, **values)
-
-    @abc.abstractmethod
-    def prepare(self, problem: str, steps: Sequence[str]) -> tuple[list[int], Script]:
-        """(ids of the prompt, script of a chain); RequestError where the solution cannot be judged."""
-
-    @staticmethod
-    @abc.abstractmethod
-    def combine(chains: Sequence[ChainVerdict]) -> Findings:
-        """The verdict of several chains; RequestError where there is none."""
-
-    @property
-    def loop(self) -> StepLoop:
-        return self.sampler.loop
-
-    def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
-        return self.write(problem, steps, self.prepare)
-
-    def write(self, problem: str, steps: Sequence[str], prepare: Prepare) -> Handle[Verdict]:
-        """:meth:`submit` with another way to prompt and script."""
-        try:
-            steps = check_item(problem, steps)
-            self.tokenizer.check_fits("\n".join([problem, *steps]), self.max_length, self.sampler.positions)
-            ids, script = prepare(problem, steps)
-        except RequestError as error:
-            return finished(self.loop, Verdict(error=error, locates=self.judges_steps))
-        settings = self.settings
-        temperature = settings.temperature
-        assert temperature is not None  # settled
-        chains = [
-            Request(ids, script, temperature, settings.top_p, seed=chain_seed(settings.seed, chain, ids))
-            for chain in range(self.n)
-        ]
-        verdict = functools.partial(self._verdict, self.tokenizer.decode(ids))
-        return gather(self.loop, list(map(self.sampler.submit, chains)), verdict)
-
-    def _verdict(self, prompt: str, results: Sequence[Result]) -> Verdict:
-        """What the chains of a solution say together."""
-        for result in results:
-            if result.error is not None:
-                return Verdict(prompt, error=result.error, locates=self.judges_steps)
-        chains = [dataclasses.replace(result.value, output_tokens=result.tokens) for result in results]
-        return Verdict.of_chains(prompt, chains, self.combine, self.judges_steps)
 
 
 def verify_all(

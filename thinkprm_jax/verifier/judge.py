@@ -27,7 +27,8 @@ from thinkprm_jax.protocol.judge_prompts import (
 from thinkprm_jax.protocol.prompts import BOX_OPEN, QUESTION, THINK_CLOSE, THINK_OPEN
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Phase, Rewind, Script, Think
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.verifier.base import ChainVerifier, verify_all
+from thinkprm_jax.verifier.base import verify_all
+from thinkprm_jax.verifier.chain_verifier import ChainVerifier
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings, Reading
 from thinkprm_jax.verifier.registry import refuse_other_kinds
 from thinkprm_jax.verifier.script import (

@@ -20,6 +20,7 @@ import numpy as np
 
 from thinkprm_jax.activity import Activity
 from thinkprm_jax.data.discriminative import StepwiseText
+from thinkprm_jax.distributed.sharing import our_mesh
 from thinkprm_jax.errors import RequestError, TooLong, UserError
 from thinkprm_jax.sampler.buckets import length_buckets
 from thinkprm_jax.sampler.handle import Handle, StepLoop, check_can_compute, finished
@@ -100,10 +101,10 @@ class StepwisePRM(Verifier):
     ) -> None:
         if settings is None:
             settings = self._given_settings(model_name_or_path, model, tokenizer, values)
-        self.settings = settings.settled()
+        self.settings, mesh = settings.settled(), our_mesh(mesh)
         model, self.tokenizer = load_objects(self.settings, model, tokenizer, mesh)
         self.max_length = self.settings.max_length
-        self._positions = model.config.positions
+        self._config, self._positions = model.config, model.config.positions
         if self.max_length > self._positions:
             raise UserError(
                 f"max_length is {self.max_length}, it must be from 1 to the model's {self._positions} positions"
@@ -139,6 +140,25 @@ class StepwisePRM(Verifier):
     def compilations(self) -> int:
         """Programs compiled so far for this architecture and mesh."""
         return self._pass.compilations()
+
+    @property
+    def weight_version(self) -> int:
+        return self._pass.weights.version
+
+    def update_weights(self, weights: Any, *, copy: bool = True) -> int:
+        from thinkprm_jax.checkpoint.new_weights import read_weights
+
+        check_can_compute()
+        versions = self._pass.weights
+        values = read_weights(weights, self._config, versions.current(), copy)
+        with self.loop.alone():
+            while self._step():  # what was submitted before
+                pass
+            handle: Handle[int] = Handle(self.loop)
+            versions.propose(values, handle)
+            versions.begin(versions.newest)
+            versions.rest()
+        return handle.result()
 
     @property
     def activity(self) -> Activity:
@@ -226,7 +246,8 @@ class StepwisePRM(Verifier):
             odds = odds[: len(text.places)]
             prompt = self._encoder.show(text)
             if np.isfinite(odds).all():
-                handle.settle(Verdict.of_scores(prompt, tuple(map(_sigmoid, odds.tolist()))))
+                verdict = Verdict.of_scores(prompt, tuple(map(_sigmoid, odds.tolist())))
+                handle.settle(dataclasses.replace(verdict, weight_version=self.weight_version))
             else:
                 step = int(np.isfinite(odds).argmin()) + 1
                 error = RequestError(f"the logits at step {step} are not finite")
@@ -240,7 +261,7 @@ class _ForwardPass:
     """log P(correct) - log P(incorrect) at given places, on the model's devices."""
 
     def __init__(self, model: Decoder, choices: tuple[int, int] | None, mesh: Mesh | None) -> None:
-        from flax import nnx
+        from thinkprm_jax.sampler.weights import WeightVersions
 
         if (choices is None) == (model.score is None):
             raise UserError(
@@ -248,8 +269,8 @@ class _ForwardPass:
                 if choices is None
                 else "this kind of verifier reads a head over the vocabulary, and the model has a head of scores"
             )
-        graph, self._parameters = nnx.split(model)
-        self._compute = _compiled(graph)
+        self.weights = WeightVersions(model)
+        self._compute = _compiled(self.weights.graph)
         self._choices = np.asarray(choices or (1, 0), np.int32)
         self._mesh = mesh
 
@@ -263,7 +284,11 @@ class _ForwardPass:
 
             rows = named_sharding(self._mesh, ("batch", None), {"batch": len(tokens)})
             arrays = tuple(jax.device_put(array, rows) for array in arrays)
-        return np.asarray(self._compute(self._parameters, *arrays, self._choices))
+        self.weights.begin(self.weights.newest)  # as the variables are at this moment
+        try:
+            return np.asarray(self._compute(self.weights.parameters(), *arrays, self._choices))
+        finally:
+            self.weights.rest()
 
     def compilations(self) -> int:
         return self._compute._cache_size()

@@ -1,0 +1,149 @@
+"""Which tokens stand in which block of the prefix cache, each common beginning once. On the host alone."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+BLOCK = 16  # positions of a block of the prefix cache
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens ``a`` and ``b`` (of one type of sequence) have in common from their beginning on."""
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    low, high = 0, limit  # equal up to low, not up to high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Node:
+    """Up to BLOCK tokens behind those of the parent; only full ones have children."""
+
+    tokens: list[int]
+    block: int
+    parent: _Node | None
+    children: dict[int, list[_Node]] = dataclasses.field(default_factory=dict)  # by their first token
+
+
+class PrefixTree:
+    """Token sequences in blocks of BLOCK tokens, each common beginning once, in a fixed number of blocks.
+
+    A sequence shares whole blocks with others. Where it leaves them inside a block it has that block for itself,
+    and still all of the tokens before that point can be found: :meth:`match` is exact to the token.
+
+    When the blocks run out, the one unused for longest goes. A path is always touched from its end to its root, so
+    a block is never older than what follows it, and the oldest of all is always the end of a sequence.
+    """
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks = blocks
+        self.added = 0  # tokens that got a place, over time
+        self.evicted = 0  # tokens that lost it to others
+        self._root = _Node([], -1, None)
+        self._order: collections.OrderedDict[_Node, None] = collections.OrderedDict()  # oldest first
+        self._fresh = 0  # blocks from this one on were never used
+
+    def __len__(self) -> int:
+        """Blocks in use."""
+        return len(self._order)
+
+    def match(self, tokens: list[int]) -> tuple[int, list[int]]:
+        """The longest stored beginning of ``tokens``: its length, and the blocks it stands in, in order."""
+        path, length = self._walk(tokens)
+        self._touch(path)
+        return length, [node.block for node in path]
+
+    def add(self, tokens: list[int]) -> list[tuple[int, int]]:
+        """Stores ``tokens``; where the tree is too small for all of them, a beginning.
+
+        Returns: (block, i) for every block that must now be written with the positions from i x BLOCK on.
+        """
+        path, _ = self._walk(tokens)
+        if path and path[-1].tokens != tokens[(len(path) - 1) * BLOCK :][:BLOCK]:
+            path.pop()  # left inside this block
+        self._touch(path)
+        writes: list[tuple[int, int]] = []
+        kept = set(path)
+        for i in range(len(path), -(-len(tokens) // BLOCK)):
+            node = path[-1] if path else self._root
+            child = self._place(node, tokens[i * BLOCK : (i + 1) * BLOCK], kept)
+            if child is None:
+                break
+            if child[1]:
+                writes.append((child[0].block, i))
+            path.append(child[0])
+            kept.add(child[0])
+        self._touch(path)
+        return writes
+
+    def _walk(self, tokens: list[int]) -> tuple[list[_Node], int]:
+        node, path, length = self._root, [], 0
+        while length < len(tokens):
+            wanted = tokens[length : length + BLOCK]
+            best, most = None, 0
+            for child in node.children.get(wanted[0], ()):
+                common = common_length(child.tokens, wanted)
+                if common > most:
+                    best, most = child, common
+                    if most == len(wanted):
+                        break
+            if best is None:
+                break
+            path.append(best)
+            length += most
+            if most < BLOCK:
+                break
+            node = best
+        return path, length
+
+    def _place(self, parent: _Node, tokens: list[int], kept: set[_Node]) -> tuple[_Node, bool] | None:
+        """The child of ``parent`` that holds ``tokens``, and whether its block must be written; None: no room."""
+        siblings = parent.children.setdefault(tokens[0], [])
+        for child in siblings:
+            if child.tokens[: len(tokens)] == tokens:
+                return child, False
+        for child in siblings:
+            if child.tokens == tokens[: len(child.tokens)]:  # a shorter end: it grows
+                self.added += len(tokens) - len(child.tokens)
+                child.tokens = tokens
+                return child, True
+        block = self._take_block(kept)
+        # Room may have been made by taking a sibling, and the list with it.
+        if block is None:
+            if not siblings:
+                parent.children.pop(tokens[0], None)
+            return None
+        child = _Node(tokens, block, parent)
+        parent.children.setdefault(tokens[0], []).append(child)
+        self.added += len(tokens)
+        return child, True
+
+    def _take_block(self, kept: set[_Node]) -> int | None:
+        if self._fresh < self.blocks:
+            self._fresh += 1
+            return self._fresh - 1
+        oldest = next(iter(self._order), None)
+        if oldest is None or oldest in kept:
+            return None
+        del self._order[oldest]
+        self.evicted += len(oldest.tokens)
+        assert oldest.parent is not None
+        siblings = oldest.parent.children[oldest.tokens[0]]
+        siblings.remove(oldest)
+        if not siblings:
+            del oldest.parent.children[oldest.tokens[0]]
+        return oldest.block
+
+    def _touch(self, path: list[_Node]) -> None:
+        for node in reversed(path):
+            self._order[node] = None
+            self._order.move_to_end(node)
