@@ -7,6 +7,7 @@ and `verifier`, the settings that made it: see :class:`thinkprm_jax.records.Verd
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -107,7 +108,9 @@ def score(verifier: Verifier, rows: SolutionFile, output: OrderedOutput[VerdictR
     for item, verdict in verifier.verify(items()):
         index, number = places.pop(item)
         row, verdicts = open_rows[index]
-        verdicts[number] = verdict.record(None if row.source == "steps" else row.solutions[number])
+        if row.spans:
+            verdict = dataclasses.replace(verdict, step_spans=row.spans[number] or None)
+        verdicts[number] = verdict.record(None if row.spans is None else row.solutions[number])
         report.judged(verdict)
         if len(verdicts) == len(row.solutions):
             finish(index)

@@ -75,6 +75,8 @@ def test_rows_in_rows_out(run, tmp_path):
     assert written[0]["verdict"]["step_labels"] in ([1, 1], [1, 0], [0, 0])
     assert len(written[0]["verdict"]["chains"]) == 2
     assert written[1]["verdict"]["steps"] == ["one and one", "is 2"]
+    text = written[1]["solution"]
+    assert [text[start:end] for start, end in written[1]["verdict"]["step_spans"]] == ["one and one", "is 2"]
     assert [len(verdict["step_scores"]) for verdict in written[2]["verdicts"]] == [1, 2]
     assert written[3]["verdicts"] == []
     assert "lone surrogate" in written[4]["verdict"]["error"]

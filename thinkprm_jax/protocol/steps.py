@@ -19,6 +19,7 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from thinkprm_jax.protocol.wording import NUMBER_WORDS
 
@@ -84,6 +85,15 @@ _OPENING = re.compile(
 )
 
 
+class LocatedStep(NamedTuple):
+    """A step, and where it stands in the text of its solution: ``text[start:end]``, without the label and as it
+    was written (marks of bold type that close behind a title, and line ends, may be others there)."""
+
+    text: str
+    start: int
+    end: int
+
+
 def split_solution(text: str) -> list[str]:
     """The steps of a solution, without their labels; blank text has none. Text before the first label belongs to
     step 1 where no blank line stands between them, and is a step of its own where one does.
@@ -95,7 +105,26 @@ def split_solution(text: str) -> list[str]:
     Args:
       text: a whole solution.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").strip()
+    return [step.text for step in locate_steps(text)]
+
+
+def locate_steps(text: str) -> list[LocatedStep]:
+    """The steps of :func:`split_solution` with their places, one behind the other."""
+    plain = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    stripped = plain.strip()
+    before = len(text) - len(text.removeprefix("\ufeff"))
+    blanks = len(plain) - len(plain.lstrip())
+    steps = [(step, start + blanks, end + blanks) for step, start, end in _located(stripped)]
+    if "\r\n" in text:  # each is one sign longer than its newline
+        ends = [place.start() - number - before for number, place in enumerate(re.finditer("\r\n", text))]
+        steps = [
+            (step, start + bisect.bisect_left(ends, start), end + bisect.bisect_left(ends, end))
+            for step, start, end in steps
+        ]
+    return [LocatedStep(step, start + before, end + before) for step, start, end in steps]
+
+
+def _located(text: str) -> list[LocatedStep]:
     whole = _Whole(text)
     blanks = whole.outside(_BLANK_LINES.finditer(text))
     labels = _runs(whole.outside(_STEP_LINE.finditer(text)))
@@ -226,13 +255,13 @@ def _are_equations(text: str, items: Sequence[re.Match[str]]) -> bool:
 
 def _labelled(
     text: str, labels: Sequence[re.Match[str]], blanks: Sequence[re.Match[str]], is_list: bool = False
-) -> list[str]:
+) -> list[LocatedStep]:
     """The parts from one label to the next, without the labels; and the paragraphs around them. Paragraphs behind
     a list are no part of its last item, even where its items are lines: a plan does not hold the work."""
     starts, opening = [label.start() for label in labels], {blank.end() for blank in blanks}
     before = _paragraphs(text, blanks, 0, starts[0])
     # What stands right above the first label belongs to its step.
-    lead = before.pop() if before and starts[0] not in opening else ""
+    lead = before.pop() if before and starts[0] not in opening else None
     steps, several = before, False  # several: paragraphs belong to the steps of this run
     for index, (label, end) in enumerate(zip(labels, [*starts[1:], len(text)], strict=True)):
         inside = _breaks(text, _within(blanks, label.end(), end))
@@ -243,9 +272,21 @@ def _labelled(
             several = several or label.start() not in opening
         cut = inside[0].start() if inside and last and not several else end
         step = _without_closers(text[label.end() : cut], label)
-        steps += [f"{lead}\n\n{step}".strip() if lead else step, *_paragraphs(text, inside, cut, end)]
-        several, lead = (several or bool(inside)) and not last, ""
-    return [step for step in steps if step]
+        start, stop = _bare(text, label.end(), cut)
+        if lead:
+            step, start = f"{lead.text}\n\n{step}".strip(), lead.start
+            stop = max(stop, lead.end)
+        steps += [LocatedStep(step, start, stop), *_paragraphs(text, inside, cut, end)]
+        several, lead = (several or bool(inside)) and not last, None
+    return [step for step in steps if step.text]
+
+
+def _bare(text: str, start: int, end: int) -> tuple[int, int]:
+    """The part without blanks at its ends."""
+    part = text[start:end]
+    bare = part.strip()
+    start += len(part) - len(part.lstrip()) if bare else 0
+    return start, start + len(bare)
 
 
 def _begins_again(labels: Sequence[re.Match[str]], index: int) -> bool:
@@ -277,10 +318,10 @@ def _within(blanks: Sequence[re.Match[str]], start: int, end: int) -> list[re.Ma
     return list(blanks[first : bisect.bisect_left(blanks, end, first, key=re.Match.end)])
 
 
-def _paragraphs(text: str, blanks: Sequence[re.Match[str]], start: int, end: int) -> list[str]:
+def _paragraphs(text: str, blanks: Sequence[re.Match[str]], start: int, end: int) -> list[LocatedStep]:
     """The parts between the blank lines, from one place to another."""
     first = bisect.bisect_left(blanks, start, key=re.Match.start)
     inside = blanks[first : bisect.bisect_right(blanks, end, first, key=re.Match.end)]
     cuts = [start, *(place for blank in inside for place in blank.span()), end]
-    parts = (text[a:b].strip() for a, b in zip(cuts[::2], cuts[1::2], strict=True))
-    return [part for part in parts if part]
+    places = (_bare(text, a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True))
+    return [LocatedStep(text[a:b], a, b) for a, b in places if a < b]

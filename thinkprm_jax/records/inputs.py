@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from array import array
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_input
-from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.protocol.steps import locate_steps
 from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line
 from thinkprm_jax.records.schema import FORMAT_KEY, check_format
 
@@ -28,13 +28,14 @@ class SolutionRow:
     """One input row.
 
     row: as it was read. solutions: lists of steps. source: the field they are from; `completions` holds any number
-    of solutions, the others one.
+    of solutions, the others one. spans: of solutions that are texts, where each step stands in its text.
     """
 
     row: Mapping[str, Any]
     problem: str
     solutions: tuple[tuple[str, ...], ...]
     source: str
+    spans: tuple[tuple[tuple[int, int], ...], ...] | None = None
 
     @property
     def many(self) -> bool:
@@ -153,8 +154,17 @@ def parse_solution(row: Mapping[str, Any], place: str, reserved: Collection[str]
         return SolutionRow(row, problem, (tuple(get_texts(row, "steps", place)),), "steps")
     if row.get("completions") is not None:
         texts = get_texts(row, "completions", place)
-        return SolutionRow(row, problem, tuple(tuple(split_solution(text)) for text in texts), "completions")
+        return _located(row, problem, texts, "completions")
     if row.get("solution") is not None:
         text = get_field(row, "solution", str, place)
-        return SolutionRow(row, problem, (tuple(split_solution(text)),), "solution")
+        return _located(row, problem, [text], "solution")
     raise UserError(f"{place}: the field `steps` (or `solution`, or `completions`) is missing")
+
+
+def _located(row: Mapping[str, Any], problem: str, texts: Sequence[str], source: str) -> SolutionRow:
+    """Of whole solutions."""
+    found = [locate_steps(text) for text in texts]
+    solutions = tuple(tuple(step.text for step in steps) for steps in found)
+    return SolutionRow(
+        row, problem, solutions, source, tuple(tuple((step.start, step.end) for step in steps) for steps in found)
+    )

@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from thinkprm_jax.data.discriminative import Layout, StepEncoder, StepwiseText
 from thinkprm_jax.errors import RequestError
+from thinkprm_jax.protocol.steps import LocatedStep
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.verifier.stepwise import StepwisePRM, StepwiseSettings
 
@@ -33,6 +34,16 @@ QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\bo
 def paragraphs(solution: str) -> list[str]:
     """The steps of a whole solution: what stands between blank lines, as in search-and-learn."""
     return [step for step in solution.strip().split("\n\n") if step.strip()]
+
+
+def in_order(solution: str, steps: Sequence[str]) -> list[LocatedStep]:
+    """Steps that stand in the text one behind the other, with nothing but blanks between them."""
+    located, end = [], 0
+    for step in steps:
+        start = solution.index(step, end)
+        end = start + len(step)
+        located.append(LocatedStep(step, start, end))
+    return located
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,8 +186,8 @@ class LineEncoder:
 class ParagraphPRM(StepwisePRM):
     """A verifier whose own code cuts a solution at blank lines."""
 
-    def split(self, solution: str) -> list[str]:
-        return paragraphs(solution)
+    def locate(self, solution: str) -> list[LocatedStep]:
+        return in_order(solution, paragraphs(solution))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -249,5 +260,5 @@ class SkyworkPRM(StepwisePRM):
     def make_encoder(self) -> LineEncoder:
         return LineEncoder(self.tokenizer)
 
-    def split(self, solution: str) -> list[str]:
-        return [line for line in solution.split("\n") if line.strip()]
+    def locate(self, solution: str) -> list[LocatedStep]:
+        return in_order(solution, [line for line in solution.split("\n") if line.strip()])

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 
 from thinkprm_jax.protocol.prompts import VERIFICATION_PROMPT, check_prompt, encode_prompt
+from thinkprm_jax.protocol.steps import LocatedStep
+from thinkprm_jax.sampler.handle import Handle
 from thinkprm_jax.sampler.request import Script
-from thinkprm_jax.verifier.base import ChainVerifier, Item, Verdict, verify_all
+from thinkprm_jax.verifier.base import Item, Verdict, verify_all
+from thinkprm_jax.verifier.chain_verifier import ChainVerifier
 from thinkprm_jax.verifier.findings import ChainVerdict, Findings
 from thinkprm_jax.verifier.registry import refuse_other_kinds
 from thinkprm_jax.verifier.script import ScriptSettings, VerificationScript, check_room
@@ -66,14 +69,21 @@ class ThinkPRMSettings(ScriptSettings):
         check_prompt(self.prompt)
 
 
-_LABEL = re.compile(r"Step \d+:")
+_MOST_LIMITS = 256  # scripts with limits of their own that are kept
+_LABEL = re.compile(r"(?:## )?Step \d+:")
 
 
-def labelled_parts(solution: str) -> list[str]:
+def labelled_parts(solution: str) -> list[LocatedStep]:
     """What stands between `Step i:` labels, wherever they stand, as the original's client cuts a solution: without
     labels all of it is one step, and what stands before the first one is a step of its own."""
-    parts = _LABEL.split(solution.replace("## Step", "Step"))
-    return [part.strip() for part in parts if part.strip()]
+    cuts = [0, *(place for label in _LABEL.finditer(solution) for place in label.span()), len(solution)]
+    parts = []
+    for start, end in zip(cuts[::2], cuts[1::2], strict=True):
+        part = solution[start:end]
+        if bare := part.strip():
+            start += part.index(bare)
+            parts.append(LocatedStep(bare.replace("## Step", "Step"), start, start + len(bare)))
+    return parts
 
 
 def combine_chains(chains: Sequence[ChainVerdict]) -> Findings:
@@ -156,6 +166,7 @@ class ThinkPRM(ChainVerifier):
         super().__init__(settings, model, tokenizer, sampler, mesh)
         self.n_thinking_rounds = n_thinking_rounds if n_thinking_rounds != 1 else self.settings.rounds
         self._script = self._make_script(self.settings.rounds)
+        self._limited: dict[int, VerificationScript] = {}  # by their limit
         self._make_script(self.n_thinking_rounds)  # so that a wrong setting is named here
 
     @classmethod
@@ -174,10 +185,18 @@ class ThinkPRM(ChainVerifier):
 
         return [verdict.as_dict() for verdict in verify_all(verify, questions, prefix_steps_batch)]
 
-    def split(self, solution: str) -> list[str]:
-        return labelled_parts(solution) if self.settings.split_at == "labels" else super().split(solution)
+    def submit_within(self, problem: str, steps: Sequence[str], budget: int) -> Handle[Verdict]:
+        if budget not in self._limited:
+            limited = dataclasses.replace(self.settings, max_gen_tokens=budget)
+            if len(self._limited) >= _MOST_LIMITS:
+                self._limited.clear()
+            self._limited[budget] = self._script_of(limited)
+        return self.write(problem, steps, functools.partial(self.prepare, script=self._limited[budget]))
 
-    def reward(self, verdict: Verdict) -> list[float]:
+    def locate(self, solution: str) -> list[LocatedStep]:
+        return labelled_parts(solution) if self.settings.split_at == "labels" else super().locate(solution)
+
+    def step_rewards(self, verdict: Verdict) -> list[float]:
         """The scores of the steps (mean over the chains), except that the last one is the score of the whole
         output: aggregated by "last" it is ThinkPRM's own score, by "min" and "prod" the steps count too."""
         return [*verdict.step_scores[:-1], verdict.prefix_score]
@@ -194,7 +213,9 @@ class ThinkPRM(ChainVerifier):
         return ids, functools.partial(script, len(steps))
 
     def _make_script(self, rounds: int) -> VerificationScript:
-        settings = dataclasses.replace(self.settings, rounds=rounds)
+        return self._script_of(dataclasses.replace(self.settings, rounds=rounds))
+
+    def _script_of(self, settings: ThinkPRMSettings) -> VerificationScript:
         return VerificationScript(self.tokenizer, settings, max_length=self.max_length, end_ids=self.end_ids)
 
 
