@@ -14,7 +14,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.search.memory import PREFILL_TOKENS, MemoryNeed, PlannedModel, device_bytes, plan
+from thinkprm_jax.sampler.memory import PREFILL_TOKENS, PlannedModel
+from thinkprm_jax.search.memory import MemoryNeed, device_bytes, plan
 
 GB = 10**9
 

@@ -13,8 +13,9 @@ from thinkprm_jax.distributed.mesh import optional_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
 from thinkprm_jax.sampler import Sampler
+from thinkprm_jax.sampler.memory import PlannedModel
 from thinkprm_jax.search.generator import Generator, Prompts
-from thinkprm_jax.search.memory import MemoryNeed, PlannedModel, SearchMemoryPlan, device_bytes, plan
+from thinkprm_jax.search.memory import MemoryNeed, SearchMemoryPlan, device_bytes, plan
 from thinkprm_jax.search.model_engine import ModelEngine
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
