@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from support.session import CACHE_VARIABLE
 
@@ -80,6 +81,26 @@ def test_train_on_own_chains(tmp_path: Path) -> None:
     output = run("train_on_own_chains.py", "own", cwd=tmp_path)
     assert output.splitlines()[-1] == "Is the solution correct? No"
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"chains.jsonl", "recipe.yaml", "run", "model"}
+
+
+@pytest.mark.slow
+def test_rl_tunix(tmp_path: Path) -> None:
+    pytest.importorskip("tunix")
+    lines = run("rl_tunix.py", "--steps", "2", "--held-out", "16", "--reward", "steps", cwd=tmp_path).splitlines()
+    before, after = map(float, lines[-1].removeprefix("steps, seed 0: ").split(" -> "))
+    assert 0 <= before <= 1
+    assert 0 <= after <= 1
+
+
+@pytest.mark.slow
+def test_rl_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    sizes = ("--steps", "2", "--problems", "2", "--generations", "4")
+    lines = run("rl_trl.py", "run", *sizes, "--learning-rate", "1e-3", cwd=tmp_path).splitlines()
+    assert lines[-1].startswith("reward ")
+    assert lines[-1].endswith("(16 judged, 0 not)")
+    start, end = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "end"))
+    assert any((start[name] != end[name]).any() for name in end)  # it was trained
 
 
 @pytest.mark.slow

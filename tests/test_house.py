@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("arithmetic",),
     ("checkpoint",),
     ("export",),
-    ("sampler", "training"),
+    ("sampler", "training", "rewards"),
     ("verifier",),
     ("collect", "search"),
     ("evaluation",),

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thinkprm_jax.checkpoint.huggingface import load_model, save_model
     from thinkprm_jax.distributed.mesh import make_mesh
+    from thinkprm_jax.distributed.sharing import share_mesh
     from thinkprm_jax.errors import RequestError, UserError
     from thinkprm_jax.grading.compare import answers_equal
     from thinkprm_jax.grading.extract import extract_answer
     from thinkprm_jax.protocol.steps import split_solution
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.records import read_verdicts
+    from thinkprm_jax.rewards.reward import Reward
     from thinkprm_jax.sampler import Choose, Completion, Force, Mark, Request, Rewind, Sampler, Think
     from thinkprm_jax.tokenizer.tokenizer import Tokenizer
     from thinkprm_jax.verifier.base import Verdict, Verifier
+    from thinkprm_jax.verifier.beside import plan_slots
     from thinkprm_jax.verifier.discriminative import DiscriminativePRM
     from thinkprm_jax.verifier.judge import LLMJudge
     from thinkprm_jax.verifier.published import MathShepherdPRM, QwenPRM, RLHFlowPRM, SkyworkPRM
@@ -44,6 +47,7 @@ __all__ = [
     "RLHFlowPRM",
     "Request",
     "RequestError",
+    "Reward",
     "Rewind",
     "Sampler",
     "SkyworkPRM",
@@ -60,8 +64,10 @@ __all__ = [
     "load_recipe",
     "load_verifier",
     "make_mesh",
+    "plan_slots",
     "read_verdicts",
     "save_model",
+    "share_mesh",
     "split_solution",
     "verifier_settings",
 ]
@@ -79,6 +85,7 @@ _EXPORTS = {
     "RLHFlowPRM": "verifier.published",
     "Request": "sampler",
     "RequestError": "errors",
+    "Reward": "rewards.reward",
     "Rewind": "sampler",
     "Sampler": "sampler",
     "SkyworkPRM": "verifier.published",
@@ -94,8 +101,10 @@ _EXPORTS = {
     "load_recipe": "recipe",
     "load_verifier": "verifier.registry",
     "make_mesh": "distributed.mesh",
+    "plan_slots": "verifier.beside",
     "read_verdicts": "records",
     "save_model": "checkpoint.huggingface",
+    "share_mesh": "distributed.sharing",
     "split_solution": "protocol.steps",
     "verifier_settings": "verifier.registry",
 }
