@@ -63,6 +63,8 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
         raise UserError(f"--verifier {options.verifier} gives no verdicts: it is for `thinkprm search`")
     enable_compilation_cache()
     model, kind = options.model, options.verifier
+    if kind is None and model is None and options.server is not None:
+        kind = "server"
     if model is None and (kind in (None, ANY_DISCRIMINATIVE) or settings_class(kind).needs_model):
         model = DEFAULT_MODEL
     found = default_settings(model, kind=kind, default=DEFAULT_KIND)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import thinkprm_jax
 from support import prm_folders, tiny_model
 from thinkprm_jax.checkpoint import weights
 from thinkprm_jax.data.discriminative import PUBLISHED
+from thinkprm_jax.serving.server import BackgroundServer
+from thinkprm_jax.serving.service import Service
+from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 NAMES = [name for name in thinkprm_jax.__all__ if name != "__version__"]
+ADDRESS = "http://127.0.0.1:8000"  # of a server, in examples
 VERDICT = {"prefix_score": 0.9, "step_scores": [0.9], "step_labels": [1]}
 # What stands in an example -> what makes a small model of its kind; the judge is the bundled model.
 MODELS = {
@@ -61,6 +66,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server, as the examples have one."""
+    with BackgroundServer(Service(ThinkPRM("mini", max_length=512, slots=4))) as address:
+        yield address
+
+
 @pytest.fixture
 def namespace(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What an example finds: every public name, the models that it names, a file of verdicts."""
@@ -73,10 +85,14 @@ def namespace(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_public_name_has_an_example_that_runs(name: str, namespace: dict[str, Any]) -> None:
+def test_a_public_name_has_an_example_that_runs(
+    name: str, namespace: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
     found = examples(name)
     assert found, f"{name} has no example"
     for example in found:
+        if ADDRESS in example:
+            example = example.replace(ADDRESS, request.getfixturevalue("server"))
         exec(compile(example, f"the example of {name}", "exec"), namespace)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from thinkprm_jax.tokenizer.tokenizer import Tokenizer
     from thinkprm_jax.verifier.base import Verdict, Verifier
     from thinkprm_jax.verifier.beside import plan_slots
+    from thinkprm_jax.verifier.client import AsyncClient, Client
     from thinkprm_jax.verifier.discriminative import DiscriminativePRM
     from thinkprm_jax.verifier.judge import LLMJudge
     from thinkprm_jax.verifier.published import MathShepherdPRM, QwenPRM, RLHFlowPRM, SkyworkPRM
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AsyncClient",
     "Choose",
+    "Client",
     "Completion",
     "DiscriminativePRM",
     "Force",
@@ -74,7 +77,9 @@ __all__ = [
 
 # Name -> module. Loaded at first use: JAX alone takes a second to import, and `--help` needs none of it.
 _EXPORTS = {
+    "AsyncClient": "verifier.client",
     "Choose": "sampler",
+    "Client": "verifier.client",
     "Completion": "sampler",
     "DiscriminativePRM": "verifier.discriminative",
     "Force": "sampler",

@@ -15,6 +15,7 @@ PROGRAMS = {
     "evaluate": ("thinkprm_jax.infer.evaluate", "how good a verifier is, on solutions whose errors are known"),
     "report": ("thinkprm_jax.infer.report", "a run as one HTML page: problems, scored steps, chains, plots"),
     "search": ("thinkprm_jax.infer.search", "best-of-N, beam search and DVTS, guided by a verifier"),
+    "serve": ("thinkprm_jax.infer.serve", "a verifier over HTTP: verdicts, OpenAI's completions, reward shapes"),
     "miniature": ("thinkprm_jax.infer.miniature", "the paper's questions, asked of the bundled models"),
     "collect": ("thinkprm_jax.train.collect", "verification chains from a teacher, filtered by step labels"),
     "train": ("thinkprm_jax.train.sft", "fine-tune a model on verification chains"),

@@ -324,6 +324,11 @@ class Sampler:
         return first.plus(others) if others else first
 
     @property
+    def workers(self) -> int:
+        """Decode loops, each with an equal part of the slots."""
+        return len(self._workers)
+
+    @property
     def positions(self) -> int:
         """The model's: no max_length can be above."""
         return self._positions

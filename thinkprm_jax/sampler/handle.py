@@ -217,7 +217,12 @@ class Handle(Generic[T]):
     Args:
       loop: brings the result.
       on_cancel: told of a cancellation, with ``loop.changed`` held.
+
+    Attributes:
+      parts: of one that :func:`gather` made, the handles that it waits for, in order.
     """
+
+    parts: Sequence[Handle[Any]] = ()
 
     def __init__(self, loop: StepLoop, on_cancel: Callable[[], None] = lambda: None) -> None:
         self.loop = loop
@@ -330,19 +335,19 @@ class _Gathered(Handle[T]):
 
     def __init__(self, loop: StepLoop, parts: Sequence[Handle[Any]]) -> None:
         super().__init__(loop, self._cancel_parts)
-        self._parts = parts
+        self.parts = parts
         self._missing = len(parts)
 
     @property
     def started(self) -> bool:
-        return self._settled or any(part.started for part in self._parts)
+        return self._settled or any(part.started for part in self.parts)
 
     @started.setter
     def started(self, value: bool) -> None:
         pass  # its parts know
 
     def _cancel_parts(self) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.cancel()
 
 

@@ -86,7 +86,7 @@ def with_fingerprints(settings: Settings) -> Settings:
       UserError: the model is nowhere, or its files cannot be read.
     """
     if not settings.needs_model:
-        return settings
+        return settings.identified()
     from thinkprm_jax.checkpoint.fingerprint import fingerprints
 
     files = find_files(settings)

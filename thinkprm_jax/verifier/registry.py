@@ -7,6 +7,7 @@
     rlhflow         RLHFlow/Llama3.1-8B-PRM-{Mistral,Deepseek}-Data
     qwen_prm        Qwen/Qwen2.5-Math-PRM-7B and its sisters
     skywork_prm     Skywork/Skywork-o1-Open-PRM-Qwen-2.5-1.5B and -7B
+    server          a `thinkprm serve` somewhere else, whatever it serves
     majority        no verifier: answers are counted
 
 A new kind is a file with its settings and its class, and one line here (or a call of :func:`register`)::
@@ -138,6 +139,7 @@ for _registration in (
         ("Qwen2ForPrmModel",),
         exclusive=True,
     ),
+    Registration("server", f"{_HERE}.client:Client"),
     Registration("majority", ""),
 ):
     _REGISTRY[_registration.kind] = _registration
@@ -171,6 +173,13 @@ def settings_class(kind: str) -> type[VerifierSettings]:
         raise UserError(f"there is no verifier {kind!r} (we have: {', '.join((*_REGISTRY, *ALIASES))})")
     found = _REGISTRY[kind]
     return found.load_class().Settings if found.place else MajoritySettings
+
+
+def verifier_class(kind: str) -> type[Verifier]:
+    """The class of a kind of verifiers; errors as of :func:`settings_class`."""
+    settings_class(kind)
+    found: type[Verifier] = _REGISTRY[kind].load_class()
+    return found
 
 
 def judges(kind: str | None) -> bool:

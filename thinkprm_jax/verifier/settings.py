@@ -176,6 +176,10 @@ class VerifierSettings:
         """The same with a value where the user left the choice to us."""
         return self
 
+    def identified(self) -> Self:
+        """Of a kind without a model here: the same with the fingerprints of what it stands for."""
+        return self
+
     def changed(self, **values: Any) -> Self:
         """The same with other values, checked and settled; what was settled before is settled anew.
 

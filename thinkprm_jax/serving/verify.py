@@ -1,0 +1,271 @@
+"""POST /v1/verify: a problem and one or several solutions; verdicts as `thinkprm score` writes them."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import dataclasses
+import time
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from thinkprm_jax.errors import RequestError
+from thinkprm_jax.protocol.reading import read_chain
+from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.records.schema import FORMAT_KEY
+from thinkprm_jax.records.verdicts import VerdictRow
+from thinkprm_jax.sampler.handle import Handle, RequestHandle
+from thinkprm_jax.serving.fields import BodyFields, ServingError, check_text, check_texts, invalid
+from thinkprm_jax.serving.http import Event, EventStream, JSONAnswer, read_fields, while_wanted
+from thinkprm_jax.serving.limits import ServerLimits
+from thinkprm_jax.serving.service import Service
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+    from thinkprm_jax.verifier.base import Verdict, Verifier
+
+SOURCES = ("steps", "completions", "solution")
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What is asked.
+
+    Attributes:
+      solutions: the steps of each. source: the field that they are from.
+      values: settings of the request's own.
+      details: a verdict is to have what no file has: the prompt, and what each chain says by itself.
+      deadline: seconds.
+    """
+
+    problem: str
+    solutions: Sequence[Sequence[str]]
+    source: str
+    values: dict[str, Any]
+    stream: bool
+    details: bool
+    deadline: float
+
+
+def parse_request(fields: BodyFields, limits: ServerLimits) -> VerifyRequest:
+    """ServingError, 400, names what is wrong."""
+    problem_field = "question" if "question" in fields and "problem" not in fields else "problem"
+    problem = fields.text(problem_field, most=limits.max_problem_chars)
+    given = [name for name in SOURCES if name in fields]
+    if len(given) != 1:
+        what = (
+            "is missing: give steps, completions or solution" if not given else "cannot stand beside another one"
+        )
+        raise invalid(given[1] if given else "steps", what)
+    [source] = given
+    solutions = _solutions(fields, source, limits)
+    values = {
+        "n": fields.whole("n", None, 1),
+        "rounds": fields.whole("rounds", None, 1),
+        "temperature": fields.number("temperature", None),
+        "top_p": fields.number("top_p", None, 0.0, 1.0),
+        "seed": fields.whole("seed", None, 0, 2**32 - 1),
+        "max_gen_tokens": fields.whole("budget", None, 1, 2**31 - 1),
+        "decision_temperature": fields.number("decision_temperature", None),
+    }
+    found = VerifyRequest(
+        problem,
+        solutions,
+        source,
+        {name: value for name, value in values.items() if value is not None},
+        fields.flag("stream"),
+        fields.flag("details"),
+        fields.number("deadline", limits.deadline, 0.001, limits.deadline),
+    )
+    fields.ignore(("model", problem_field))
+    fields.end()
+    return found
+
+
+def _solutions(fields: BodyFields, source: str, limits: ServerLimits) -> list[list[str]]:
+    chars, most = limits.max_solution_chars, limits.max_steps
+    if source == "solution":
+        found = [split_solution(fields.text(source, most=chars))]
+    elif source == "steps":
+        found = [check_texts(fields.take(source), source, most)]
+    else:
+        items = fields.items(source, most=limits.max_solutions)
+        found = [
+            check_texts(item, f"{source}[{i}]", most)
+            if isinstance(item, list)
+            else split_solution(check_text(item, f"{source}[{i}]", chars))
+            for i, item in enumerate(items)
+        ]
+    for number, steps in enumerate(found):
+        name = f"{source}[{number}]" if source == "completions" else source
+        if len(steps) > most:
+            raise invalid(name, f"has {len(steps):,} steps, {most:,} are allowed")
+        if (length := sum(map(len, steps))) > chars:
+            raise invalid(name, f"has {length:,} characters, {chars:,} are allowed")
+    return found
+
+
+async def verify(service: Service, request: Request) -> Response:
+    """The endpoint."""
+    fields = await read_fields(request, service.limits)
+    service.check_model(fields.text("model", None))
+    asked = parse_request(fields, service.limits)
+    verifier = service.verifier_with(asked.values)
+    field = "n" if "n" in asked.values else asked.source
+    service.admit(len(asked.solutions) * verifier.n, field)
+    if asked.stream:
+        return service.stream(EventStream(_events(service, verifier, asked), asked.deadline))
+    verdicts = await while_wanted(request.receive, judge(service, verifier, asked), asked.deadline)
+    if asked.source != "completions" and (failure := unjudgeable(verdicts[0], asked.source)):
+        raise failure
+    return JSONAnswer(_answer(verifier, asked, verdicts, service))
+
+
+async def judge(service: Service, verifier: Verifier, asked: VerifyRequest) -> list[Verdict]:
+    """The verdicts, in order; cancelled, nothing of it runs on."""
+    handles = _submit(service, verifier, asked)
+    began = time.monotonic()
+
+    async def one(handle: Handle[Verdict]) -> Verdict:
+        verdict = await service.engine.result(handle)
+        service.metrics.verdict.add(time.monotonic() - began)
+        return verdict
+
+    try:
+        if len(handles) == 1:
+            return [await one(handles[0])]
+        return await asyncio.gather(*map(one, handles))
+    finally:
+        for handle in handles:
+            handle.cancel()
+
+
+def _submit(service: Service, verifier: Verifier, asked: VerifyRequest) -> list[Handle[Verdict]]:
+    handles = [verifier.submit(asked.problem, steps) for steps in asked.solutions]
+    for handle in handles:
+        service.watch(handle)
+    return handles
+
+
+def _answer(
+    verifier: Verifier, asked: VerifyRequest, verdicts: Sequence[Verdict], service: Service
+) -> dict[str, Any]:
+    made = [verdict_json(verdict, asked, steps) for verdict, steps in zip(verdicts, asked.solutions, strict=True)]
+    named = {"verdicts": made} if asked.source == "completions" else {"verdict": made[0]}
+    return named | _ending(service, verifier, verdicts)
+
+
+def _ending(service: Service, verifier: Verifier, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What an answer says beside its verdicts."""
+    return {
+        "verifier": verifier.settings.stamp,
+        FORMAT_KEY: f"{VerdictRow.FORMAT}/{VerdictRow.VERSION}",
+        "model": service.names[0],
+        "usage": {"completion_tokens": sum(verdict.output_tokens for verdict in verdicts)},
+    }
+
+
+def verdict_json(verdict: Verdict, asked: VerifyRequest, steps: Sequence[str]) -> dict[str, Any]:
+    """As it stands in a file, and with details what a verdict is made of again."""
+    found = verdict.record(None if asked.source == "steps" else steps).to_dict()
+    if not asked.details:
+        return found
+    first = None if verdict.error is not None else verdict.found.first_error
+    found |= {"prompt": verdict.prompt, "locates": verdict.locates, "first_error": first}
+    for chain, each in zip(verdict.chains, found.get("chains", ()), strict=True):
+        each["reading"] = dataclasses.asdict(chain.reading)
+    return found
+
+
+# Streams
+
+
+async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) -> AsyncGenerator[Event, None]:
+    """Event ``begin`` with the steps, ``token`` and ``step`` of every chain as it is written, ``verdict`` of every
+    solution as it is judged, and in the end ``done``. What they are of stands in ``solution`` and ``chain``, from
+    0."""
+    events: asyncio.Queue[Event | None] = asyncio.Queue()
+    handles = _submit(service, verifier, asked)
+    began = time.monotonic()
+    verdicts: dict[int, Verdict] = {}
+
+    async def follow(number: int, handle: Handle[Verdict]) -> None:
+        steps = asked.solutions[number]
+        chains = [part for part in handle.parts if isinstance(part, RequestHandle)]
+        readers = [
+            _follow_chain(service, events, part, {"solution": number, "chain": chain}, len(steps))
+            for chain, part in enumerate(chains)
+        ]
+        await asyncio.gather(*readers)
+        verdicts[number] = verdict = await service.engine.result(handle)
+        service.metrics.verdict.add(time.monotonic() - began)
+        events.put_nowait(("verdict", {"solution": number, "verdict": verdict_json(verdict, asked, steps)}))
+
+    async def follow_all() -> None:
+        try:
+            await asyncio.gather(*(follow(number, handle) for number, handle in enumerate(handles)))
+        finally:
+            events.put_nowait(None)
+
+    following = asyncio.ensure_future(follow_all())
+    try:
+        yield "begin", {"solutions": [list(steps) for steps in asked.solutions]}
+        while (event := await events.get()) is not None:
+            yield event
+        await following
+        yield "done", _ending(service, verifier, [verdicts[number] for number in range(len(handles))])
+    finally:
+        following.cancel()
+        for handle in handles:
+            handle.cancel()
+
+
+async def _follow_chain(
+    service: Service, events: asyncio.Queue[Event | None], handle: RequestHandle, of: dict[str, int], steps: int
+) -> None:
+    assert service.verifier.sampler is not None
+    text = ChainText(service.verifier.sampler.tokenizer, steps)
+    async for ids in service.engine.stream(handle):
+        piece, labels = text.add(ids)
+        if piece:
+            events.put_nowait(("token", {**of, "text": piece, "ids": ids}))
+        for step, label in labels:
+            events.put_nowait(("step", {**of, "step": step, "label": label}))
+
+
+class ChainText:
+    """The text of a chain while it is written, and what it has said of the steps so far."""
+
+    def __init__(self, tokenizer: Tokenizer, steps: int) -> None:
+        self._tokenizer, self._steps = tokenizer, steps
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._text = ""
+        self._labels: dict[int, int] = {}
+
+    def add(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """(text of these ids, whole characters; (step from 0, label) of steps that are judged now, or otherwise
+        than before)."""
+        piece = self._decoder.decode(b"".join(map(self._tokenizer.token_bytes, ids)))
+        self._text += piece
+        if "}" not in piece:  # no box is closed
+            return piece, []
+        read = read_chain(self._text, self._steps)
+        judged = {
+            step: label
+            for step, (label, is_judged) in enumerate(zip(read.labels, read.judged, strict=True))
+            if is_judged and label is not None
+        }
+        news = [(step, label) for step, label in judged.items() if self._labels.get(step) != label]
+        self._labels |= judged
+        return piece, news
+
+
+def unjudgeable(verdict: Verdict, field: str) -> ServingError | None:
+    """The answer to a solution that has no verdict; None: it has one."""
+    error: RequestError | None = verdict.error
+    return None if error is None else ServingError(422, str(error), field, "unjudgeable")
