@@ -36,6 +36,13 @@ def test_a_verdict_is_the_one_that_score_writes(server: tuple[str, Service], prm
     assert answer["verifier"] == prm.settings.stamp
 
 
+def test_a_whole_solution_is_cut_as_by_score(server: tuple[str, Service]) -> None:
+    text = "Step 1: 78 + 12 = 90.\nStep 2: 90 + 4 = 94."
+    _, _, answer = ask(server[0], "/v1/verify", {"problem": PROBLEM, "solution": text})
+    assert answer["verdict"]["steps"] == ["78 + 12 = 90.", "90 + 4 = 94."]
+    assert [text[start:end] for start, end in answer["verdict"]["step_spans"]] == answer["verdict"]["steps"]
+
+
 def test_settings_of_a_request_are_those_of_a_verifier(server: tuple[str, Service], prm: ThinkPRM) -> None:
     values = {"n": 3, "rounds": 2, "seed": 7, "budget": 60, "temperature": 0.8}
     body = {"problem": PROBLEM, "completions": ["\n\n".join(RIGHT), WRONG], **values}

@@ -65,6 +65,10 @@ class StepLoop:
         self._news += 1
         self.changed.notify_all()
 
+    def check(self) -> None:
+        """UserError where this thread could not step."""
+        check_can_compute()
+
     def step(self) -> bool:
         """One step, by this thread, as soon as no other thread is in one. False: there was nothing to do."""
         check_can_compute()
@@ -319,7 +323,7 @@ class Handle(Generic[T]):
             with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
                 events.call_soon_threadsafe(settle)
 
-        check_can_compute()
+        self.loop.check()
         self.add_done_callback(tell)
         self.loop.attend(self)
         try:

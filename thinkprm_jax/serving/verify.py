@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.reading import read_chain
-from thinkprm_jax.protocol.steps import split_solution
+from thinkprm_jax.protocol.steps import locate_steps
 from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.sampler.handle import Handle, RequestHandle
@@ -38,6 +38,7 @@ class VerifyRequest:
 
     Attributes:
       solutions: the steps of each. source: the field that they are from.
+      spans: where the steps of each stand in its text; None of one that came as steps.
       values: settings of the request's own.
       details: a verdict is to have what no file has: the prompt, and what each chain says by itself.
       deadline: seconds.
@@ -46,6 +47,7 @@ class VerifyRequest:
     problem: str
     solutions: Sequence[Sequence[str]]
     source: str
+    spans: Sequence[Sequence[tuple[int, int]] | None]
     values: dict[str, Any]
     stream: bool
     details: bool
@@ -63,7 +65,7 @@ def parse_request(fields: BodyFields, limits: ServerLimits) -> VerifyRequest:
         )
         raise invalid(given[1] if given else "steps", what)
     [source] = given
-    solutions = _solutions(fields, source, limits)
+    located = _solutions(fields, source, limits)
     values = {
         "n": fields.whole("n", None, 1),
         "rounds": fields.whole("rounds", None, 1),
@@ -75,8 +77,9 @@ def parse_request(fields: BodyFields, limits: ServerLimits) -> VerifyRequest:
     }
     found = VerifyRequest(
         problem,
-        solutions,
+        [steps for steps, _ in located],
         source,
+        [spans for _, spans in located],
         {name: value for name, value in values.items() if value is not None},
         fields.flag("stream"),
         fields.flag("details"),
@@ -87,27 +90,35 @@ def parse_request(fields: BodyFields, limits: ServerLimits) -> VerifyRequest:
     return found
 
 
-def _solutions(fields: BodyFields, source: str, limits: ServerLimits) -> list[list[str]]:
+Located = tuple[list[str], list[tuple[int, int]] | None]  # steps, and where they stand in their text
+
+
+def _solutions(fields: BodyFields, source: str, limits: ServerLimits) -> list[Located]:
     chars, most = limits.max_solution_chars, limits.max_steps
     if source == "solution":
-        found = [split_solution(fields.text(source, most=chars))]
+        found = [_cut(fields.text(source, most=chars))]
     elif source == "steps":
-        found = [check_texts(fields.take(source), source, most)]
+        found = [(check_texts(fields.take(source), source, most), None)]
     else:
-        items = fields.items(source, most=limits.max_solutions)
         found = [
-            check_texts(item, f"{source}[{i}]", most)
+            (check_texts(item, f"{source}[{i}]", most), None)
             if isinstance(item, list)
-            else split_solution(check_text(item, f"{source}[{i}]", chars))
-            for i, item in enumerate(items)
+            else _cut(check_text(item, f"{source}[{i}]", chars))
+            for i, item in enumerate(fields.items(source, most=limits.max_solutions))
         ]
-    for number, steps in enumerate(found):
+    for number, (steps, _) in enumerate(found):
         name = f"{source}[{number}]" if source == "completions" else source
         if len(steps) > most:
             raise invalid(name, f"has {len(steps):,} steps, {most:,} are allowed")
         if (length := sum(map(len, steps))) > chars:
             raise invalid(name, f"has {length:,} characters, {chars:,} are allowed")
     return found
+
+
+def _cut(text: str) -> Located:
+    """A whole solution, as `thinkprm score` cuts it."""
+    steps = locate_steps(text)
+    return [step.text for step in steps], [(step.start, step.end) for step in steps]
 
 
 async def verify(service: Service, request: Request) -> Response:
@@ -155,7 +166,7 @@ def _submit(service: Service, verifier: Verifier, asked: VerifyRequest) -> list[
 def _answer(
     verifier: Verifier, asked: VerifyRequest, verdicts: Sequence[Verdict], service: Service
 ) -> dict[str, Any]:
-    made = [verdict_json(verdict, asked, steps) for verdict, steps in zip(verdicts, asked.solutions, strict=True)]
+    made = [verdict_json(verdict, asked, number) for number, verdict in enumerate(verdicts)]
     named = {"verdicts": made} if asked.source == "completions" else {"verdict": made[0]}
     return named | _ending(service, verifier, verdicts)
 
@@ -170,9 +181,12 @@ def _ending(service: Service, verifier: Verifier, verdicts: Sequence[Verdict]) -
     }
 
 
-def verdict_json(verdict: Verdict, asked: VerifyRequest, steps: Sequence[str]) -> dict[str, Any]:
-    """As it stands in a file, and with details what a verdict is made of again."""
-    found = verdict.record(None if asked.source == "steps" else steps).to_dict()
+def verdict_json(verdict: Verdict, asked: VerifyRequest, number: int) -> dict[str, Any]:
+    """As it stands in a file, and with details what a verdict is made of again. number: of the solution."""
+    spans = asked.spans[number]
+    if spans:
+        verdict = dataclasses.replace(verdict, step_spans=tuple(spans))
+    found = verdict.record(None if spans is None else asked.solutions[number]).to_dict()
     if not asked.details:
         return found
     first = None if verdict.error is not None else verdict.found.first_error
@@ -204,7 +218,7 @@ async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) ->
         await asyncio.gather(*readers)
         verdicts[number] = verdict = await service.engine.result(handle)
         service.metrics.verdict.add(time.monotonic() - began)
-        events.put_nowait(("verdict", {"solution": number, "verdict": verdict_json(verdict, asked, steps)}))
+        events.put_nowait(("verdict", {"solution": number, "verdict": verdict_json(verdict, asked, number)}))
 
     async def follow_all() -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from thinkprm_jax.activity import Activity
@@ -73,12 +73,12 @@ class ServerSettings(VerifierSettings):
         names = ("config", "tokenizer", "chat_template", "weights")
         return dataclasses.replace(self, fingerprints={name: stamp[name] for name in names if name in stamp})
 
-    def fields(self, kind: str, rounds: int | None = None) -> dict[str, Any]:
+    def fields(self, kind: str) -> dict[str, Any]:
         """Of a request to a server whose verifier is of this kind: what other kinds do not know is left out where
         it has its default."""
         found = {}
         for name in _ASKED:
-            value = rounds if name == "rounds" and rounds is not None else getattr(self, name)
+            value = getattr(self, name)
             default = type(self).__dataclass_fields__[name].default
             if value is not None and (kind == "thinkprm" or value != default):
                 found[_FIELDS.get(name, name)] = value
@@ -162,7 +162,10 @@ class Client(Verifier):
         return self._sampled
 
     def submit(self, problem: str, steps: Sequence[str]) -> Handle[Verdict]:
-        return self._submit(problem, steps, None)
+        return self._submit(problem, steps, {})
+
+    def submit_within(self, problem: str, steps: Sequence[str], budget: int) -> Handle[Verdict]:
+        return self._submit(problem, steps, {"budget": budget})
 
     def predict_correctness_batch_sequential_scaling(
         self, questions: Sequence[str], prefix_steps_batch: Sequence[Sequence[str]]
@@ -170,24 +173,25 @@ class Client(Verifier):
         """:meth:`predict_correctness_batch` with ``n_thinking_rounds`` rounds."""
 
         def verify(items: Iterable[Item]) -> Iterator[tuple[int, Verdict]]:
-            rounds = self.n_thinking_rounds
+            rounds = {"rounds": self.n_thinking_rounds}
             return self.loop.serve(enumerate(items), lambda item: self._submit(*item, rounds))
 
         return [verdict.as_dict() for verdict in verify_all(verify, questions, prefix_steps_batch)]
 
-    def reward(self, verdict: Verdict) -> list[float]:
+    def step_rewards(self, verdict: Verdict) -> list[float]:
         """As of the kind of the server's verifier: of ThinkPRM the last one is the score of the whole."""
         if self._kind != "thinkprm":
-            return super().reward(verdict)
+            return super().step_rewards(verdict)
         return [*verdict.step_scores[:-1], verdict.prefix_score]
 
-    def _submit(self, problem: str, steps: Sequence[str], rounds: int | None) -> Handle[Verdict]:
+    def _submit(self, problem: str, steps: Sequence[str], other: Mapping[str, Any]) -> Handle[Verdict]:
+        """other: fields of the request in place of the settings."""
         try:
             steps = check_item(problem, steps)
         except RequestError as error:
             return finished(self.loop, Verdict(error=error, locates=self.judges_steps))
         handle = _Answer(self._loop)
-        fields = self.settings.fields(self._kind, rounds)
+        fields = {**self.settings.fields(self._kind), **other}
         with self._loop.changed:
             self._running += 1
         handle.begin(self._events.run(self._connection.judge(problem, steps, fields, self._kind)), self._note)
@@ -209,9 +213,15 @@ class Client(Verifier):
 class _AnsweredLoop(StepLoop):
     """Handles whose work is done elsewhere: whoever waits only waits, and no device is asked whether it could."""
 
+    def check(self) -> None:
+        pass
+
     def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         with self.changed:
             return self.changed.wait_for(until, timeout)
+
+    def attend(self, handle: Handle[Any]) -> None:
+        pass
 
 
 class _Answer(Handle[Verdict]):
@@ -236,22 +246,6 @@ class _Answer(Handle[Verdict]):
     def _cancel_request(self) -> None:
         if self._request is not None:
             self._request.cancel()
-
-    def __await__(self) -> Generator[Any, None, Verdict]:
-        events = asyncio.get_running_loop()
-        future: asyncio.Future[None] = events.create_future()
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        self.add_done_callback(lambda _: events.call_soon_threadsafe(settle))
-        try:
-            yield from future
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        return self.result()
 
 
 class _EventThread:
@@ -333,7 +327,7 @@ class AsyncClient:
         async with self._places:
             if self._kind is None:
                 self._kind = (await self._connection.info())["kind"]
-            fields = self.settings.fields(self._kind, rounds)
+            fields = self.settings.fields(self._kind) | ({} if rounds is None else {"rounds": rounds})
             return await self._connection.judge(problem, steps, fields, self._kind)
 
     async def verify(self, items: Iterable[Item]) -> AsyncIterator[tuple[int, Verdict]]:

@@ -180,7 +180,9 @@ def read_verdict(content: Mapping[str, Any], kind: str, url: str) -> Verdict:
         numbers = (record.prefix_score, record.step_scores or (), record.step_labels or ())
         findings = Findings(*numbers, found["first_error"])
         combine = getattr(verifier_class(kind), "combine", None) if chains else None
-        return Verdict(found["prompt"], chains, None, found["locates"], findings, combine)
+        version, spans = record.weight_version, record.step_spans
+        pairs = None if spans is None else tuple((span[0], span[1]) for span in spans)
+        return Verdict(found["prompt"], chains, None, found["locates"], findings, version, pairs, combine)
     except (LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{url}: an answer is no verdict ({error})") from None
 
