@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
-from thinkprm_jax import Reward, ThinkPRM, load_model, save_model
+from thinkprm_jax import Client, ThinkPRM, load_model, save_model
 from thinkprm_jax.arithmetic.task import make_solution
 
 
@@ -38,12 +38,8 @@ def main() -> None:
     rows = [make_solution(2, index, "unseen") for index in range(options.steps * options.problems)]
     chats = [[{"role": "user", "content": row.problem}] for row in rows]
 
-    if options.server:
-        from thinkprm_jax import Client
-
-        reward = Reward(Client(options.server))
-    else:
-        reward = ThinkPRM("mini", slots=32, max_length=1024).reward()
+    prm = Client(options.server) if options.server else ThinkPRM("mini", slots=32, max_length=1024)
+    reward = prm.reward()
     config = GRPOConfig(
         output_dir=str(options.folder / "run"),
         max_steps=options.steps,

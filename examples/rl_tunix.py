@@ -25,7 +25,7 @@ from thinkprm_jax.arithmetic.task import make_solution
 from thinkprm_jax.checkpoint.weights import BUNDLED
 from thinkprm_jax.rewards.tunix import load_qwen2, weights_of
 
-END, ROWS, GENERATIONS = "<｜end▁of▁sentence｜>", 8, 8  # problems of a step, solutions of a problem
+END, ROWS, GENERATIONS = "<｜end▁of▁sentence｜>", 8, 4  # problems of a step, solutions of a problem
 
 
 def rule(prompts: list[str], completions: list[str], answer: list[str], **columns: object) -> list[float]:
@@ -36,8 +36,8 @@ def rule(prompts: list[str], completions: list[str], answer: list[str], **column
 def main() -> None:
     parser = argparse.ArgumentParser(description="GRPO in Tunix, with a verifier as its reward.")
     parser.add_argument("--reward", choices=("score", "steps", "rule"), default="score")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=1e-5)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--held-out", type=int, default=200, help="problems that measure the policy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from support import tiny_model
@@ -22,6 +23,18 @@ def prm() -> ThinkPRM:
     return ThinkPRM(sampler=Sampler(model, tokenizer, slots=4, max_length=512, chunk=8), max_gen_tokens=16)
 
 
+def test_tunixs_reward_manager(prm):
+    pytest.importorskip("tunix")
+    from tunix.rl.grpo.grpo_learner import GRPOConfig
+    from tunix.rl.reward_manager import SequenceRewardManager
+
+    manager = SequenceRewardManager([prm.reward(on_error=-1.0, before="<end>")], GRPOConfig(num_generations=2))
+    [wanted] = prm.reward()([PROBLEM], [SOLUTION])
+    prompts, problems = ["<prompt>"] * 2, np.asarray([PROBLEM] * 2)
+    found = manager(prompts, [f"{SOLUTION}<end>", "<end>"], problem=problems, answer=["90"] * 2)
+    np.testing.assert_allclose(found["rewards"], [wanted, -1.0], atol=1e-6)
+
+
 def test_verls_reward_function(prm):
     compute_score = verl.score_function(prm.reward(on_error=-1.0))
     [wanted] = prm.reward()([PROBLEM], [SOLUTION])
@@ -38,7 +51,6 @@ def test_verls_reward_function(prm):
 
 def test_verls_reward_manager_with_its_data(prm):
     protocol = pytest.importorskip("verl").DataProto
-    import numpy as np
     import torch
 
     manager_class = verl.reward_manager(lambda: prm.reward(on_error=-1.0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from pathlib import Path
 
 import jax
@@ -119,6 +121,16 @@ def test_values_given_to_the_variables_count_from_the_next_solution_on(fresh):
     nnx.update(model, nnx.state(decoder(0)))
     check(judge(prm), fresh[0])
     assert prm.weight_version == 2
+
+
+def test_old_weights_are_not_kept_while_nothing_runs():
+    model = decoder(0)
+    prm = verifier(model)
+    judge(prm, ITEMS[:2])
+    old = weakref.ref(model.embed.embedding.get_raw_value())
+    nnx.update(model, nnx.state(decoder(1)))
+    gc.collect()
+    assert old() is None
 
 
 def test_values_given_to_the_variables_while_solutions_are_judged_are_not_mixed(fresh):

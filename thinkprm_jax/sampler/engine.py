@@ -447,6 +447,13 @@ class Sampler:
 
     def _step(self) -> bool:
         """A chunk of every worker that has jobs; returns once the first of them is through."""
+        worked = self._chunks()
+        with self.loop.changed:
+            if not self._queue and not any(worker.jobs for worker in self._workers):
+                self._weights.rest()
+        return worked
+
+    def _chunks(self) -> bool:
         idle = [worker for worker in self._workers if worker not in self._under_way.values()]
         for worker in idle:
             worker.drop_cancelled()
@@ -478,12 +485,9 @@ class Sampler:
             while self._queue and not self._queue[0].queued:  # cancelled
                 self._queue.popleft()
             first = self._queue[0].turn if self._queue else weights.newest
-            if not running and weights.loaded and (self._queue or weights.pending):
-                if weights.begin(first):
-                    for worker in self._workers:
-                        worker.forget()
-            elif not running:
-                weights.rest()
+            if not running and (self._queue or weights.pending) and weights.begin(first):
+                for worker in self._workers:
+                    worker.forget()
             if not weights.pending:
                 return self._queued
             return sum(handle.queued and handle.turn <= weights.turn for handle in self._queue)

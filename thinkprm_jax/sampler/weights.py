@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import collections
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 from thinkprm_jax.errors import UserError
@@ -49,7 +50,7 @@ class WeightVersions:
         self.names = [".".join(map(str, path)) for path, _ in flat]
         self._variables: list[nnx.Variable[Any]] = [variable for _, variable in flat]
         self._forms = [_form(value) for value in self._raw()]
-        self._seen = list(map(weakref.ref, self._raw()))  # the values of ``version``; they are not kept alive
+        self._seen = list(map(_reference, self._raw()))  # the values of ``version``; they are not kept alive
         self._snapshot: nnx.State | None = None
         self._refused: UserError | None = None
         self.loaded = True
@@ -125,7 +126,7 @@ class WeightVersions:
         )
         changed = any(value is not seen() for value, seen in zip(values, self._seen, strict=True))
         if changed:
-            self._seen, self.version = list(map(weakref.ref, values)), self.version + 1
+            self._seen, self.version = list(map(_reference, values)), self.version + 1
             self._refused = self._misfit(values)
         return changed
 
@@ -154,6 +155,11 @@ class WeightVersions:
 
 def _is_variable(value: Any) -> bool:
     return isinstance(value, nnx.Variable)
+
+
+def _reference(value: Any) -> Callable[[], Any]:
+    """Of a value that it does not keep alive; shapes without numbers may be kept."""
+    return weakref.ref(value) if isinstance(value, jax.Array | np.ndarray) else lambda: value
 
 
 def _form(value: Any) -> tuple[tuple[int, ...], str]:
