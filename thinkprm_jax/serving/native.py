@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from thinkprm_jax.sampler.handle import RequestHandle
 
+# SGLang's client takes a log-probability of 0, which float32 rounds that of a sure token to, for none, and then
+# divides by the number of those that it has.
+_NEXT_TO_ZERO = -1e-30
 GENERATED_TOKENS = 128  # SGLang's default
 IGNORED = (
     "rid",
@@ -191,7 +194,7 @@ def _meta(service: Service, asked: GenerateRequest, found: Written, identity: st
         """[log-probability, id, text] of each."""
         text = service.sampler.tokenizer.decode
         return [
-            [logprob, id, text([id]) if asked.with_texts else None]
+            [_NEXT_TO_ZERO if logprob == 0 else logprob, id, text([id]) if asked.with_texts else None]
             for id, logprob in zip(ids, logprobs, strict=True)
         ]
 
