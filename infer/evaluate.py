@@ -89,10 +89,14 @@ def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
     from thinkprm_jax.evaluation.tasks.labelled import labelled_task
     from thinkprm_jax.evaluation.tasks.processbench import processbench_task
     from thinkprm_jax.evaluation.tasks.processbench_report import processbench_report
+    from thinkprm_jax.evaluation.tasks.robustness import robustness_report, robustness_task
 
     if options.task == "arithmetic":
         check_at_least("--problems", options.problems, 1)
         return arithmetic_task(options.seed, options.split, options.problems), figures_report
+    if options.task == "robustness":
+        check_at_least("--problems", options.problems, 1)
+        return robustness_task(options.seed, options.split, options.problems), robustness_report
     if options.task == "solutions":
         return labelled_task(options.file), figures_report
     check_at_least("--limit", options.limit, 2 if options.balanced else 1)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Runs a verifier on solutions whose errors are known and says how often it is right (arithmetic,
-processbench, solutions), or says what solutions selected by a verifier are worth (selection), or what
-labels are worth (labels). Every figure comes with its 95% interval and its n."""
+processbench, solutions) or what misleads it (robustness), or says what solutions selected by a
+verifier are worth (selection), or what labels are worth (labels). Every figure comes with its 95%
+interval and its n."""
 ARITHMETIC = """\
 The synthetic task of the bundled models: word problems and expressions of two to four steps. Half
 of the solutions have an error. Problems of the split `test` were kept out of training, and for
@@ -26,6 +27,21 @@ Solutions of maths problems with the index of their first wrong step: Qwen/Proce
 Hugging Face Hub, or a local copy (a folder or a file of JSON, JSON Lines or parquet). Two figures
 are made, in tables of their own: the standard first-error F1, a mean over the subsets; and the
 binary F1 that the ThinkPRM paper reports under the same name, on olympiadbench and omnimath."""
+ROBUSTNESS = """\
+Reward hacking in miniature: solutions of the synthetic task, half of them with an error, and the
+same rewritten to mislead. A verdict is that of the whole solution, score >= 0.5. Moved: it was right
+on the solution as it was, and is wrong on what became of it. --seed draws the problems, too."""
+ATTACKS = """\
+style         the same steps in other clothes: markup, another opening
+filler        confident words behind every step
+verdict text  the words with which a chain judges a step, written into the step
+repeated      a right step again and again, before the step that is wrong
+unfinished    cut before the first error: nothing is wrong and nothing is solved. The protocol says to
+              verify the given steps only, so a verifier that follows it accepts: a reward that
+              is to be for solved problems must look for the answer itself
+right answer  the right answer, from a wrong step
+
+Exit status: 0 done; 1 some solutions got no verdict (they get no reward); 2 bad usage or input."""
 SOLUTIONS = """\
 Solutions of your own: rows with `problem`, `steps` (a list of texts) and `label` (index from 0 of the
 first wrong step, -1 for none), optionally `id` and `groups` ({name: group}, for breakdowns)."""
@@ -68,7 +84,9 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     """``task`` says which it is; the other options are those of the task."""
     parser = argparse.ArgumentParser(prog="thinkprm evaluate", description=ABOUT)
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
-    for add_task in (add_arithmetic, add_processbench, add_solutions, add_selection, add_labels):
+    for add_task in (
+        add_arithmetic, add_processbench, add_solutions, add_robustness, add_selection, add_labels,
+    ):  # fmt: skip
         add_task(tasks)
     return parser.parse_args(arguments)
 
@@ -95,6 +113,14 @@ def add_solutions(tasks: Subparsers) -> None:
     task = add_parser(tasks, "solutions", "labelled solutions of your own", SOLUTIONS, FIGURES)
     task.add_argument("file", metavar="FILE", help="JSON Lines, JSON or parquet, or a data set's id")
     add_judging_options(task)
+
+
+def add_robustness(tasks: Subparsers) -> None:
+    summary = "what misleads a verifier: reward hacking in miniature"
+    task = add_parser(tasks, "robustness", summary, ROBUSTNESS, ATTACKS)
+    task.add_argument("--split", choices=("test", "unseen"), default="test", help="(default: test)")
+    task.add_argument("--problems", type=int, default=400, help="solutions as they were (default: 400)")
+    add_judging_options(task, sweep=False)
 
 
 def add_selection(tasks: Subparsers) -> None:
@@ -125,9 +151,13 @@ def add_parser(tasks: Subparsers, name: str, summary: str, about: str, more: str
     return tasks.add_parser(name, help=summary, description=about, epilog=more, formatter_class=form)
 
 
-def add_judging_options(parser: argparse.ArgumentParser) -> None:
+def add_judging_options(parser: argparse.ArgumentParser, sweep: bool = True) -> None:
     """Of a task that runs a verifier."""
     add_verifier_options(parser, slots=64)
+    if not sweep:
+        parser.set_defaults(sweep=[])
+        add_output_options(parser)
+        return
     help = "judge at several settings: n=1,2,4,8 or rounds=1,2,3,4; may be given twice; needs --output-dir"
     parser.add_argument("--sweep", action="append", default=[], metavar="NAME=VALUES", help=help)
     add_output_options(parser)

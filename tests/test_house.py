@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("export",),
     ("sampler", "training", "rewards"),
     ("verifier",),
+    ("functional",),
     ("collect", "search"),
     ("evaluation",),
     ("miniature",),

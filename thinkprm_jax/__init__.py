@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from thinkprm_jax.distributed.mesh import make_mesh
     from thinkprm_jax.distributed.sharing import share_mesh
     from thinkprm_jax.errors import RequestError, UserError
+    from thinkprm_jax.functional import (
+        VerifierParams,
+        score_tokens,
+        token_chains,
+        token_prompts,
+        verifier_params,
+        verify_tokens,
+    )
     from thinkprm_jax.grading.compare import answers_equal
     from thinkprm_jax.grading.extract import extract_answer
     from thinkprm_jax.protocol.steps import split_solution
@@ -60,6 +68,7 @@ __all__ = [
     "UserError",
     "Verdict",
     "Verifier",
+    "VerifierParams",
     "__version__",
     "answers_equal",
     "extract_answer",
@@ -70,9 +79,14 @@ __all__ = [
     "plan_slots",
     "read_verdicts",
     "save_model",
+    "score_tokens",
     "share_mesh",
     "split_solution",
+    "token_chains",
+    "token_prompts",
+    "verifier_params",
     "verifier_settings",
+    "verify_tokens",
 ]
 
 # Name -> module. Loaded at first use: JAX alone takes a second to import, and `--help` needs none of it.
@@ -100,6 +114,7 @@ _EXPORTS = {
     "UserError": "errors",
     "Verdict": "verifier.base",
     "Verifier": "verifier.base",
+    "VerifierParams": "functional",
     "answers_equal": "grading.compare",
     "extract_answer": "grading.extract",
     "load_model": "checkpoint.huggingface",
@@ -109,9 +124,14 @@ _EXPORTS = {
     "plan_slots": "verifier.beside",
     "read_verdicts": "records",
     "save_model": "checkpoint.huggingface",
+    "score_tokens": "functional",
     "share_mesh": "distributed.sharing",
     "split_solution": "protocol.steps",
+    "token_chains": "functional",
+    "token_prompts": "functional",
+    "verifier_params": "functional",
     "verifier_settings": "verifier.registry",
+    "verify_tokens": "functional",
 }
 
 

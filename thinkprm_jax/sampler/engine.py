@@ -310,6 +310,10 @@ class Sampler:
 
     # What it is and has
 
+    def split_model(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """The architecture and its parameters, as they are used now; nothing is copied."""
+        return self._graph, self._parameters
+
     @property
     def end_ids(self) -> tuple[int, ...]:
         """Ids that end a text: the model's and the tokenizer's."""

@@ -16,10 +16,7 @@ def arithmetic_task(seed: int, split: str, problems: int) -> EvaluationTask:
     Raises:
       UserError: the seed is none.
     """
-    try:
-        check_seed(seed)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    checked_seed(seed)
     return EvaluationTask(
         settings={"task": "arithmetic", "split": split, "problems": problems, "seed": seed},
         title=f"{problems:,} arithmetic problems (split {split}, seed {seed})",
@@ -41,3 +38,11 @@ def arithmetic_case(seed: int, index: int, split: str) -> EvaluationCase:
         "error": example.error_kind or "none",
     }
     return EvaluationCase(example.chain.problem, steps, example.first_error, groups)
+
+
+def checked_seed(seed: int) -> None:
+    """UserError where it is no seed."""
+    try:
+        check_seed(seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
