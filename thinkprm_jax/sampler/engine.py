@@ -312,7 +312,7 @@ class Sampler:
 
     def split_model(self) -> tuple[nnx.GraphDef, nnx.State]:
         """The architecture and its parameters, as they are used now; nothing is copied."""
-        return self._graph, self._parameters
+        return self._weights.graph, self._weights.state()
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -77,6 +77,11 @@ class WeightVersions:
         """The values as they are, by dotted path."""
         return dict(zip(self.names, self._raw(), strict=True))
 
+    def state(self) -> nnx.State:
+        """The same as an NNX state of its own variables, for whoever computes beside the sampler."""
+        values = iter(self._raw())
+        return jax.tree.map(lambda variable: variable.replace(next(values)), self._state, is_leaf=_is_variable)
+
     @property
     def pending(self) -> bool:
         """Whether a turn is over as soon as its requests are."""
