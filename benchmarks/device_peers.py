@@ -32,7 +32,7 @@ def parity(trial: Trial) -> None:
         gc.collect()
         model, tokenizer = load_model(Path(folder), dtype="float32")
         full = np.asarray(model(jnp.asarray(prompts)))
-        sampler = Sampler(model, tokenizer, slots=len(prompts), max_length=128)
+        sampler = Sampler(model, tokenizer, slots=len(prompts), max_length=128, drafts=0)
         found = sampler.generate(prompts.tolist(), max_new_tokens=new_tokens)
         ours = [completion.ids for [completion] in found]
         del sampler, model

@@ -41,7 +41,11 @@ class Ours:
 
         enable_compilation_cache()
         model, tokenizer = load_model(files / "hf", dtype=precision)
-        self.samplers = {slots: Sampler(model, tokenizer, slots=slots, max_length=CONTEXT) for slots in (1, SLOTS)}
+        self.samplers = {
+            # Without drafts, which the peers do not have either.
+            slots: Sampler(model, tokenizer, slots=slots, max_length=CONTEXT, drafts=0)
+            for slots in (1, SLOTS)
+        }
 
     def warm(self, prompts: Prompts, new: int) -> None:
         self.run(prompts, new)  # compiles for these shapes

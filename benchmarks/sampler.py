@@ -75,7 +75,8 @@ class Ours:
         self.name, self.dtype = "thinkprm_jax" if hints else "thinkprm_jax, no size hints", dtype
         self.hints = hints
         model, tokenizer = load_model(folder, dtype=dtype)
-        self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length)
+        # Random weights repeat themselves, and drafts would guess that.
+        self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length, drafts=0)
         self.prompt_tokens = 0  # of all runs
         self._seen: set[tuple[int, ...]] = set()
 

@@ -135,7 +135,7 @@ def step(folder: Path | None, batch: int, repeats: int, new_tokens: int) -> None
         model, tokenizer = peaked_model(), load_mini_tokenizer()
     else:
         model, tokenizer = load_model(folder)
-    sampler = Sampler(model, tokenizer, slots=batch, max_length=16 + new_tokens, chunk=CHUNK)
+    sampler = Sampler(model, tokenizer, slots=batch, max_length=16 + new_tokens, chunk=CHUNK, drafts=0)
     rng = np.random.default_rng(0)
 
     def run(setting: Setting) -> Times:

@@ -15,8 +15,8 @@ from thinkprm_jax.collect.recipe import CollectionSource, CollectRecipe, Teacher
 from thinkprm_jax.data.batches import epoch_order
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_task
+from thinkprm_jax.sampler.job import Limits, check_request
 from thinkprm_jax.sampler.request import Request
-from thinkprm_jax.sampler.scheduler import Limits, check_request
 from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.seeds import MOST_SEED, check_seed
 from thinkprm_jax.training.config import DataConfig, DataSource, ModelSource, TrainRecipe

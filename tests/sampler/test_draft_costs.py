@@ -70,7 +70,7 @@ def test_a_sampler_asks_once_for_each_number_of_rows_and_says_what_it_took(
         return NO_DRAFTS
 
     monkeypatch.setattr(engine, "choose_drafts", choose)
-    monkeypatch.setattr(engine, "DRAFT_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(draft_costs, "DRAFT_WEIGHT_BYTES", 0)
     sampler = Sampler(model, mini_tokenizer, slots=2, max_length=64, chunk=4, drafts=None)
     for _ in range(2):
         sampler.generate(["7", "8"], max_new_tokens=3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
+import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,9 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache, settle
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Choose, Force, Mark, Request, Rewind, Sampler, Think
+from thinkprm_jax.sampler.cache_store import CacheRow
 from thinkprm_jax.sampler.drafts import LONGEST_MATCH, Drafts, clip, learn, look_up, worth_it
+from thinkprm_jax.sampler.job import Job
 from thinkprm_jax.sampler.scheduler import Siblings, _lay_out
 
 SETTINGS = {"slots": 3, "max_length": 100, "chunk": 8}  # one length of the cache, so one program
@@ -95,6 +98,23 @@ def test_tokens_log_probabilities_and_stops_are_those_without_drafts(plain, draf
         assert expected.error is None
         assert_equal(ours, expected)
     assert drafting.stats.accepted_tokens > before
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+def test_with_our_kernels_they_change_no_bit(model, mini_tokenizer) -> None:
+    settings = {"max_length": 100, "chunk": 8, "products": "native"}
+    requests = some_requests(mini_tokenizer, 4)
+    plain, drafting = (
+        results(Sampler(model, mini_tokenizer, slots=1, drafts=drafts, **settings), requests) for drafts in (0, 7)
+    )
+    for ours, expected in zip(drafting, plain, strict=True):
+        for a, b in zip(ours.value, expected.value, strict=True):
+            if isinstance(a, np.ndarray):
+                np.testing.assert_array_equal(a, b)
+                continue
+            assert a.ids == b.ids
+            np.testing.assert_array_equal(a.logprobs, b.logprobs)
+            np.testing.assert_array_equal(a.watched, b.watched)
 
 
 def test_a_chain_that_was_written_before_is_quoted(plain, drafting, mini_tokenizer) -> None:
@@ -217,26 +237,15 @@ def test_look_up_finds_the_longest_and_then_the_last_match() -> None:
 
 
 def test_texts_of_siblings_are_those_of_the_same_prompt() -> None:
-    @dataclasses.dataclass
-    class Row:
-        number: int
-        context: list[int]
-
-    @dataclasses.dataclass
-    class Handle:
-        prompt: list[int]
-
-    @dataclasses.dataclass
-    class Chain:
-        handle: Handle
-        row: Row
-
-    def chain(number: int, prompt: list[int], *written: int) -> Chain:
-        return Chain(Handle(prompt), Row(number, [*prompt, *written]))
+    def chain(number: int, prompt: list[int], *written: int) -> Job:
+        row = CacheRow(number)
+        job = Job(SimpleNamespace(prompt=prompt), row, think(1), None, None)
+        row.occupy([*prompt, *written], 0)
+        return job
 
     siblings = Siblings()
-    siblings.add([1, 2], [10, 11, 12])
-    siblings.add([3], [20])
+    siblings.add(chain(0, [1, 2], 10, 11, 12))
+    siblings.add(chain(0, [3], 20))
     texts = siblings.texts([chain(0, [1, 2], 13), chain(2, [1, 2], 14, 15), chain(1, [3])], 4, 9)
     assert texts.shape == (4, 2 * 9 + 16)
     assert texts[0, :12].tolist() == [-1, -1, 10, 11, 12, -1, 14, 15, -1, 1, 2, 13]
@@ -244,7 +253,7 @@ def test_texts_of_siblings_are_those_of_the_same_prompt() -> None:
     assert texts[1, :10].tolist() == [-1] * 7 + [20, -1, 3]
     assert (texts[3] == -1).all()
     for number in range(2 * Siblings.PROMPTS):
-        siblings.add([number, number], [number])
+        siblings.add(chain(0, [number, number], number))
     assert len(siblings._ended) == Siblings.PROMPTS
 
 

@@ -16,8 +16,8 @@ from flax import nnx
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.handle import Handle, StepLoop
+from thinkprm_jax.sampler.job import Limits, check_request
 from thinkprm_jax.sampler.request import Choose, Force, Mark, Request, Result, Rewind, Think, Thought
-from thinkprm_jax.sampler.scheduler import Limits, check_request
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 _BUCKET = 64  # right padding is invisible under a causal mask, and keeps the number of compiled shapes small

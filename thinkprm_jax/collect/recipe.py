@@ -90,7 +90,7 @@ class Teacher:
     max_length: int = 8192  # of prompt and generation together; a prompt that does not fit is counted as failed
     dtype: Literal["float32", "bfloat16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
     slots: int = 16  # chains decoded together
-    drafts: int | None = 0  # tokens a step tries that were written before; null: what pays
+    drafts: int | None = None  # tokens a step tries that were written before; null: what pays
 
     def __post_init__(self) -> None:
         at_least(1, self, "chains", "max_tokens", "max_length", "slots")

@@ -26,6 +26,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.decode_step import attend_in_order, sum_of_squares
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.linear import Build, Linear, side_by_side
 from thinkprm_jax.model.lora import LoraSpec
@@ -40,9 +41,14 @@ class RMSNorm(nnx.Module):
     def __init__(self, size: int, eps: float, param_dtype: DTypeLike) -> None:
         self.scale = nnx.Param(jnp.ones((size,), param_dtype))
         self.eps = eps
+        self.products: Products = "xla"  # another one: :func:`use_products`
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        squares = sum_of_squares(x) if self.products == "native" else None
+        if squares is None:
+            variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+        else:
+            variance = squares / x.shape[-1]
         return x * jax.lax.rsqrt(variance + self.eps) * self.scale[...].astype(jnp.float32)
 
 
@@ -293,7 +299,7 @@ class Decoder(nnx.Module):
         """
         batch, width = tokens.shape
         cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
-        seen = readable(cache, lengths, written, column, width)
+        seen = readable(cache, lengths, written, column, width)  # computed if XLA's attention is taken
         x = self.embed(tokens.reshape(-1))
         keys, values = [], []
         for layer, layer_keys, layer_values in zip(self.layers, cache.keys, cache.values, strict=True):
@@ -301,7 +307,11 @@ class Decoder(nnx.Module):
             q, k, v = (y.reshape(batch, width, *y.shape[1:]) for y in (q, k, v))
             layer_keys = write_columns(cache, layer_keys, k, column)
             layer_values = write_columns(cache, layer_values, v, column)
-            attended = attend_cache(q, layer_keys, layer_values, seen)
+            attended = None
+            if self.products == "native":
+                attended = attend_in_order(q, layer_keys, layer_values, lengths, written, column)
+            if attended is None:
+                attended = attend_cache(q, layer_keys, layer_values, seen)
             x = x + layer.attention.merge(attended.reshape(batch * width, *attended.shape[2:]))
             x = x + layer.mlp(layer.mlp_norm(x))
             keys.append(layer_keys)
@@ -354,9 +364,10 @@ class Decoder(nnx.Module):
 
 
 def use_products(model: Decoder, products: Products) -> None:
-    """Says what computes the products with weights. "native" has no derivative, and is for one CPU device."""
+    """Says what computes the products with weights, the norms and a decode step's attention. "native" has no
+    derivative, and is for one CPU device."""
     for _, module in nnx.iter_graph(model):
-        if isinstance(module, Decoder | Linear):
+        if isinstance(module, Decoder | Linear | RMSNorm):
             module.products = products
 
 

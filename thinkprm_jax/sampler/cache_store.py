@@ -337,11 +337,12 @@ class CacheStore:
         kept_tokens, _, number = max((kept(row), -row.fed, -i) for i, row in enumerate(free))
         return free[-number], kept_tokens
 
-    def fill(self, parameters: nnx.State, admitted: Sequence[CacheRow]) -> None:
-        """Brings the prompts of newly occupied rows into them: copied from where they are or prefilled."""
+    def fill(self, parameters: nnx.State, admitted: Sequence[CacheRow], begin: Callable[[], None]) -> None:
+        """Copies or prefills the prompts of newly occupied rows; tells ``begin`` when the device goes to work."""
         works = plan(admitted, self.rows, self._tree, self._share_from)
         for work in works:
             self._count(work)
+        begin()
         self.reserve(max(max(row.fed for row in self.rows), *(work.goal for work in works), 1))
         for stage in range(works[-1].stage + 1):
             mine = [work for work in works if work.stage == stage]

@@ -188,7 +188,7 @@ def _step(
         (controls.positions[:, None] + offsets + 1).reshape(-1),
     )
     asked = jnp.concatenate([sampled[:, None], every(controls.watch)], axis=1)
-    logprobs = log_probabilities(logits, asked).reshape(batch, width, -1)
+    logprobs = log_probabilities(logits, asked, model.products).reshape(batch, width, -1)
     sampled = sampled.reshape(batch, width)
 
     # The logits count from where the context is all fed: before that the next token is a given one.

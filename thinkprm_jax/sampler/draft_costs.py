@@ -27,6 +27,8 @@ from thinkprm_jax.runtime import cache_folder
 
 logger = logging.getLogger(__name__)
 
+# A smaller model does not wait for its weights, and would be measured and compiled for longer than it gains.
+DRAFT_WEIGHT_BYTES = 64 * 2**20
 LONGEST_DRAFT = 7  # eight tokens a row and step: what registers and matrix units come in
 _DRAFTS = (LONGEST_DRAFT, 3)
 # Of 24 real chains with the chains before of the same prompt to quote from (benchmarks/drafts.py): tokens a step
@@ -48,6 +50,17 @@ class DraftChoice:
 
 
 NO_DRAFTS = DraftChoice(0, 0.0)
+
+
+def longest_drafts(drafts: int | None, weight_bytes: int) -> int:
+    """Tokens of the longest drafts that a sampler of this setting may ever try.
+
+    Args:
+      drafts: None: what pays. weight_bytes: of the model.
+    """
+    if drafts is not None:
+        return drafts
+    return LONGEST_DRAFT if weight_bytes >= DRAFT_WEIGHT_BYTES else 0
 
 
 def choose_drafts(model: Decoder, rows: int, path: Path | None = None) -> DraftChoice:

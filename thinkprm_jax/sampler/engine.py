@@ -45,8 +45,9 @@ from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.decoding import ChunkOutput
 from thinkprm_jax.sampler.device import DeviceFunctions, call_columns, device_functions
-from thinkprm_jax.sampler.draft_costs import LONGEST_DRAFT, NO_DRAFTS, DraftChoice, choose_drafts
+from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice, choose_drafts, longest_drafts
 from thinkprm_jax.sampler.handle import Handle, RequestHandle, StepLoop, check_can_compute
+from thinkprm_jax.sampler.job import Limits, check_request
 from thinkprm_jax.sampler.request import (
     Completion,
     Phase,
@@ -57,7 +58,7 @@ from thinkprm_jax.sampler.request import (
     Thought,
     check_drafts,
 )
-from thinkprm_jax.sampler.scheduler import Limits, Worker, check_request
+from thinkprm_jax.sampler.scheduler import Worker
 from thinkprm_jax.sampler.weights import WeightVersions
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
@@ -67,8 +68,6 @@ WORKER_WEIGHT_BYTES = 16 * 2**20
 # Measured there, with 318 MB: one request takes 9.2 s with 16 rows and 2.3 s with one, four requests take 9.4 s
 # with 16 rows and 4.4 s with four. A smaller model would be compiled for longer than it gains.
 FOLLOW_WEIGHT_BYTES = 64 * 2**20
-# A smaller model does not wait for its weights, and would be measured and compiled for longer than it gains.
-DRAFT_WEIGHT_BYTES = 64 * 2**20
 # More contexts than a device holds. The host has a place for each: a slip of the hand would take all its memory.
 MOST_SLOTS = 2**16
 
@@ -111,7 +110,8 @@ class Sampler:
       products: what computes the products with weights: "native", our kernel for CPUs; "xla"; or "auto", the
         kernel where it can run and the model is not tiny. None: what $THINKPRM_JAX_PRODUCTS says, or "auto".
       drafts: tokens that a step may try at once, looked up in what stands there already (:mod:`.drafts`), at most;
-        0: none; None: as many as pay on this machine, by a measurement. They change no token.
+        0: none; None: as many as pay on this machine, by a measurement, and none for a model of less than 64 MiB.
+        They change no token.
     Raises:
       UserError: a setting that cannot work.
 
@@ -134,7 +134,7 @@ class Sampler:
         prefix_cache: int = 0,
         share_from: int = 64,
         products: Requested | None = None,
-        drafts: int | None = 0,
+        drafts: int | None = None,
     ) -> None:
         refuse_forked()
         mesh = our_mesh(mesh)
@@ -155,8 +155,8 @@ class Sampler:
         count = 1 if alone else worker_count(model.config, model.dtype, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
         check_drafts(drafts)
-        small = weight_bytes(model.config, model.dtype) < DRAFT_WEIGHT_BYTES
-        self._most_drafted = 0 if drafts is None and small else drafts
+        self._longest_drafts = longest_drafts(drafts, weight_bytes(model.config, model.dtype))
+        self._most_drafted = drafts if self._longest_drafts else 0
         self.drafts: dict[int, DraftChoice] = {}
         self._workers = [
             self._worker(slots // count, prefix_cache, share_from, dtype, _rows(mesh)) for _ in range(count)
@@ -169,14 +169,13 @@ class Sampler:
 
     def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
         stats = SamplerStats()
-        most = LONGEST_DRAFT if self._most_drafted is None else self._most_drafted
         store = CacheStore(
             self._device,
             self._config,
             stats,
             row_counts=row_counts(self._config, self._dtype, slots),
             max_length=self.max_length,
-            columns=call_columns(self.chunk, most),
+            columns=call_columns(self.chunk, self._longest_drafts),
             dtype=dtype,
             prefix_cache=prefix_cache,
             share_from=share_from,

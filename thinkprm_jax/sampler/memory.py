@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
 from thinkprm_jax.sampler.cache_store import PREFILL_TOKENS
-from thinkprm_jax.sampler.draft_costs import LONGEST_DRAFT
+from thinkprm_jax.sampler.draft_costs import longest_drafts
 
 SPARE = 0.05  # of the memory, for programs and what the allocator cannot use
 
@@ -42,7 +42,7 @@ class PlannedModel:
         """Of the key-value cache once its longest row is full."""
         if not self.max_length:
             return 0
-        drafts = LONGEST_DRAFT if self.drafts is None else self.drafts
+        drafts = longest_drafts(self.drafts, weight_bytes(self.config, self.dtype))
         return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh, drafts)
 
     def prefixes(self, positions: int) -> int:

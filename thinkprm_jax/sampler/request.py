@@ -243,6 +243,8 @@ class SamplerStats:
     saved_tokens: int = 0  # that got a place in the prefix cache
     evicted_tokens: int = 0  # that lost it to others
     finished: int = 0
+    device_seconds: float = 0.0  # from a chunk's first call on the device until its results are on the host
+    host_seconds: float = 0.0  # between chunks, while there is something to decode: the device waits for the host
 
     def plus(self, others: Iterable[SamplerStats]) -> SamplerStats:
         every = (self, *others)
@@ -254,6 +256,11 @@ class SamplerStats:
     def occupancy(self) -> float:
         """Share of slot steps that fed a token."""
         return self.busy_slot_steps / max(self.slot_steps, 1)
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the time that the device waited for the host, though there was something to decode."""
+        return self.host_seconds / max(self.host_seconds + self.device_seconds, 1e-9)
 
     @property
     def processed_tokens(self) -> int:

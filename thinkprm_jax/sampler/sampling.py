@@ -16,6 +16,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from thinkprm_jax.model.decode_step import log_sum_exp
+from thinkprm_jax.model.products import Products
+
 _BLOCK = 128  # tokens: the lanes of a TPU
 _CANDIDATES = 128
 
@@ -65,9 +68,12 @@ def sample(
     return jax.lax.cond(jnp.any(random), draw, lambda: greedy)
 
 
-def log_probabilities(logits: jax.Array, ids: jax.Array) -> jax.Array:
-    """log-softmax of float32 logits [B, V] at ids int [B, N] -> float32 [B, N]."""
-    total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+def log_probabilities(logits: jax.Array, ids: jax.Array, products: Products = "xla") -> jax.Array:
+    """log-softmax of float32 logits [B, V] at ids int [B, N] -> float32 [B, N]. products: of the model; with our
+    kernel a row's result does not depend on B."""
+    total = log_sum_exp(logits) if products == "native" else None
+    if total is None:
+        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return jnp.take_along_axis(logits, ids, axis=-1) - total
 
 

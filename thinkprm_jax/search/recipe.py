@@ -141,7 +141,7 @@ class SearchRecipe(_VerifierKeys):
     wave: int = 64  # problems that are searched together
     slots: int | None = None  # solutions decoded together; null: what the memory holds
     prm_slots: int | None = None  # the same of the verifier's chains
-    drafts: int | None = 0  # of the solutions: tokens a step tries that were written before; null: what pays
+    drafts: int | None = None  # of the solutions: tokens a step tries that were written before; null: what pays
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
     device_memory: float | None = None  # GB (10^9 bytes) of one device; null: what the device says
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))

@@ -222,7 +222,9 @@ class SamplingSettings(PlacementSettings):
     )
     slots: int = setting(16, "chains decoded together, at most", stamped="never", shared=True)
     drafts: int | None = setting(
-        0, "tokens a step tries that were written before, at most; 0: none", stamped="never"
+        None,
+        "tokens a step tries that were written before, at most; 0: none (default: what pays)",
+        stamped="never",
     )
 
     def __post_init__(self) -> None:
