@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from support import processes
 from support import tiny_model as tiny_models
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache, settle
@@ -100,21 +101,40 @@ def test_tokens_log_probabilities_and_stops_are_those_without_drafts(plain, draf
     assert drafting.stats.accepted_tokens > before
 
 
+BITS = """
+import json, sys
+import numpy as np
+sys.path.insert(0, "tests/sampler")
+from support import tiny_model
+from test_drafts import Sampler, results, some_requests
+
+tokenizer = tiny_model.load_tokenizer()
+model = tiny_model.make_decoder(tokenizer, seed=5, layers=2)
+settings = {"slots": 1, "max_length": 100, "chunk": 8, "products": "native"}
+plain, drafting = (
+    results(Sampler(model, tokenizer, drafts=drafts, **settings), some_requests(tokenizer, 4)) for drafts in (0, 7)
+)
+
+def numbers(outcome):
+    return [outcome] if isinstance(outcome, np.ndarray) else [outcome.ids, outcome.logprobs, outcome.watched]
+
+pairs = [
+    (a, b)
+    for ours, expected in zip(drafting, plain, strict=True)
+    for x, y in zip(ours.value, expected.value, strict=True)
+    for a, b in zip(numbers(x), numbers(y), strict=True)
+]
+print(json.dumps([len(pairs), sum(not np.array_equal(a, b) for a, b in pairs)]))
+"""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
-def test_with_our_kernels_they_change_no_bit(model, mini_tokenizer) -> None:
-    settings = {"max_length": 100, "chunk": 8, "products": "native"}
-    requests = some_requests(mini_tokenizer, 4)
-    plain, drafting = (
-        results(Sampler(model, mini_tokenizer, slots=1, drafts=drafts, **settings), requests) for drafts in (0, 7)
-    )
-    for ours, expected in zip(drafting, plain, strict=True):
-        for a, b in zip(ours.value, expected.value, strict=True):
-            if isinstance(a, np.ndarray):
-                np.testing.assert_array_equal(a, b)
-                continue
-            assert a.ids == b.ids
-            np.testing.assert_array_equal(a.logprobs, b.logprobs)
-            np.testing.assert_array_equal(a.watched, b.watched)
+def test_with_our_kernels_they_change_no_bit() -> None:
+    """As XLA compiles by default: without its optimisations, as in other tests, one row is computed otherwise."""
+    pairs, different = processes.answer(BITS, XLA_FLAGS="")
+    assert pairs > 20
+    assert different == 0
 
 
 def test_a_chain_that_was_written_before_is_quoted(plain, drafting, mini_tokenizer) -> None:
