@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     # The address
     server = ServerProcess(service, options.host, options.port, keys, options.warm_length, options.access_log)
     print(f"thinkprm serve: {service.names[0]} at http://{server.address}", file=sys.stderr, flush=True)
-    return 0 if server.run() else 1
+    if not server.run():
+        program.leave(1)
+    return 0
 
 
 def load_service(options: argparse.Namespace) -> Service:
@@ -115,8 +117,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--warm-length",
         type=int,
         metavar="TOKENS",
-        help="contexts up to this length have nothing to compile once it is ready (default: --max-length); 0: "
-        "nothing is compiled before",
+        default=1024,
+        help="prompts up to this length have nothing to compile once it is ready (default: 1024); 0: nothing is "
+        "compiled before",
     )
     parser.add_argument("--access-log", action="store_true", help="a line for every request on stderr")
     limits = parser.add_argument_group("limits").add_argument

@@ -99,6 +99,11 @@ def end(status: int) -> NoReturn:
     """
     if status in (0, 1):
         sys.exit(status)
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once, whatever other threads do."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

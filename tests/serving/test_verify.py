@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.serving import PROBLEM, RIGHT, WRONG, ask, events, served, verifier
+from support.serving import GOOD, PROBLEM, RIGHT, WRONG, ask, events, served, verifier
 from thinkprm_jax.serving.service import Service
 from thinkprm_jax.verifier.registry import load_verifier
 from thinkprm_jax.verifier.thinkprm import ThinkPRM
@@ -88,9 +88,6 @@ def test_one_bad_solution_of_many_fails_alone(server: tuple[str, Service]) -> No
     assert good["step_labels"] == [1, 1]
     assert empty["error"] == "there are no steps to judge"
     assert "surrogate" in surrogate["error"]
-
-
-GOOD: dict[str, Any] = {"problem": PROBLEM, "steps": RIGHT}
 
 
 @pytest.mark.parametrize(

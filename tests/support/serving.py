@@ -18,6 +18,7 @@ from thinkprm_jax.verifier.thinkprm import ThinkPRM
 PROBLEM = "Tom has 78 lemons. Tom buys 12 at the market. Tom collects 4 more. How many lemons are there now?"
 RIGHT = ["78 + 12 = 90, so there are 90 lemons.", "90 + 4 = 94, so there are 94 lemons."]
 WRONG = ["78 + 12 = 88, so there are 88 lemons.", "88 + 4 = 92, so there are 92 lemons."]
+GOOD: dict[str, Any] = {"problem": PROBLEM, "steps": RIGHT}
 MAX_LENGTH, SLOTS = 512, 4
 
 

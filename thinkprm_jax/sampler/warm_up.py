@@ -1,12 +1,13 @@
 """Compiles what requests will need before there are any: a server says that it is ready when nothing is left.
 
 A program is compiled when its shapes first come, so requests of these shapes are run: every number of prompts that
-are prefilled together, of every length, beside a row of every length that the cache may have; the same behind a
-beginning that another prompt has, too. They hold random tokens, and end with the first token that they sample.
+are prefilled together, of every length, in a cache of every length; and the same behind a beginning that another
+prompt has, too. They hold random tokens, and end with the first token that they sample.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,78 +21,97 @@ if TYPE_CHECKING:
     from thinkprm_jax.sampler.engine import Sampler
 
 _SHORTEST = 32  # the first length of prompts
+_SHORTEST_CACHE = 128
 _ROWS = 4  # by which the rows of a prefill grow
+_USUAL = 512  # prompts up to this length come beside contexts of any length
+# Beginnings that are shared: the least and a usual length of each size that programs know; and the shortest rest
+# that is no decode step.
+_SHARED, _REST = ((64, 96), (129, 384), (513, 1536), (2049, 6144), (8193, 24576)), 17
 
 
 def warm_up(sampler: Sampler, longest: int, wanted: Callable[[], bool] = lambda: True) -> int:
-    """Runs requests of all shapes up to contexts of ``longest`` tokens. Only where nothing else runs are these all
-    shapes: what waits already is served beside them.
+    """Runs requests of all shapes of prompts up to ``longest`` tokens, beside contexts of any length. Only where
+    nothing else runs are these all shapes: what waits already is served beside them.
 
     Args:
       wanted: asked before each batch; False ends it.
     Returns: the number of programs that were compiled, or read from the disk.
     """
     before = sampler.compilations
-    rng = np.random.default_rng(0)
-    for batch in _batches(sampler, min(longest, sampler.max_length - 2)):
+    for batch in _Batches(sampler, longest).all():
         if not wanted():
             break
-        _run(sampler, [prompt for _ in range(sampler.workers) for prompt in batch(rng)])
+        _run(sampler, batch)
     return sampler.compilations - before
 
 
-Batch = Callable[[np.random.Generator], list[list[int]]]
+class _Batches:
+    """Lists of prompts that come together; every worker gets the same shapes."""
 
+    def __init__(self, sampler: Sampler, longest: int) -> None:
+        self._most = sampler.max_length - 2  # tokens before a prompt's last, with room for one behind it
+        self._longest = max(min(longest, self._most), 1)
+        self._chunk, self._workers = sampler.chunk, sampler.workers
+        self._capacity = max(sampler.slots // sampler.workers, 1)
+        self._vocabulary = sampler.tokenizer.vocab_size
+        self._rng = np.random.default_rng(0)
+        self._kept: dict[int, list[int]] = {}
+        self._counts = [1]  # prompts that are prefilled in 1, 4, 16, ... rows
+        while (rows := _ROWS ** len(self._counts)) // 2 + 1 <= self._capacity:
+            self._counts.append(rows // 2 + 1)
 
-def _batches(sampler: Sampler, longest: int) -> Iterator[Batch]:
-    """Prompts that one worker takes at once, the shortest first."""
-    lengths = [length for length in length_buckets(_SHORTEST, sampler.max_length) if length <= longest] or [
-        longest
-    ]
-    if lengths[-1] < longest:
-        lengths.append(longest)
-    capacity = max(sampler.slots // sampler.workers, 1)
-    counts = [1]
-    while counts[-1] * _ROWS // 2 + 1 < capacity:
-        counts.append(counts[-1] * _ROWS)
-    vocabulary = sampler.tokenizer.vocab_size
+    def all(self) -> Iterator[list[list[int]]]:
+        """One after another where there is one slot."""
+        for batch in self._together():
+            yield from [batch] if self._capacity > 1 else [[prompt] for prompt in batch]
 
-    def prompts(rng: np.random.Generator, many: int, length: int, shared: Sequence[int] = ()) -> list[list[int]]:
-        # Beginnings differ at their first token, or behind what they share: nothing else is shared.
-        firsts = rng.choice(min(vocabulary, 500), size=many, replace=vocabulary < many)
-        return [[*shared, int(first), *rng.integers(vocabulary, size=length).tolist()] for first in firsts]
+    def _together(self) -> Iterator[list[list[int]]]:
+        """The shortest first, so that the cache only grows but where it is told to shrink."""
+        lengths = [*length_buckets(_SHORTEST, self._most)]
+        for size in length_buckets(_SHORTEST_CACHE, max(self._most, _SHORTEST_CACHE)):
+            # So long that a chunk of decode steps fits behind it.
+            context = min(size, self._most) - self._chunk - 8
+            for length, many in itertools.product(lengths, self._counts):
+                if length > self._longest or (size > self._longest and length > _USUAL):
+                    continue
+                if length <= context:
+                    yield self._beside(context, many, functools.partial(self._prompts, length=length))
+                elif length <= size:
+                    yield self._prompts(self._workers, _SHORTEST)  # the cache shrinks
+                    yield self._prompts(self._workers * many, length)
+            if size <= self._longest:
+                yield from self._shared(context)
 
-    def plain(many: int, length: int, beside: int) -> Batch:
-        room = min(many, capacity - (beside > length))
-        return lambda rng: prompts(rng, room, length) + (prompts(rng, 1, beside) if beside > length else [])
+    def _shared(self, context: int) -> Iterator[list[list[int]]]:
+        """Prompts that begin as another one does."""
+        rests = coarse_buckets(_SHORTEST, max(self._longest, _SHORTEST), 2)
+        for (least, usual), rest in itertools.product(_SHARED, rests):
+            known = max(min(usual, context - _SHORTEST), least)
+            rest = min(rest, context - known)
+            if rest < _REST:
+                continue
+            for many in self._counts:
 
-    def behind(many: int, known: int, rest: int, beside: int) -> Batch:
-        def make(rng: np.random.Generator) -> list[list[int]]:
-            shared = prompts(rng, 1, known - 1)[0]
-            first = [*shared, *rng.integers(vocabulary, size=2).tolist()]
-            others = prompts(rng, max(min(many, capacity - 1 - (beside > 0)), 1), rest - 1, shared)
-            return [first, *others, *(prompts(rng, 1, beside) if beside > known + rest else [])]
+                def make(many: int, known: int = known, rest: int = rest) -> list[list[int]]:
+                    [shared] = self._prompts(1, known - 1)
+                    others = self._prompts(max(min(many, self._capacity - 2), 1), rest - 1, shared)
+                    return [[*shared, *self._prompts(1, 1)[0]], *others]
 
-        return make
+                yield self._beside(context, many, make)
 
-    for beside in lengths:
-        for length, many in itertools.product([one for one in lengths if one <= beside], counts):
-            yield plain(_more_than_half(many), length, beside)
-        # Beginnings of fewer than 64 tokens are not shared.
-        for known, rest in itertools.product(_floors(beside), coarse_buckets(_SHORTEST, longest, 2)):
-            if known + rest <= beside and rest > 16:
-                for many in counts:
-                    yield behind(_more_than_half(many), known, rest, beside)
+    def _beside(self, context: int, many: int, make: Callable[[int], list[list[int]]]) -> list[list[int]]:
+        """Prompts beside a context that makes the cache as long as it is wanted: the same one every time, so that
+        a row has it already."""
+        if context not in self._kept:
+            [self._kept[context]] = self._prompts(1, max(context, 1))
+        room = max(min(many, self._capacity - 1), 1)
+        return [prompt for _ in range(self._workers) for prompt in [self._kept[context], *make(room)]]
 
-
-def _floors(longest: int) -> list[int]:
-    """Lengths of a shared beginning, one of each size that programs know."""
-    return [length for length in (96, 384, 1536, *range(6144, longest, 8192)) if length <= longest]
-
-
-def _more_than_half(rows: int) -> int:
-    """The fewest prompts that are processed in so many rows."""
-    return rows // 2 + 1 if rows > 1 else 1
+    def _prompts(self, many: int, length: int, shared: Sequence[int] = ()) -> list[list[int]]:
+        """With ``length`` tokens behind the shared ones and before the last. No two begin alike there."""
+        firsts = self._rng.choice(self._vocabulary, size=many, replace=self._vocabulary < many)
+        rests = self._rng.integers(self._vocabulary, size=(many, length))
+        return [[*shared, int(first), *rest.tolist()] for first, rest in zip(firsts, rests, strict=True)]
 
 
 def _run(sampler: Sampler, prompts: Sequence[Sequence[int]]) -> None:

@@ -14,7 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TypeVar
 
-from thinkprm_jax.sampler.handle import Handle, RequestHandle, StepLoop
+from thinkprm_jax.sampler.handle import CancelledError, Handle, RequestHandle, StepLoop
+from thinkprm_jax.serving.fields import ServingError
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class EngineThread:
 
     async def result(self, handle: Handle[T]) -> T:
         """The result of a handle; a coroutine that is cancelled cancels it, too. Whatever the work raised is
-        raised."""
+        raised; ServingError, 503, where somebody else cancelled it."""
         events = asyncio.get_running_loop()
         future: asyncio.Future[None] = events.create_future()
 
@@ -70,7 +71,10 @@ class EngineThread:
         except asyncio.CancelledError:
             handle.cancel()
             raise
-        return handle.result()
+        try:
+            return handle.result()
+        except CancelledError:
+            raise ServingError(503, "the server ends: this was broken off", None, "unavailable", 5) from None
 
     def stream(self, handle: RequestHandle) -> TokenStream:
         """What a request generates, as it comes."""

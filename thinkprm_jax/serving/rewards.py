@@ -131,6 +131,8 @@ async def score_labels(service: Service, request: Request) -> Response:
 
     async def run() -> list[list[float]]:
         handles = [sampler.submit(SamplerRequest(prompt, script)) for prompt in prompts]
+        for handle in handles:
+            service.watch(handle)
         try:
             results = await asyncio.gather(*map(service.engine.result, handles))
         finally:

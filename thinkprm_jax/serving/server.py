@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LAST_STEP = 10.0  # seconds that a step of the engine may take until the process ends all the same
 _TICK = 0.05  # seconds between two looks whether all requests have ended
 
 
@@ -31,8 +32,8 @@ class ServerProcess:
     """A service at an address.
 
     Args:
-      keys: see :func:`.app.make_app`. warm_length: contexts of so many tokens have nothing to compile once it is
-        ready; None: as long as they may be; 0: nothing is compiled before.
+      keys: see :func:`.app.make_app`. warm_length: prompts of so many tokens have nothing to compile once it is
+        ready; 0: nothing is compiled before.
     Raises:
       UserError: nobody can listen at this address.
     """
@@ -43,7 +44,7 @@ class ServerProcess:
         host: str = "127.0.0.1",
         port: int = 8000,
         keys: Sequence[str] = (),
-        warm_length: int | None = None,
+        warm_length: int = 1024,
         access_log: bool = False,
     ) -> None:
         self.service, self._warm_length = service, warm_length
@@ -62,18 +63,17 @@ class ServerProcess:
             self._server.run(sockets=[self._socket])
         finally:
             service.draining = True
-            warming.join(timeout=service.limits.drain_seconds)
-            service.engine.stop(timeout=service.limits.drain_seconds)
             self._socket.close()
+            warming.join(timeout=_LAST_STEP)
+            service.engine.stop(timeout=_LAST_STEP)
         return self._server.finished
 
     def _warm_up(self) -> None:
         service = self.service
         try:
             sampler = service.verifier.sampler
-            if sampler is not None and self._warm_length != 0:
-                longest = self._warm_length or sampler.max_length
-                compiled = warm_up(sampler, longest, lambda: not service.draining)
+            if sampler is not None and self._warm_length > 0:
+                compiled = warm_up(sampler, self._warm_length, lambda: not service.draining)
                 logger.info("%d programs are compiled", compiled)
         except Exception as error:
             logger.exception("the warm-up failed")
@@ -133,11 +133,16 @@ class _DrainingServer(uvicorn.Server):
         deadline = asyncio.get_running_loop().time() + self._service.limits.drain_seconds
         while self._service.running and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_TICK)
-        self.finished = not self._service.running
+        if self._service.running:
+            self.finished = False
+            self._service.break_off()
+            await asyncio.sleep(_TICK)  # they are told
         self.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise UserError(f"--port is {port}, it must be from 0 to 65535")
     try:
         [family, kind, protocol, _, address], *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -146,7 +151,7 @@ def _listen(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
         found.listen(2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         what = getattr(error, "strerror", None) or error
         raise UserError(f"--host {host} --port {port}: {what}") from error
     return found
@@ -159,7 +164,7 @@ class BackgroundServer:
         Client(address)
     """
 
-    def __init__(self, service: Service, keys: Sequence[str] = (), warm_length: int | None = 0) -> None:
+    def __init__(self, service: Service, keys: Sequence[str] = (), warm_length: int = 0) -> None:
         self._process = ServerProcess(service, port=0, keys=keys, warm_length=warm_length)
         self._thread = threading.Thread(target=self._process.run, name="thinkprm server", daemon=True)
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Service:
         self.created = int(time.time())
         self._base = _unsettled(verifier.settings) if settings is None else settings
         self._verifiers: collections.OrderedDict[tuple[tuple[str, Any], ...], Verifier] = collections.OrderedDict()
+        self._handles: weakref.WeakSet[Handle[Any]] = weakref.WeakSet()
         self.metrics = ServiceMetrics(self)
 
     def become_ready(self) -> None:
@@ -133,8 +135,14 @@ class Service:
             what = f"{waiting:,} chains wait, and {most:,} may"
             raise ServingError(429, what, None, "overloaded", min(max(seconds, 1), LONGEST_WAIT))
 
+    def break_off(self) -> None:
+        """Cancels all that runs."""
+        for handle in list(self._handles):
+            handle.cancel()
+
     def watch(self, handle: Handle[Any]) -> None:
-        """Notes when a first token of it is there."""
+        """Notes when a first token of it is there, and that it runs."""
+        self._handles.add(handle)
         parts = [part for part in handle.parts if isinstance(part, RequestHandle)]
         if isinstance(handle, RequestHandle):
             parts.append(handle)

@@ -1,0 +1,280 @@
+"""`thinkprm serve` under load, and under requests that make no sense.
+
+    python benchmarks/serve.py load [--seconds 60] [--clients 64] [--items 512] [--model mini]
+    python benchmarks/serve.py fuzz [--examples 60]
+
+``load``: `thinkprm score`'s loop judges the items first, in a process of its own and without a compilation in the
+time; then so many clients ask a server for them, over and over, in another process. Every verdict is compared:
+chains and labels must be the same, scores within 1e-5. What is printed: verdicts a second of both, those that are
+lost or wrong, latencies, and the server's memory in the course of time. ``fuzz``: schemathesis makes requests from
+the server's description, valid and malformed; counted are all answers, those of 5xx, and slots that are still busy
+afterwards. Needs the `test` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 1e-5  # of scores
+Item = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("load", "fuzz", "offline", "clients"))
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--max-length", type=int, default=4096)
+    parser.add_argument("--warm-length", type=int, default=512)
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--items", type=int, default=512)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--examples", type=int, default=60, help="requests of each kind and endpoint")
+    parser.add_argument("--folder", type=Path, help="where offline and clients find each other")
+    parser.add_argument("--address")
+    options = parser.parse_args()
+    {"load": load, "fuzz": fuzz, "offline": judge_offline, "clients": run_clients}[options.what](options)
+
+
+def load(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        beside = [*_passed(options), "--folder", folder]
+        subprocess.run([sys.executable, __file__, "offline", *beside], check=True)
+        offline = json.loads((Path(folder) / "offline.json").read_text())
+        with server(options, "--warm-length", str(options.warm_length)) as (address, process):
+            before = resident(process.pid)
+            clients = subprocess.Popen([sys.executable, __file__, "clients", "--address", address, *beside])
+            memory = []
+            while clients.poll() is None:
+                time.sleep(1)
+                memory.append(resident(process.pid))
+            assert clients.returncode == 0
+            late = metric(address, "thinkprm_late_compilations")
+        found = json.loads((Path(folder) / "clients.json").read_text())
+    quarter = max(len(memory) // 4, 1)
+    print(f"offline   {offline['rate']:8.1f} verdicts/s")
+    print(f"served    {found['rate']:8.1f} verdicts/s, {found['rate'] / offline['rate']:.2f} of offline")
+    print(
+        f"answers   {found['answers']:,} of {found['asked']:,} requests: {found['lost']} lost, "
+        f"{found['wrong']} wrong"
+    )
+    print(f"busy      {found['busy']} answers of 429, asked again")
+    print(f"latency   median {found['median']:.3f} s, 99th percentile {found['p99']:.3f} s")
+    print(f"largest difference of a score {found['difference']:.1e}; programs compiled meanwhile: {late:g}")
+    print(
+        f"memory    {before:.0f} MiB when ready; mean of the first quarter "
+        f"{statistics.fmean(memory[:quarter]):.0f}, of the last {statistics.fmean(memory[-quarter:]):.0f}"
+    )
+
+
+def _passed(options: argparse.Namespace) -> list[str]:
+    names = ("model", "max_length", "slots", "items", "clients", "seconds")
+    return [text for name in names for text in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
+
+
+def items(count: int) -> list[Item]:
+    """Solutions of the bundled task, half of them with an error."""
+    from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_task
+
+    cases = arithmetic_task(0, "unseen", count).cases[:count]
+    return [{"problem": case.problem, "steps": list(case.steps)} for case in cases]
+
+
+def judge_offline(options: argparse.Namespace) -> None:
+    """The verdicts of `thinkprm score`, twice: the second time nothing is compiled."""
+    from thinkprm_jax import load_verifier
+    from thinkprm_jax.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+    prm = load_verifier(options.model, max_length=options.max_length, slots=options.slots)
+    given = items(options.items)
+    rates, verdicts = [], {}
+    for _ in range(3):
+        began = time.perf_counter()
+        verdicts = dict(prm.verify((item["problem"], item["steps"]) for item in given))
+        rates.append(len(given) / (time.perf_counter() - began))
+    rows = [{**item, "verdict": verdicts[i].record().to_dict()} for i, item in enumerate(given)]
+    content = {"rate": max(rates[1:]), "rows": rows}
+    (options.folder / "offline.json").write_text(json.dumps(content))
+
+
+@contextmanager
+def server(options: argparse.Namespace, *more: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(HOST:PORT, process) of a server that is ready."""
+    command = [sys.executable, "-m", "thinkprm_jax.cli", "serve", "--port", "0", "--model", options.model]
+    command += ["--max-length", str(options.max_length), "--slots", str(options.slots), *more]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        said = b""
+        while (match := re.search(rb"http://(\S+)", said)) is None:
+            line = process.stderr.readline()
+            assert line, said.decode()
+            said += line
+        address = match.group(1).decode()
+        began = time.perf_counter()
+        while True:
+            with suppress(OSError), urllib.request.urlopen(f"http://{address}/ready") as answer:
+                if answer.status == 200:
+                    break
+            time.sleep(0.2)
+        print(f"ready     after {time.perf_counter() - began:.1f} s")
+        yield address, process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def resident(pid: int) -> float:
+    """MiB of memory of a process."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def metric(address: str, name: str) -> float:
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+class Load:
+    """Clients that ask for all items in turn, as fast as they are answered."""
+
+    def __init__(self, address: str, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        self._host, port = address.split(":")
+        self._port, self._rows = int(port), rows
+        bodies = [json.dumps({"problem": row["problem"], "steps": row["steps"]}).encode() for row in rows]
+        head = (
+            "POST /v1/verify HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+        )
+        self._requests = [head.format(address, len(body)).encode() + body for body in bodies]
+        self._seconds, self._next = seconds, 0
+        self.asked = self.lost = self.wrong = self.busy = 0
+        self.times: list[float] = []
+        self.difference = 0.0
+
+    async def run(self, clients: int) -> float:
+        """Returns: seconds."""
+        began = time.perf_counter()
+        self._end = began + self._seconds
+        await asyncio.gather(*(self._client() for _ in range(clients)))
+        return time.perf_counter() - began
+
+    async def _client(self) -> None:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        while time.perf_counter() < self._end:
+            number = self._next % len(self._rows)
+            self._next += 1
+            self.asked += 1
+            began = time.perf_counter()
+            try:
+                while True:
+                    writer.write(self._requests[number])
+                    status, content = await self._read(reader)
+                    if status != 429:
+                        break
+                    self.busy += 1
+                    await asyncio.sleep(0.5)
+            except (OSError, asyncio.IncompleteReadError):
+                self.lost += 1
+                reader, writer = await asyncio.open_connection(self._host, self._port)
+                continue
+            self.times.append(time.perf_counter() - began)
+            self._compare(status, content, self._rows[number]["verdict"])
+        writer.close()
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+        )
+        return int(head.split(b" ", 2)[1]), await reader.readexactly(length)
+
+    def _compare(self, status: int, content: bytes, expected: dict[str, Any]) -> None:
+        found = json.loads(content).get("verdict")
+        if status != 200 or found is None:
+            self.lost += 1
+            return
+        if "error" in expected:
+            self.wrong += found.get("error") != expected["error"]
+            return
+        outputs = [[chain["output"] for chain in each["chains"]] for each in (found, expected)]
+        scores = zip(
+            [found["prefix_score"], *found["step_scores"]],
+            [expected["prefix_score"], *expected["step_scores"]],
+            strict=True,
+        )
+        difference = max(abs(one - other) for one, other in scores)
+        self.difference = max(self.difference, difference)
+        alike = outputs[0] == outputs[1] and found["step_labels"] == expected["step_labels"]
+        self.wrong += not (alike and difference <= TOLERANCE)
+
+
+def run_clients(options: argparse.Namespace) -> None:
+    rows = json.loads((options.folder / "offline.json").read_text())["rows"]
+    running = Load(options.address, rows, options.seconds)
+    seconds = asyncio.run(running.run(options.clients))
+    times = sorted(running.times)
+    found = {
+        "rate": len(times) / seconds,
+        "asked": running.asked,
+        "answers": len(times),
+        "lost": running.lost,
+        "wrong": running.wrong,
+        "busy": running.busy,
+        "median": times[len(times) // 2],
+        "p99": times[int(len(times) * 0.99)],
+        "difference": running.difference,
+    }
+    (options.folder / "clients.json").write_text(json.dumps(found))
+
+
+def fuzz(options: argparse.Namespace) -> None:
+    """Fails where the server does."""
+    with server(options, "--warm-length", "0", "--deadline", "30") as (address, process):
+        command = [
+            *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://{address}/openapi.json"),
+            *("--checks", "not_a_server_error,status_code_conformance,content_type_conformance"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", str(options.examples)),
+            *("--mode", "all", "--continue-on-failure", "--request-timeout", "60", "--workers", "4"),
+            *("--exclude-path", "/metrics", "--suppress-health-check", "all", "--seed", "1"),
+        ]
+        status = subprocess.run(command, env=os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": tempfile.gettempdir()})
+        with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        counts: Counter[str] = Counter()
+        for line in lines:
+            if (found := re.match(r'thinkprm_requests_total\{.*status="(\d+)"\} (\d+)', line)) is not None:
+                counts[found.group(1)] += int(found.group(2))
+        busy = [
+            metric(address, name)
+            for name in ("thinkprm_slots_busy", "thinkprm_queue", "thinkprm_requests_running")
+        ]
+        print(f"{sum(counts.values()):,} answers: {dict(sorted(counts.items()))}; busy afterwards: {busy}")
+        assert process.poll() is None
+        assert busy == [0, 0, 0]
+        assert not any(name.startswith("5") and name not in ("503", "504") for name in counts)
+    sys.exit(status.returncode)
+
+
+if __name__ == "__main__":
+    main()
