@@ -4,28 +4,30 @@
     python benchmarks/jit_scoring.py --items 256 --rows 32 64 256 --repeats 3
 
 Two sets of items: `equal`, whose solutions have one number of steps and no error, so that all chains are about as
-long; and `mixed`, as the task draws them. Both programs judge the same items with the same settings, in turns, and
-their verdicts are compared. Compilation is counted apart.
+long; and `mixed`, as the task draws them. Both programs judge the same items with the same settings, in turns, new
+items in every repeat, and the verdicts of the last are compared. Compilation is counted apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from thinkprm_jax import ThinkPRM, token_prompts, verifier_params, verify_tokens
+from thinkprm_jax import ThinkPRM, VerifierParams, token_prompts, verifier_params, verify_tokens
 from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
 
 STEPS = 3  # of the equal items
+MOST_STEPS, LONGEST_PROMPT = 4, 144
 
 
 def items(kind: str, count: int) -> list[EvaluationCase]:
@@ -35,10 +37,11 @@ def items(kind: str, count: int) -> list[EvaluationCase]:
     return list(itertools.islice(cases, count))
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """Of the wall, and of all CPUs."""
+    begin, used = time.perf_counter(), time.process_time()
     jax.block_until_ready(run())
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, time.process_time() - used
 
 
 def main() -> int:
@@ -46,8 +49,8 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=256)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--max-tokens", type=int, default=160, help="budget of a chain")
-    parser.add_argument("--rows", type=int, nargs="+", default=[32, 64, 256], help="decoded together inside jit")
-    parser.add_argument("--slots", type=int, nargs="+", default=[32, 64, 256], help="of the engine")
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="decoded together inside jit")
+    parser.add_argument("--slots", type=int, nargs="+", default=[64], help="of the engine")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
 
@@ -55,37 +58,51 @@ def main() -> int:
     common = {"temperature": 0.0, "max_gen_tokens": options.max_tokens, "max_length": 512}
     engines = {slots: ThinkPRM(options.model, slots=slots, **common) for slots in options.slots}
     print(f"{options.items} items, {options.model}, greedy, at most {options.max_tokens} tokens a chain\n")
-    print("| items | program | s to compile | s, median | lowest to highest | sampled tokens/s |")
-    print("|---|---|---|---|---|---|")
+    print("| items | program | s to compile | s, median | lowest to highest | CPU s, median | sampled tokens/s |")
+    print("|---|---|---|---|---|---|---|")
+    params = verifier_params(next(iter(engines.values())), max_steps=MOST_STEPS)
     for kind in ("equal", "mixed"):
-        cases = items(kind, options.items)
-        problems, solutions = [case.problem for case in cases], [list(case.steps) for case in cases]
-        prm = next(iter(engines.values()))
-        params = verifier_params(prm, max_steps=max(map(len, solutions)))
-
-        def inside(rows: int) -> Any:
-            prompts = token_prompts(prm, problems, solutions)  # noqa: B023  part of what a step has to do
-            return verify(params, prompts, max_tokens=options.max_tokens, rows=rows)  # noqa: B023
-
-        runs: dict[str, Callable[[], Any]] = {
-            f"engine, {slots} slots": lambda prm=prm: prm.predict_correctness_batch(problems, solutions)  # noqa: B023
-            for slots, prm in engines.items()
-        } | {f"inside jit, {rows} rows": lambda rows=rows: inside(rows) for rows in options.rows}
-        first = {name: seconds(run) for name, run in runs.items()}
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(options.repeats):
-            for name, run in runs.items():
-                times[name].append(seconds(run))
-        found = jax.tree.map(np.asarray, inside(options.rows[0]))
-        host = prm.predict_correctness_batch(problems, solutions)
+        programs = {
+            f"engine, {slots} slots": functools.partial(with_engine, prm) for slots, prm in engines.items()
+        }
+        programs |= {
+            f"inside jit, {rows} rows": functools.partial(
+                inside_jit, verify, params, options.max_tokens, rows, prm
+            )
+            for rows in options.rows
+            for prm in list(engines.values())[:1]
+        }
+        # Of every repeat new ones: what a program has seen may be in its cache.
+        cases = items(kind, options.items * (options.repeats + 1))
+        turns = [cases[begin : begin + options.items] for begin in range(0, len(cases), options.items)]
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+        for number, turn in enumerate(turns):
+            for name, run in programs.items():
+                times[name].append(seconds(functools.partial(run, turn)))
+                print(f"{kind}, turn {number}, {name}: {times[name][-1]}", file=sys.stderr, flush=True)
+        engine, inside = (list(programs.values())[place] for place in (0, -1))
+        host, found = engine(turns[-1]), jax.tree.map(np.asarray, inside(turns[-1]))
         tokens = int(found.output_tokens.sum())
-        for name, measured in times.items():
-            median = statistics.median(measured)
-            spread = f"{min(measured):.2f} to {max(measured):.2f}"
-            cells = (kind, name, f"{first[name] - median:.1f}", f"{median:.2f}", spread, f"{tokens / median:,.0f}")
-            print(f"| {' | '.join(cells)} |", flush=True)
-        print_agreement(kind, found, host, solutions)
+        for name, ((first, _), *measured) in times.items():
+            walls, cpus = zip(*measured, strict=True)
+            wall, spread = statistics.median(walls), f"{min(walls):.2f} to {max(walls):.2f}"
+            cells = (f"{first - wall:.1f}", f"{wall:.2f}", spread, f"{statistics.median(cpus):.2f}")
+            print(f"| {kind} | {name} | {' | '.join(cells)} | {tokens / wall:,.0f} |", flush=True)
+        print_agreement(kind, found, host, [list(case.steps) for case in turns[-1]])
     return 0
+
+
+def with_engine(prm: ThinkPRM, cases: Sequence[EvaluationCase]) -> Any:
+    return prm.predict_correctness_batch([case.problem for case in cases], [list(case.steps) for case in cases])
+
+
+def inside_jit(
+    verify: Any, params: VerifierParams, max_tokens: int, rows: int, prm: ThinkPRM, cases: Sequence[EvaluationCase]
+) -> Any:
+    """With the encoding on the host, which is part of what a training step has to wait for."""
+    problems, solutions = [case.problem for case in cases], [list(case.steps) for case in cases]
+    prompts = token_prompts(prm, problems, solutions, length=LONGEST_PROMPT, max_steps=MOST_STEPS)
+    return verify(params, prompts, max_tokens=max_tokens, rows=rows)
 
 
 def print_agreement(kind: str, found: Any, host: list[dict[str, Any]], solutions: list[list[str]]) -> None:

@@ -97,11 +97,10 @@ def verify_tokens(
     script, batch = params.script, prompts.ids.shape[0]
     _check(params, prompts, max_tokens, rows)
     temperature = jnp.asarray(script.temperature if temperature is None else temperature, jnp.float32)
-    arrays = (
-        *(jnp.asarray(x, jnp.int32) for x in (prompts.ids, prompts.lengths, prompts.steps)),
-        jnp.asarray(prompts.keys, jnp.uint32),
-        jnp.broadcast_to(temperature, (batch,)),
-    )
+    ids, lengths, steps = (jnp.asarray(x, jnp.int32) for x in (prompts.ids, prompts.lengths, prompts.steps))
+    # Inside shard_map it varies over devices, as the rows do.
+    temperature = jnp.broadcast_to(temperature, (batch,)) + (0 * lengths).astype(jnp.float32)
+    arrays = ids, lengths, steps, jnp.asarray(prompts.keys, jnp.uint32), temperature
     weights, arrays = jax.lax.stop_gradient((params.weights, arrays))
     return _batched(params, max_tokens, rows)(weights, arrays)
 

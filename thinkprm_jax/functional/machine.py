@@ -171,8 +171,8 @@ class ChainStep:
 
     def _think(self, state: ChainRows, where: jax.Array, logits: jax.Array, odds: jax.Array) -> ChainRows:
         """A token more, or the end of the round."""
-        script, batch = self.script, logits.shape[0]
-        top_k, top_p = jnp.zeros(batch, jnp.int32), jnp.full(batch, script.top_p, jnp.float32)
+        script, nothing = self.script, 0 * self.lengths
+        top_k, top_p = nothing, nothing + jnp.float32(script.top_p)
         token = sample(logits, self.temperature, top_k, top_p, self.keys, state.at + 1)
         ended = where & jnp.any(token[:, None] == jnp.asarray(script.stop_ids), axis=1)
         before, thought = state.count, state.thought + where

@@ -176,24 +176,38 @@ def _over_tokens(automaton: _Automaton, tokens: Sequence[bytes]) -> tuple[np.nda
     first = np.array([numbers.setdefault(_shortened(token.translate(plain), other), len(numbers))
                       for token in tokens], np.int32)  # fmt: skip
     columns: dict[bytes, int] = {}
-    kinds = np.zeros(len(numbers), np.int32)
-    following: list[np.ndarray] = []
-    events: list[np.ndarray] = []
-    for text, number in numbers.items():
-        state, event = np.arange(states), np.zeros(states, np.int16)
-        for byte in text:
-            new = automaton.events[state, byte]
-            state = automaton.next[state, byte]
-            crowded = (new & ~UNCLEAR > 0) & (event & ~UNCLEAR > 0)  # two in one token: only the last is told
-            flags = (event | new) & UNCLEAR | np.where(crowded, UNCLEAR, 0)
-            event = (np.where(new & ~UNCLEAR, new, event) & ~UNCLEAR | flags).astype(np.int16)
-        column = np.concatenate([state, event]).astype(np.int16)
-        place = columns.setdefault(column.tobytes(), len(columns))
-        if place == len(following):
-            following.append(column[:states])
-            events.append(column[states:])
-        kinds[number] = place
-    return kinds[first], np.stack(following, axis=1), np.stack(events, axis=1)
+    kinds, distinct = np.zeros(len(numbers), np.int32), []
+    texts = sorted(numbers, key=len)  # those of a length side by side
+    for begin in range(0, len(texts), _AT_ONCE):
+        some = texts[begin : begin + _AT_ONCE]
+        for text, column in zip(some, _run(automaton, some), strict=True):
+            place = columns.setdefault(column.tobytes(), len(columns))
+            if place == len(distinct):
+                distinct.append(column)
+            kinds[numbers[text]] = place
+    table = np.stack(distinct, axis=1)
+    return kinds[first], table[:states].copy(), table[states:].copy()
+
+
+_AT_ONCE = 2048
+
+
+def _run(automaton: _Automaton, texts: Sequence[bytes]) -> np.ndarray:
+    """For each text and from each state: the state behind it, then what it completes; int16 [texts, 2 A]."""
+    states = len(automaton.texts)
+    state = np.repeat(np.arange(states)[:, None], len(texts), axis=1)
+    event = np.zeros((states, len(texts)), np.int16)
+    lengths = np.array([len(text) for text in texts])
+    for place in range(lengths.max(initial=0)):
+        there = np.flatnonzero(lengths > place)
+        bytes_here = np.array([texts[number][place] for number in there])
+        before, old = state[:, there], event[:, there]
+        new = automaton.events[before, bytes_here]
+        state[:, there] = automaton.next[before, bytes_here]
+        crowded = (new & ~UNCLEAR > 0) & (old & ~UNCLEAR > 0)  # two in one token: only the last is told
+        flags = (old | new) & UNCLEAR | np.where(crowded, UNCLEAR, 0)
+        event[:, there] = np.where(new & ~UNCLEAR, new, old) & ~UNCLEAR | flags
+    return np.ascontiguousarray(np.concatenate([state, event]).T.astype(np.int16))
 
 
 def _shortened(text: bytes, other: int) -> bytes:

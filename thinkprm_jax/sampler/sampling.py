@@ -194,7 +194,7 @@ def _keep_top(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Arra
     vocab = logits.shape[-1]
     order = _monotone(logits)
     k = jnp.where(top_k > 0, jnp.minimum(top_k, vocab), vocab)[:, None]
-    everything = jnp.zeros((logits.shape[0], 1), jnp.uint32)
+    everything = jnp.zeros_like(order[:, :1])  # like it also inside shard_map, where it varies over devices
     floor = jax.lax.cond(
         jnp.any(k < vocab),
         lambda: _largest_threshold(order, lambda kept: jnp.sum(kept, axis=-1, keepdims=True) >= k),
@@ -224,4 +224,4 @@ def _largest_threshold(order: jax.Array, enough: Callable[[jax.Array], jax.Array
         candidate = threshold | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
         return jnp.where(enough(order >= candidate), candidate, threshold)
 
-    return jax.lax.fori_loop(0, 32, bit, jnp.zeros((order.shape[0], 1), jnp.uint32))
+    return jax.lax.fori_loop(0, 32, bit, jnp.zeros_like(order[:, :1]))
