@@ -1,6 +1,6 @@
 """The products with weights of a decode step on a CPU: XLA's, our kernel's, torch's.
 
-    python benchmarks/products.py [--models 135m 0.5b 1.5b] [--rows 1 2 4 8 16 64 128 2048] [--repeats 5]
+    python benchmarks/products.py [--models 135m 0.5b 1.5b] [--rows 1 2 4 8 16 32 64 128 2048] [--repeats 5]
 
 For each product of a layer (maps of one input together, as the decoder computes them) and for the head, and each
 number of rows, the milliseconds of
@@ -33,7 +33,8 @@ from thinkprm_jax.model.matmul import einsum
 from thinkprm_jax.model.products import multiply
 from thinkprm_jax.runtime import enable_compilation_cache
 
-WORKED_THROUGH = 400e6  # bytes of float32 weights
+WORKED_THROUGH = 200e6  # bytes of float32 weights
+MANY_ROWS = 128  # from here on the arithmetic takes longer than reading: two copies are enough
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 MOST_ROWS_OF_A_HEAD = 128  # a sampler unembeds one token a row
 
@@ -86,7 +87,7 @@ class Weights:
     """Copies of the weights of one product, in every form that somebody wants them in."""
 
     def __init__(self, inputs: int, outputs: tuple[int, ...], transposed: bool) -> None:
-        self.inputs, self.transposed = inputs, transposed
+        self.inputs, self.transposed, self.maps = inputs, transposed, len(outputs)
         self.copies = max(1, int(WORKED_THROUGH / (4 * inputs * sum(outputs))))
         numbers = np.random.default_rng(0).standard_normal(2**20, np.float32) * inputs**-0.5
         stored = [[np.resize(numbers, (out, inputs)) for out in outputs] for _ in range(self.copies)]
@@ -97,18 +98,23 @@ class Weights:
             for dtype in DTYPES
         }
 
+    def used(self, rows: int) -> int:
+        """Copies that one turn works through."""
+        return min(self.copies, 2) if rows >= MANY_ROWS else self.copies
+
     def functions(self, rows: int) -> dict[str, Callable[[], object]]:
-        """Each works through all copies."""
+        """Each works through :meth:`used` copies."""
+        used = self.used(rows)
         x = np.random.default_rng(1).standard_normal((rows, self.inputs), np.float32)
         flag = self.transposed
         found: dict[str, Callable[[], object]] = {}
         for dtype, short in DTYPES.items():
             here, theirs = jnp.asarray(x, dtype), torch.from_numpy(x).to(getattr(torch, dtype))
-            found[f"xla {short}"] = compiled(lambda x, w: by_xla(x, w, flag), here, self.right[dtype])
+            found[f"xla {short}"] = compiled(lambda x, w: by_xla(x, w, flag), here, self.right[dtype][:used])
             if dtype == "float32":
-                found["left f32"] = compiled(by_xla_left, here, self.left[dtype])
-            found[f"ours {short}"] = compiled(lambda x, w: by_kernel(x, w, flag), here, self.right[dtype])
-            found[f"torch {short}"] = by_torch(theirs, self.theirs[dtype])
+                found["left f32"] = compiled(by_xla_left, here, self.left[dtype][:used])
+            found[f"ours {short}"] = compiled(lambda x, w: by_kernel(x, w, flag), here, self.right[dtype][:used])
+            found[f"torch {short}"] = by_torch(theirs, self.theirs[dtype][: used * self.maps])
         return found
 
 
@@ -133,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--products", nargs="*", help="some of them: head, down, ...")
-    parser.add_argument("--rows", nargs="*", type=int, default=[1, 2, 4, 8, 16, 64, 128, 2048])
+    parser.add_argument("--rows", nargs="*", type=int, default=[1, 2, 4, 8, 16, 32, 64, 128, 2048])
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     enable_compilation_cache()
@@ -150,7 +156,7 @@ def main() -> None:
             for rows in arguments.rows:
                 if name == "head" and rows > MOST_ROWS_OF_A_HEAD:
                     continue
-                found = measure(weights.functions(rows), weights.copies, arguments.repeats)
+                found = measure(weights.functions(rows), weights.used(rows), arguments.repeats)
                 size = inputs * sum(outputs)
                 cells = [
                     f"{name} [{inputs} x {sum(outputs)}]",

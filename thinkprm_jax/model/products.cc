@@ -7,10 +7,10 @@
 // rows there are, on the threads or on where a panel of columns begins. So a row's results are the same, bit for
 // bit, whoever is computed beside it.
 //
-//   Columns   W [K, N]: of a panel of columns all rows of x are summed at once, a few rows of W at a time. The sums
-//             of the panel lie in the first-level cache, W's rows are read from their beginning to their end.
-//   Rows      W [N, K]: dot products of rows of W with rows of x, a tile of both in registers.
-//   Tiles     bfloat16 of either kind where the processor has AMX: any number of rows.
+//   Blocks    Both kinds of W: a block of it is packed into the first-level cache, in the order in which it is
+//             multiplied, and all rows of x with it, a tile of sums in registers. What is wanted soon is asked for
+//             meanwhile, so that memory and arithmetic work at the same time.
+//   Tiles     bfloat16 of either kind where the processor has AMX.
 //
 // It is compiled on the machine that runs it (-march=native), so the widths below are that machine's.
 
@@ -38,13 +38,13 @@ namespace {
 namespace ffi = xla::ffi;
 
 #if defined(__AVX512F__)
-constexpr int BYTES = 64, STEPS = 8, TILE_X = 6, TILE_W = 4;
+constexpr int BYTES = 64, TILE_X = 6, TILE_W = 4;
 #elif defined(__AVX__)
-constexpr int BYTES = 32, STEPS = 4, TILE_X = 3, TILE_W = 3;
+constexpr int BYTES = 32, TILE_X = 6, TILE_W = 2;
 #elif defined(__aarch64__)
-constexpr int BYTES = 16, STEPS = 8, TILE_X = 6, TILE_W = 4;
+constexpr int BYTES = 16, TILE_X = 6, TILE_W = 4;
 #else
-constexpr int BYTES = 16, STEPS = 4, TILE_X = 3, TILE_W = 3;
+constexpr int BYTES = 16, TILE_X = 6, TILE_W = 2;
 #endif
 constexpr int LANES = BYTES / 4;
 
@@ -60,11 +60,6 @@ INLINE float widen(Half value) {
   float result;
   std::memcpy(&result, &bits, 4);
   return result;
-}
-// Of 2 * LANES bfloat16 those in even and in odd places.
-INLINE Vector even(const Half* from) { return reinterpret_cast<Vector>(*reinterpret_cast<const Bits*>(from) << 16); }
-INLINE Vector odd(const Half* from) {
-  return reinterpret_cast<Vector>(*reinterpret_cast<const Bits*>(from) & 0xffff0000u);
 }
 
 // One product of a call. strides are in elements.
@@ -87,29 +82,71 @@ T* scratch(size_t count) {
   return reinterpret_cast<T*>(lines.data());
 }
 
-// ---- W [K, N] -----------------------------------------------------------------------------------------------
+// ---- Blocks of W -----------------------------------------------------------------------------------------------
 
-// How weights of a kind are multiplied. A step takes DEPTH rows of W; COLUMNS columns fill two vectors, in the
-// order that is cheapest, and `write` brings them into theirs.
-struct FloatColumns {
+// A block is DEEP steps of WIDE columns, packed: of every step TILE_W vectors. A step is one row of W or a pair of
+// them; x has four bytes for it.
+constexpr int DEEP = 64, WIDE = TILE_W * LANES;
+
+#if defined(__clang__)
+#define ZIP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t Places __attribute__((vector_size(BYTES)));
+#define ZIP(a, b, ...) __builtin_shuffle(a, b, Places{__VA_ARGS__})
+#endif
+#if defined(__AVX512F__)
+INLINE Vector low(Vector a, Vector b) { return ZIP(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+INLINE Vector high(Vector a, Vector b) {
+  return ZIP(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif defined(__AVX__)
+INLINE Vector low(Vector a, Vector b) { return ZIP(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+INLINE Vector high(Vector a, Vector b) { return ZIP(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#else
+INLINE Vector low(Vector a, Vector b) { return ZIP(a, b, 0, 4, 1, 5); }
+INLINE Vector high(Vector a, Vector b) { return ZIP(a, b, 2, 6, 3, 7); }
+#endif
+
+// LANES vectors: rows become columns.
+INLINE void turn(Vector* rows) {
+#pragma GCC unroll 4
+  for (int stage = 1; stage < LANES; stage *= 2) {
+    Vector mixed[LANES];
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES / 2; ++i) {
+      mixed[2 * i] = low(rows[i], rows[i + LANES / 2]);
+      mixed[2 * i + 1] = high(rows[i], rows[i + LANES / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) rows[i] = mixed[i];
+  }
+}
+
+struct Floats {
   using Weight = float;
-  static constexpr int DEPTH = 1, COLUMNS = 2 * LANES;
-  static INLINE void read(const float* w, int64_t, Vector& p, Vector& q) { p = load(w), q = load(w + LANES); }
+  static constexpr int ROWS = 1;  // of W in a step
+  static INLINE Vector along(const float* w) { return load(w); }
+  static INLINE void across(const float* w, int64_t, Vector* to) {
+    for (int v = 0; v < TILE_W; ++v) to[v] = load(w + v * LANES);
+  }
   static INLINE float factor(const float* x) { return *x; }
   static INLINE Vector add(Vector sum, Vector w, float x) { return sum + w * x; }
-  static INLINE void write(const Vector* sums, float* y) { std::memcpy(y, sums, 2 * BYTES); }
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
-struct HalfColumns {
+struct Halves {  // pairs of them, multiplied as they are
   using Weight = Half;
-  static constexpr int DEPTH = 2, COLUMNS = 32;
-  static INLINE void read(const Half* w, int64_t stride, Vector& p, Vector& q) {
-    const __m512i first = _mm512_loadu_si512(w), second = _mm512_loadu_si512(w + stride);
-    p = reinterpret_cast<Vector>(_mm512_unpacklo_epi16(first, second));
-    q = reinterpret_cast<Vector>(_mm512_unpackhi_epi16(first, second));
+  static constexpr int ROWS = 2;
+  static INLINE Vector along(const Half* w) { return load(w); }
+  static INLINE void across(const Half* w, int64_t stride, Vector* to) {
+    static const __m512i first = places(0), second = places(16);
+    for (int v = 0; v < TILE_W; v += 2) {
+      const __m512i above = _mm512_loadu_si512(w + v * LANES), below = _mm512_loadu_si512(w + stride + v * LANES);
+      to[v] = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(above, first, below));
+      to[v + 1] = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(above, second, below));
+    }
   }
-  static INLINE Vector factor(const Half* x) {
+  static INLINE Vector factor(const float* x) {
     int32_t pair;
     std::memcpy(&pair, x, 4);
     return reinterpret_cast<Vector>(_mm512_set1_epi32(pair));
@@ -117,176 +154,188 @@ struct HalfColumns {
   static INLINE Vector add(Vector sum, Vector w, Vector x) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
   }
-  static INLINE void write(const Vector* sums, float* y) {  // four columns of each in turn
-    const float* from = reinterpret_cast<const float*>(sums);
-    for (int part = 0; part < 8; ++part) std::memcpy(y + 4 * part, from + 16 * (part % 2) + 4 * (part / 2), 16);
+
+ private:
+  static INLINE __m512i places(int from) {
+    alignas(64) uint16_t values[32];
+    for (int i = 0; i < 32; ++i) values[i] = from + i / 2 + i % 2 * 32;
+    return _mm512_load_si512(values);
   }
 };
 #else
-struct HalfColumns {
+struct Halves {  // widened when they are packed
   using Weight = Half;
-  static constexpr int DEPTH = 1, COLUMNS = 2 * LANES;
-  static INLINE void read(const Half* w, int64_t, Vector& p, Vector& q) { p = even(w), q = odd(w); }
-  static INLINE float factor(const Half* x) { return widen(*x); }
+  static constexpr int ROWS = 1;
+  static INLINE Vector along(const Half* w) {
+    typedef Half Some __attribute__((vector_size(BYTES / 2), aligned(2), may_alias));
+    return reinterpret_cast<Vector>(
+        __builtin_convertvector(*reinterpret_cast<const Some*>(w), Bits) << 16);
+  }
+  static INLINE void across(const Half* w, int64_t, Vector* to) {
+    for (int v = 0; v < TILE_W; ++v) to[v] = along(w + v * LANES);
+  }
+  static INLINE float factor(const float* x) { return *x; }
   static INLINE Vector add(Vector sum, Vector w, float x) { return sum + w * x; }
-  static INLINE void write(const Vector* sums, float* y) {
-    const float* from = reinterpret_cast<const float*>(sums);
-    for (int i = 0; i < LANES; ++i) y[2 * i] = from[i], y[2 * i + 1] = from[LANES + i];
-  }
 };
 #endif
 
-// STEPS steps of all rows of x for one group of columns; sums: two vectors a row. The steps have a sum of their own first:
+// Where a block begins, and what W has of it: fewer rows or columns at its end.
+template <class Kind>
+struct Block {
+  const typename Kind::Weight* w;
+  int64_t stride, rows, columns;
+
+  int64_t steps() const { return (rows + Kind::ROWS - 1) / Kind::ROWS; }
+};
+
+template <class Kind, bool TRANSPOSED>
+INLINE void pack_whole(const typename Kind::Weight* w, int64_t stride, int64_t steps, Vector* to) {
+  if constexpr (TRANSPOSED) {
+    for (int v = 0; v < TILE_W; ++v)
+      for (int64_t s = 0; s < steps; s += LANES) {
+        Vector square[LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) square[i] = Kind::along(w + (v * LANES + i) * stride + s * Kind::ROWS);
+        turn(square);
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) to[(s + i) * TILE_W + v] = square[i];
+      }
+  } else {
+    for (int64_t s = 0; s < steps; ++s, w += Kind::ROWS * stride) Kind::across(w, stride, to + s * TILE_W);
+  }
+}
+
+// What W does not have is zero.
+template <class Kind, bool TRANSPOSED>
+void pack(const Block<Kind>& block, Vector* to) {
+  using Weight = typename Kind::Weight;
+  constexpr int UNIT = (TRANSPOSED ? LANES : 1) * Kind::ROWS;
+  if (block.columns == WIDE && block.rows % UNIT == 0)
+    return pack_whole<Kind, TRANSPOSED>(block.w, block.stride, block.steps(), to);
+  Weight* part = scratch<Weight, 5>(DEEP * Kind::ROWS * WIDE);
+  const int64_t lines = TRANSPOSED ? block.columns : block.rows, size = TRANSPOSED ? block.rows : block.columns;
+  const int64_t width = TRANSPOSED ? DEEP * Kind::ROWS : WIDE;
+  std::memset(part, 0, DEEP * Kind::ROWS * WIDE * sizeof(Weight));
+  for (int64_t i = 0; i < lines; ++i) std::memcpy(part + i * width, block.w + i * block.stride, size * sizeof(Weight));
+  pack_whole<Kind, TRANSPOSED>(part, width, block.steps(), to);
+}
+
+// A block that is wanted soon, whose lines are asked for while this one is multiplied: some in every step.
+constexpr int LINES = BYTES == 64 ? 4 : 1;
+struct Ahead {
+  const char* from = nullptr;
+  int64_t step = 0, lines[4] = {0, 64, 128, 192};
+};
+
+template <class Kind, bool TRANSPOSED>
+INLINE Ahead ahead_of(const typename Kind::Weight* w, int64_t stride) {
+  const int64_t bytes = stride * sizeof(typename Kind::Weight);
+  if (TRANSPOSED) return {BYTES == 64 ? reinterpret_cast<const char*>(w) : nullptr, bytes};
+  Ahead ahead{reinterpret_cast<const char*>(w), Kind::ROWS * bytes};
+  if (sizeof(typename Kind::Weight) == 2) ahead.lines[2] = (Kind::ROWS - 1) * bytes, ahead.lines[3] = ahead.lines[2] + 64;
+  return ahead;
+}
+
+// sums [COUNT, WIDE] += x [COUNT rows] times a packed block. The steps of a block have a sum of their own first:
 // one running sum over thousands of inputs would lose more digits than XLA's products do.
-template <class Kind>
-INLINE void strip(const typename Kind::Weight* w, int64_t stride, const typename Kind::Weight* x, int64_t x_stride,
-                  int64_t rows, Vector* sums) {
-  Vector p[STEPS], q[STEPS];
-#pragma GCC unroll 8
-  for (int s = 0; s < STEPS; ++s) Kind::read(w + s * Kind::DEPTH * stride, stride, p[s], q[s]);
-  for (int64_t b = 0; b < rows; ++b, x += x_stride, sums += 2) {
-    Vector first{}, second{};
-#pragma GCC unroll 8
-    for (int s = 0; s < STEPS; ++s) {
-      const auto factor = Kind::factor(x + s * Kind::DEPTH);
-      first = Kind::add(first, p[s], factor);
-      second = Kind::add(second, q[s], factor);
-    }
-    sums[0] = sums[0] + first, sums[1] = sums[1] + second;
-  }
-}
-
-template <class Kind>
-void columns(const Product& product, int64_t begin, int64_t end) {
-  using Weight = typename Kind::Weight;
-  constexpr int DEEP = STEPS * Kind::DEPTH, WIDE = Kind::COLUMNS;
-  const int64_t rows = product.rows, inputs = product.inputs, outputs = product.outputs;
-  const Weight* w = static_cast<const Weight*>(product.w) + begin;
-  const Weight* x = static_cast<const Weight*>(product.x);
-  const int64_t width = end - begin, groups = (width + WIDE - 1) / WIDE;
-  const int64_t whole = width / WIDE, deep = inputs / DEEP * DEEP;
-  Vector* sums = scratch<Vector, 0>(groups * rows * 2);
-  std::fill(sums, sums + groups * rows * 2, Vector{});
-  Weight part[DEEP * WIDE];  // of W where it ends, filled up with zeros
-  auto edge = [&](int64_t k, int64_t group, const Weight* from, int64_t x_stride) {
-    const int64_t count = std::min<int64_t>(WIDE, width - group * WIDE);
-    std::memset(part, 0, sizeof(part));
-    for (int64_t r = 0; r < std::min<int64_t>(DEEP, inputs - k); ++r)
-      std::memcpy(part + r * WIDE, w + (k + r) * outputs + group * WIDE, count * sizeof(Weight));
-    strip<Kind>(part, WIDE, from, x_stride, rows, sums + group * rows * 2);
-  };
-  for (int64_t k = 0; k < deep; k += DEEP) {
-    for (int64_t group = 0; group < whole; ++group) {
-      const Weight* here = w + k * outputs + group * WIDE;
-      for (int r = 0; r < DEEP; ++r)
-        for (int line = 0; line < WIDE * int(sizeof(Weight)); line += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(here + (DEEP + r) * outputs) + line);
-      strip<Kind>(here, outputs, x + k, inputs, rows, sums + group * rows * 2);
-    }
-    if (whole < groups) edge(k, whole, x + k, inputs);
-  }
-  if (deep < inputs) {
-    Weight* rest = scratch<Weight, 1>(rows * DEEP);
-    std::memset(rest, 0, rows * DEEP * sizeof(Weight));
-    for (int64_t b = 0; b < rows; ++b)
-      std::memcpy(rest + b * DEEP, x + b * inputs + deep, (inputs - deep) * sizeof(Weight));
-    for (int64_t group = 0; group < groups; ++group) edge(deep, group, rest, DEEP);
-  }
-  for (int64_t b = 0; b < rows; ++b) {
-    float* y = product.y + b * outputs + begin;
-    for (int64_t group = 0; group < whole; ++group) Kind::write(sums + (group * rows + b) * 2, y + group * WIDE);
-    if (whole < groups) {
-      float last[WIDE];
-      Kind::write(sums + (whole * rows + b) * 2, last);
-      std::memcpy(y + whole * WIDE, last, (width - whole * WIDE) * sizeof(float));
-    }
-  }
-}
-
-// ---- W [N, K] -----------------------------------------------------------------------------------------------
-
-struct FloatRows {
-  using Weight = float;
-  static constexpr int DEPTH = LANES;
-  static INLINE Vector add(Vector sum, const float* w, const float* x) { return sum + load(w) * load(x); }
-};
-
-struct HalfRows {
-  using Weight = Half;
-  static constexpr int DEPTH = 2 * LANES;
-#if defined(__AVX512BF16__)
-  static INLINE Vector add(Vector sum, const Half* w, const Half* x) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(load(w)), reinterpret_cast<__m512bh>(load(x)));
-  }
-#else
-  static INLINE Vector add(Vector sum, const Half* w, const Half* x) {
-    return sum + even(w) * even(x) + odd(w) * odd(x);
-  }
-#endif
-};
-
-INLINE float total(Vector sum) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps(sum);
-#else
-  typedef float Four __attribute__((vector_size(16)));
-  Four parts[LANES / 4];
-  std::memcpy(parts, &sum, BYTES);
-  const Four four = LANES == 8 ? parts[0] + parts[LANES / 4 - 1] : parts[0];
-  return (four[0] + four[2]) + (four[1] + four[3]);
-#endif
-}
-
-// COUNT rows of x with TILE_W rows of W. The last, shorter step reads copies that are filled up with zeros.
 template <class Kind, int COUNT>
-void tile(const typename Kind::Weight* const* w, const typename Kind::Weight* x, int64_t inputs, float* y,
-          int64_t y_stride, int64_t wanted) {
-  using Weight = typename Kind::Weight;
-  constexpr int DEPTH = Kind::DEPTH;
-  Vector sums[COUNT][TILE_W] = {};
-  const int64_t whole = inputs / DEPTH * DEPTH;
-  for (int64_t k = 0; k < whole; k += DEPTH)
+void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums, const Ahead& ahead,
+          int from, int to) {
+  Vector block[COUNT][TILE_W] = {};
+  const char* next = ahead.from;
+  for (int64_t s = 0; s < steps; ++s, w += TILE_W, next += ahead.step) {
+    for (int line = from; line < to; ++line) __builtin_prefetch(next + ahead.lines[line], 0, 2);
+    Vector here[TILE_W];
+#pragma GCC unroll 4
+    for (int n = 0; n < TILE_W; ++n) here[n] = w[n];
 #pragma GCC unroll 8
-    for (int b = 0; b < COUNT; ++b)
-#pragma GCC unroll 8
-      for (int n = 0; n < TILE_W; ++n) sums[b][n] = Kind::add(sums[b][n], w[n] + k, x + b * inputs + k);
-  if (whole < inputs) {
-    Weight last_w[TILE_W][DEPTH] = {}, last_x[COUNT][DEPTH] = {};
-    const size_t bytes = (inputs - whole) * sizeof(Weight);
-    for (int n = 0; n < TILE_W; ++n) std::memcpy(last_w[n], w[n] + whole, bytes);
-    for (int b = 0; b < COUNT; ++b) std::memcpy(last_x[b], x + b * inputs + whole, bytes);
-#pragma GCC unroll 8
-    for (int b = 0; b < COUNT; ++b)
-#pragma GCC unroll 8
-      for (int n = 0; n < TILE_W; ++n) sums[b][n] = Kind::add(sums[b][n], last_w[n], last_x[b]);
+    for (int b = 0; b < COUNT; ++b) {
+      const auto factor = Kind::factor(x + b * x_stride + s);
+#pragma GCC unroll 4
+      for (int n = 0; n < TILE_W; ++n) block[b][n] = Kind::add(block[b][n], here[n], factor);
+    }
   }
 #pragma GCC unroll 8
   for (int b = 0; b < COUNT; ++b)
-#pragma GCC unroll 8
-    for (int n = 0; n < TILE_W; ++n)
-      if (n < wanted) y[b * y_stride + n] = total(sums[b][n]);
+#pragma GCC unroll 4
+    for (int n = 0; n < TILE_W; ++n) sums[b * TILE_W + n] = sums[b * TILE_W + n] + block[b][n];
 }
 
 template <class Kind, int COUNT>
-INLINE void tile_of(int64_t count, const typename Kind::Weight* const* w, const typename Kind::Weight* x,
-                    int64_t inputs, float* y, int64_t y_stride, int64_t wanted) {
-  if (count == COUNT) return tile<Kind, COUNT>(w, x, inputs, y, y_stride, wanted);
-  if constexpr (COUNT > 1) tile_of<Kind, COUNT - 1>(count, w, x, inputs, y, y_stride, wanted);
+INLINE void tile_of(int64_t count, const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums,
+                    const Ahead& ahead, int from, int to) {
+  if (count == COUNT) return tile<Kind, COUNT>(w, x, x_stride, steps, sums, ahead, from, to);
+  if constexpr (COUNT > 1) tile_of<Kind, COUNT - 1>(count, w, x, x_stride, steps, sums, ahead, from, to);
 }
 
+// All rows of x with a packed block, as evenly in tiles as they go.
 template <class Kind>
-void rows(const Product& product, int64_t begin, int64_t end) {
-  using Weight = typename Kind::Weight;
-  const int64_t inputs = product.inputs, outputs = product.outputs;
-  const Weight* x = static_cast<const Weight*>(product.x);
-  for (int64_t n = begin; n < end; n += TILE_W) {
-    const Weight* w[TILE_W];
-    for (int i = 0; i < TILE_W; ++i)
-      w[i] = static_cast<const Weight*>(product.w) + std::min(n + i, outputs - 1) * inputs;
-    for (int64_t b = 0; b < product.rows; b += TILE_X)
-      tile_of<Kind, TILE_X>(std::min<int64_t>(TILE_X, product.rows - b), w, x + b * inputs, inputs,
-                            product.y + b * outputs + n, outputs, end - n);
+void tiles_of(int64_t count, const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums,
+              const Ahead& ahead) {
+  const int64_t tiles = (count + TILE_X - 1) / TILE_X;
+  const int64_t asking = ahead.from == nullptr ? 0 : tiles >= LINES ? LINES : tiles >= 2 && LINES > 1 ? 2 : 1;
+  for (int64_t t = 0, b = 0; t < tiles; ++t) {
+    const int64_t stop = count * (t + 1) / tiles;
+    const int from = t < asking ? LINES * t / asking : 0, to = t < asking ? LINES * (t + 1) / asking : 0;
+    tile_of<Kind, TILE_X>(stop - b, w, x + b * x_stride, x_stride, steps, sums + b * TILE_W, ahead, from, to);
+    b = stop;
   }
+}
+
+// Columns begin .. end of y. W [K, N] is read from row to row, W [N, K] from one group of columns to the next, in
+// both cases as it lies in memory.
+template <class Kind, bool TRANSPOSED>
+void columns(const Product& product, int64_t begin, int64_t end) {
+  using Weight = typename Kind::Weight;
+  constexpr int64_t HIGH = 128, NEXT = 2;  // rows of x at a time; the block to ask for is the next but one
+  constexpr int64_t ROWS = DEEP * Kind::ROWS;
+  const int64_t inputs = product.inputs, outputs = product.outputs, stride = TRANSPOSED ? inputs : outputs;
+  const int64_t groups = (end - begin + WIDE - 1) / WIDE, deep = (inputs + ROWS - 1) / ROWS, blocks = groups * deep;
+  const int64_t x_stride = (inputs + Kind::ROWS - 1) / Kind::ROWS;
+  const Weight* w = static_cast<const Weight*>(product.w);
+  Vector* packed = scratch<Vector, 1>(DEEP * TILE_W);
+  auto place = [&](int64_t i, int64_t& k, int64_t& n) {
+    k = (TRANSPOSED ? i % deep : i / groups) * ROWS, n = begin + (TRANSPOSED ? i / deep : i % groups) * WIDE;
+    return w + (TRANSPOSED ? n * stride + k : k * stride + n);
+  };
+  for (int64_t top = 0; top < product.rows; top += HIGH) {
+    const int64_t count = std::min(HIGH, product.rows - top);
+    const float* x = static_cast<const float*>(product.x) + top * x_stride;
+    Vector* sums = scratch<Vector, 0>(groups * count * TILE_W);
+    std::fill(sums, sums + groups * count * TILE_W, Vector{});
+    for (int64_t i = 0, k, n; i < blocks; ++i) {
+      const Weight* here = place(i, k, n);
+      const Block<Kind> block{here, stride, std::min(ROWS, inputs - k), std::min<int64_t>(WIDE, end - n)};
+      Ahead ahead;
+      int64_t next_k, next_n;
+      if (i + NEXT < blocks) ahead = ahead_of<Kind, TRANSPOSED>(place(i + NEXT, next_k, next_n), stride);
+      pack<Kind, TRANSPOSED>(block, packed);
+      tiles_of<Kind>(count, packed, x + k / Kind::ROWS, x_stride, block.steps(), sums + (n - begin) / WIDE * count * TILE_W,
+                     ahead);
+    }
+    for (int64_t b = 0; b < count; ++b)
+      for (int64_t n = begin; n < end; n += WIDE)
+        std::memcpy(product.y + (top + b) * outputs + n, sums + ((n - begin) / WIDE * count + b) * TILE_W,
+                    std::min<int64_t>(WIDE, end - n) * sizeof(float));
+  }
+}
+
+// x as the tiles want it: pairs that are whole, or floats.
+const void* prepared(const void* x, int64_t rows, int64_t inputs, bool half) {
+  if (!half || (Halves::ROWS == 2 && inputs % 2 == 0)) return x;
+  const Half* from = static_cast<const Half*>(x);
+  if (Halves::ROWS == 2) {
+    const int64_t width = inputs + 1;
+    Half* to = scratch<Half, 2>(rows * width);
+    for (int64_t b = 0; b < rows; ++b) {
+      std::memcpy(to + b * width, from + b * inputs, inputs * sizeof(Half));
+      to[b * width + inputs] = 0;
+    }
+    return to;
+  }
+  float* to = scratch<float, 2>(rows * inputs);
+  for (int64_t i = 0; i < rows * inputs; ++i) to[i] = widen(from[i]);
+  return to;
 }
 
 // ---- bfloat16 by tiles of AMX -------------------------------------------------------------------------------
@@ -513,10 +562,13 @@ void run(Function* function, const std::vector<Product>& products, const std::ve
 // Splits every product into panels; `most`: columns of one, `grain`: a multiple of which it begins at.
 std::vector<Unit> split(const std::vector<Product>& products, int64_t most, int64_t grain, int64_t threads) {
   std::vector<Unit> units;
+  int64_t all = 0;
+  for (const Product& product : products) all += product.outputs;
+  most = std::clamp<int64_t>((all + threads - 1) / threads, grain, most);
   for (size_t i = 0; i < products.size(); ++i) {
     const int64_t outputs = products[i].outputs, grains = (outputs + grain - 1) / grain;
     int64_t panels = (outputs + most - 1) / most;
-    if (threads > 1) panels = (panels + threads - 1) / threads * threads;
+    if (products.size() == 1) panels = (panels + threads - 1) / threads * threads;
     panels = std::min(panels, grains);
     for (int64_t panel = 0; panel < panels; ++panel)
       units.push_back({int(i), grains * panel / panels * grain,
@@ -570,15 +622,13 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
     most = transposed ? 512 : count <= 32 ? 512 : 128;
   }
 #endif
-  if (!tiled && transposed) {
-    function = half ? rows<HalfRows> : rows<FloatRows>;
-    grain = TILE_W;
-    most = 128 * TILE_W;
-  } else if (!tiled) {
-    function = half ? columns<HalfColumns> : columns<FloatColumns>;
-    grain = half ? HalfColumns::COLUMNS : FloatColumns::COLUMNS;
-    // The sums of a panel stay in the first-level cache.
-    most = std::clamp<int64_t>(32768 / (2 * BYTES * count), 4, 64) * grain;
+  if (!tiled) {
+    const void* data = prepared(x->untyped_data(), count, inputs, half);
+    for (Product& product : products) product.x = data;
+    function = transposed ? (half ? columns<Halves, true> : columns<Floats, true>)
+                          : (half ? columns<Halves, false> : columns<Floats, false>);
+    grain = WIDE;
+    most = count <= 32 ? 1024 : 256;  // the sums of a panel stay in the second-level cache
   }
   const std::vector<Unit> units = split(products, most, grain, threads);
   run(function, products, units, pool, std::min<int64_t>(threads, units.size()) - 1);
@@ -593,6 +643,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_products, Multiply,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<bool>("transposed"));
+
+extern "C" bool thinkprm_has_pairs() { return Halves::ROWS == 2; }
 
 extern "C" bool thinkprm_has_tiles() {
 #if HAS_TILES
