@@ -170,6 +170,15 @@ def test_a_full_queue_asks_to_come_again(server: tuple[str, Service]) -> None:
     wait_until(lambda: not service.running)
 
 
+def test_a_large_request_lets_others_in_between(server: tuple[str, Service]) -> None:
+    address, service = server
+    with send(address, {"problem": PROBLEM, "completions": [RIGHT] * 60, "temperature": 50.0, "budget": 200}):
+        wait_until(lambda: service.held)
+        assert ask(address, "/v1/verify", GOOD)[0] == 200
+        assert service.held > 30
+    wait_until(lambda: not service.running)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_deadline_gives_up(server: tuple[str, Service], stream: bool) -> None:
     address, service = server

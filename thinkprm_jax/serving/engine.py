@@ -28,13 +28,14 @@ class EngineThread:
 
     Args:
       loop: of a verifier or a sampler.
+      on_failure: told when it gives up, so that nobody waits for it for ever.
 
     Attributes:
       failed: why it does not step any more; None: it does.
     """
 
-    def __init__(self, loop: StepLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: StepLoop, on_failure: Callable[[BaseException], None] = lambda error: None) -> None:
+        self._loop, self._on_failure = loop, on_failure
         self._stopping = False
         self._streams: list[TokenStream] = []
         self._silent: dict[RequestHandle, tuple[float, Callable[[float], None]]] = {}
@@ -124,6 +125,7 @@ class EngineThread:
     def _give_up(self, error: BaseException) -> None:
         with self._loop.changed:
             streams, self._streams = self._streams, []
+        self._on_failure(error)
         for stream in streams:
             stream.handle.fail(error)
             stream.deliver()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
@@ -103,6 +103,18 @@ async def while_wanted(receive: Receive, work: Coroutine[Any, Any, T], seconds: 
         if not working.done():
             working.cancel()
             await asyncio.wait((working,))
+
+
+async def together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The outcomes of all, in order. Where one fails, or this is cancelled, so are the others."""
+    if len(works) == 1:
+        return [await works[0]]
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

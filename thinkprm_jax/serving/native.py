@@ -75,7 +75,7 @@ async def model_info(service: Service, request: Request) -> Response:
             "tokenizer_path": service.names[0],
             "is_generation": service.verifier.sampler is not None,
             "preferred_sampling_params": None,
-            "weight_version": "default",
+            "weight_version": str(service.verifier.weight_version),
         }
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import math
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from thinkprm_jax.sampler import Sampler
     from thinkprm_jax.verifier.base import Verifier
 
+MOST_AT_ONCE = 1024  # solutions of a request, of a verifier that writes no chains
 MOST_SETTINGS = 64  # of which a verifier is kept
 LONGEST_WAIT = 60  # seconds that a client is told to wait at most
 
@@ -40,7 +42,8 @@ class Service:
 
     Attributes:
       ready: all shapes that will come are compiled. draining: it is about to end, and takes nothing new.
-      running: requests under way. streaming: answers that are streamed.
+      running: requests under way. streaming: answers that are streamed. held: chains whose request has enough in
+        the queue already.
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class Service:
     ) -> None:
         self.verifier, self.names = verifier, tuple(names)
         self.limits = ServerLimits() if limits is None else limits
-        self.engine = EngineThread(verifier.loop)
+        self.engine = EngineThread(verifier.loop, self._fail_all)
         self.ready = self.draining = False
-        self.running = self.streaming = 0
+        self.running = self.streaming = self.held = 0
         self.created = int(time.time())
         self._base = _unsettled(verifier.settings) if settings is None else settings
         self._verifiers: collections.OrderedDict[tuple[tuple[str, Any], ...], Verifier] = collections.OrderedDict()
@@ -116,6 +119,11 @@ class Service:
 
     # Load
 
+    @property
+    def waiting(self) -> int:
+        """Chains without a slot."""
+        return self.verifier.activity.waiting + self.held
+
     def admit(self, chains: int, field: str) -> None:
         """Has room for so many more chains, or says so.
 
@@ -127,7 +135,7 @@ class Service:
         most = self.limits.max_queue
         if chains > most:
             raise invalid(field, f"asks for {chains:,} chains together, {most:,} are allowed")
-        waiting = self.verifier.activity.waiting
+        waiting = self.waiting
         if waiting + chains > most:
             self.metrics.refused.add(reason="queue")
             rate = self.metrics.finished_rate()
@@ -135,10 +143,20 @@ class Service:
             what = f"{waiting:,} chains wait, and {most:,} may"
             raise ServingError(429, what, None, "overloaded", min(max(seconds, 1), LONGEST_WAIT))
 
+    def turns(self, verifier: Verifier) -> asyncio.Semaphore:
+        """How many solutions of one request are given to the sampler at once: those of others come in between,
+        however many it has."""
+        slots = MOST_AT_ONCE if verifier.sampler is None else 2 * verifier.sampler.slots
+        return asyncio.Semaphore(max(slots // verifier.n, 1))
+
     def break_off(self) -> None:
         """Cancels all that runs."""
         for handle in list(self._handles):
             handle.cancel()
+
+    def _fail_all(self, error: BaseException) -> None:
+        for handle in list(self._handles):
+            handle.fail(error)
 
     def watch(self, handle: Handle[Any]) -> None:
         """Notes when a first token of it is there, and that it runs."""
@@ -188,7 +206,7 @@ class ServiceMetrics:
             Gauge("thinkprm_ready", "Whether all shapes that will come are compiled.", lambda: service.ready),
             Gauge("thinkprm_requests_running", "Requests under way.", lambda: service.running),
             Gauge("thinkprm_streams", "Answers that are streamed.", lambda: service.streaming),
-            Gauge("thinkprm_queue", "Chains that wait for a slot.", lambda: verifier.activity.waiting),
+            Gauge("thinkprm_queue", "Chains that wait for a slot.", lambda: service.waiting),
             Gauge("thinkprm_slots", "Slots.", lambda: slots),
             Gauge("thinkprm_slots_busy", "Slots with a chain in them.", lambda: verifier.activity.running),
             Gauge("thinkprm_chains_total", "Chains that ended.", lambda: verifier.activity.finished, "counter"),

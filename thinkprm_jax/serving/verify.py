@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.sampler.handle import Handle, RequestHandle
 from thinkprm_jax.serving.fields import BodyFields, ServingError, check_text, check_texts, invalid
-from thinkprm_jax.serving.http import Event, EventStream, JSONAnswer, read_fields, while_wanted
+from thinkprm_jax.serving.http import Event, EventStream, JSONAnswer, read_fields, together, while_wanted
 from thinkprm_jax.serving.limits import ServerLimits
 from thinkprm_jax.serving.service import Service
 
@@ -139,28 +140,45 @@ async def verify(service: Service, request: Request) -> Response:
 
 async def judge(service: Service, verifier: Verifier, asked: VerifyRequest) -> list[Verdict]:
     """The verdicts, in order; cancelled, nothing of it runs on."""
-    handles = _submit(service, verifier, asked)
-    began = time.monotonic()
+    judging = _Judging(service, verifier, asked)
+    return await together([judging.verdict(number) for number in range(len(asked.solutions))])
 
-    async def one(handle: Handle[Verdict]) -> Verdict:
-        verdict = await service.engine.result(handle)
-        service.metrics.verdict.add(time.monotonic() - began)
+
+class _Judging:
+    """The solutions of one request on their way; a large request has not all of them in the queue at once."""
+
+    def __init__(self, service: Service, verifier: Verifier, asked: VerifyRequest) -> None:
+        self._service, self._verifier, self._asked = service, verifier, asked
+        self._turns, self._began = service.turns(verifier), time.monotonic()
+
+    async def verdict(
+        self, number: int, meanwhile: Callable[[Handle[Verdict]], Awaitable[None]] | None = None
+    ) -> Verdict:
+        """Of a solution; its handle goes to ``meanwhile`` first, and is cancelled where this is."""
+        async with self._turn():
+            handle = self._verifier.submit(self._asked.problem, self._asked.solutions[number])
+            self._service.watch(handle)
+            try:
+                if meanwhile is not None:
+                    await meanwhile(handle)
+                verdict = await self._service.engine.result(handle)
+            finally:
+                handle.cancel()
+        self._service.metrics.verdict.add(time.monotonic() - self._began)
         return verdict
 
-    try:
-        if len(handles) == 1:
-            return [await one(handles[0])]
-        return await asyncio.gather(*map(one, handles))
-    finally:
-        for handle in handles:
-            handle.cancel()
-
-
-def _submit(service: Service, verifier: Verifier, asked: VerifyRequest) -> list[Handle[Verdict]]:
-    handles = [verifier.submit(asked.problem, steps) for steps in asked.solutions]
-    for handle in handles:
-        service.watch(handle)
-    return handles
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        chains = self._verifier.n
+        self._service.held += chains
+        try:
+            await self._turns.acquire()
+        finally:
+            self._service.held -= chains
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def _answer(
@@ -204,25 +222,22 @@ async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) ->
     solution as it is judged, and in the end ``done``. What they are of stands in ``solution`` and ``chain``, from
     0."""
     events: asyncio.Queue[Event | None] = asyncio.Queue()
-    handles = _submit(service, verifier, asked)
-    began = time.monotonic()
-    verdicts: dict[int, Verdict] = {}
+    judging = _Judging(service, verifier, asked)
 
-    async def follow(number: int, handle: Handle[Verdict]) -> None:
-        steps = asked.solutions[number]
-        chains = [part for part in handle.parts if isinstance(part, RequestHandle)]
-        readers = [
-            _follow_chain(service, events, part, {"solution": number, "chain": chain}, len(steps))
-            for chain, part in enumerate(chains)
-        ]
-        await asyncio.gather(*readers)
-        verdicts[number] = verdict = await service.engine.result(handle)
-        service.metrics.verdict.add(time.monotonic() - began)
+    async def follow(number: int) -> Verdict:
+        async def read(handle: Handle[Verdict]) -> None:
+            chains = [part for part in handle.parts if isinstance(part, RequestHandle)]
+            of = [{"solution": number, "chain": chain} for chain in range(len(chains))]
+            steps = len(asked.solutions[number])
+            await together([_follow_chain(service, events, *each, steps) for each in zip(chains, of, strict=True)])
+
+        verdict = await judging.verdict(number, read)
         events.put_nowait(("verdict", {"solution": number, "verdict": verdict_json(verdict, asked, number)}))
+        return verdict
 
-    async def follow_all() -> None:
+    async def follow_all() -> list[Verdict]:
         try:
-            await asyncio.gather(*(follow(number, handle) for number, handle in enumerate(handles)))
+            return await together([follow(number) for number in range(len(asked.solutions))])
         finally:
             events.put_nowait(None)
 
@@ -231,12 +246,9 @@ async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) ->
         yield "begin", {"solutions": [list(steps) for steps in asked.solutions]}
         while (event := await events.get()) is not None:
             yield event
-        await following
-        yield "done", _ending(service, verifier, [verdicts[number] for number in range(len(handles))])
+        yield "done", _ending(service, verifier, await following)
     finally:
         following.cancel()
-        for handle in handles:
-            handle.cancel()
 
 
 async def _follow_chain(

@@ -31,7 +31,7 @@ _ASKED = ("n", "rounds", "temperature", "top_p", "seed", "max_gen_tokens", "deci
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServerSettings(VerifierSettings):
-    """How a server is asked. What is left out is as the server has it."""
+    """How a server is asked."""
 
     kind: ClassVar[str] = "server"
     needs_model: ClassVar[bool] = False
@@ -59,6 +59,12 @@ class ServerSettings(VerifierSettings):
         if self.connections < 1:
             raise UserError(f"connections is {self.connections}, it must be at least 1")
 
+    def settled(self) -> Self:
+        """Greedy for one chain, as elsewhere."""
+        if self.temperature is not None:
+            return self
+        return dataclasses.replace(self, temperature=0.0 if self.n == 1 else 0.6)
+
     def identified(self) -> Self:
         """With the fingerprints of the server's model, which is asked for them."""
         connection = ServerConnection(self.server, read_key(self.key_file), self.patience)
@@ -76,13 +82,13 @@ class ServerSettings(VerifierSettings):
     def fields(self, kind: str) -> dict[str, Any]:
         """Of a request to a server whose verifier is of this kind: what other kinds do not know is left out where
         it has its default."""
-        found = {}
-        for name in _ASKED:
-            value = getattr(self, name)
-            default = type(self).__dataclass_fields__[name].default
-            if value is not None and (kind == "thinkprm" or value != default):
-                found[_FIELDS.get(name, name)] = value
-        return found
+        usual = type(self)().settled()
+        values = {name: getattr(self, name) for name in _ASKED}
+        return {
+            _FIELDS.get(name, name): value
+            for name, value in values.items()
+            if value is not None and (kind == "thinkprm" or value != getattr(usual, name))
+        }
 
 
 class Client(Verifier):
@@ -123,7 +129,8 @@ class Client(Verifier):
         if settings is None:
             check_names(ServerSettings, values)
             settings = ServerSettings(**values if url is None else {"server": url, **values})
-        self.settings, self.n = settings, settings.n
+        self.settings = settings = settings.settled()
+        self.n = settings.n
         self.n_thinking_rounds = n_thinking_rounds if n_thinking_rounds != 1 else settings.rounds
         self._loop = _AnsweredLoop(self._step, self._has_room)
         self._events = _EventThread()
@@ -302,7 +309,7 @@ class AsyncClient:
         if settings is None:
             check_names(ServerSettings, values)
             settings = ServerSettings(**values if url is None else {"server": url, **values})
-        self.settings = settings
+        self.settings = settings = settings.settled()
         self.n_thinking_rounds = n_thinking_rounds if n_thinking_rounds != 1 else settings.rounds
         key = read_key(settings.key_file) if api_key is None else api_key
         self._connection = ServerConnection(settings.server, key, settings.patience, settings.connections)
