@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support import prm_folders
 from support.serving import PROBLEM, RIGHT, WRONG, ask, events, served, verifier
+from thinkprm_jax import Client, load_verifier
 from thinkprm_jax.sampler import Choose, Request
 from thinkprm_jax.serving.service import Service
 
@@ -174,3 +177,25 @@ def test_a_stream_of_sglang_has_the_text_so_far(server: tuple[str, Service]) -> 
     assert told[-2][1]["text"] == whole["text"]
     assert whole["text"].startswith(told[0][1]["text"])
     assert len(told) > 3
+
+
+def test_a_verifier_of_one_pass_is_served(tmp_path: Path) -> None:
+    prm_folders.qwen_prm(tmp_path)
+    judge = load_verifier(str(tmp_path), kind="qwen_prm", max_length=128)
+    [(_, expected)] = judge.verify([("2 + 2?", ["2 + 2 = 4.", "So 4."])])
+    with served(judge) as (address, _):
+        body = {"problem": "2 + 2?", "steps": ["2 + 2 = 4.", "So 4."]}
+        _, _, answer = ask(address, "/v1/verify", body)
+        assert answer["verdict"] == expected.record().to_dict()
+        _, _, pooled = ask(address, "/pooling", {"input": chatml("2 + 2?", ["2 + 2 = 4.", "So 4."])})
+        assert [row[1] for row in pooled["data"][0]["data"]] == pytest.approx(expected.step_scores, abs=1e-6)
+        _, _, text = ask(address, "/v1/verify", {**body, "stream": True})
+        assert [name for name, _ in events(text)] == ["begin", "verdict", "done"]
+        for path, wrong, field in (
+            ("/v1/verify", {**body, "n": 2}, "n"),
+            ("/v1/completions", {"prompt": "x"}, None),
+        ):
+            status, _, answer = ask(address, path, wrong)
+            assert (status, answer["error"]["param"]) == (400, field)
+        with Client(address) as client:
+            assert client.submit("2 + 2?", ["2 + 2 = 4.", "So 4."]).result().step_scores == expected.step_scores
