@@ -57,8 +57,8 @@ def _backward(spec, dtype, products, saved, cotangent):
     inputs, out = spec.split("->")
     first, second = inputs.split(",")
     cotangent = cotangent.astype(dtype)
-    grad_a = multiply(cotangent, [b], dtype, transposed=True) if products == "native" else None
-    grad_a = einsum(f"{out},{second}->{first}", cotangent, b, dtype) if grad_a is None else grad_a[0]
+    by_kernel = multiply(cotangent, [b], dtype, transposed=True) if products == "native" else None
+    grad_a = einsum(f"{out},{second}->{first}", cotangent, b, dtype) if by_kernel is None else by_kernel[0]
     grad_b = None if products == "xla" else _weight_gradient(a, cotangent, dtype)
     if grad_b is None:
         grad_b = einsum(f"{out},{first}->{second}", cotangent, a, dtype)
