@@ -107,7 +107,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.data.batches import Prefetcher
     from thinkprm_jax.evaluation.callback import verdict_callback
-    from thinkprm_jax.runtime import enable_compilation_cache
+    from thinkprm_jax.runtime import enable_compilation_cache, keep_memory
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.trackers import check_packages
@@ -117,6 +117,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
         logging.getLogger("thinkprm_jax").setLevel(logging.ERROR)
     check_packages(recipe.tracking)
     enable_compilation_cache()
+    keep_memory()
     folder = setup.open_run(recipe)
 
     # Model and data

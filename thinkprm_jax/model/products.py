@@ -33,7 +33,7 @@ Requested = Literal["auto", "xla", "native"]
 TrainingProducts = Literal["xla", "weight gradients", "native"]
 VARIABLE = "THINKPRM_JAX_PRODUCTS"
 SOURCE = Path(__file__).with_name("products.cc")
-_MOST_ROWS = 64  # above it XLA's products are as fast
+_MOST_ROWS = 256  # above it XLA's products are as fast
 _LEAST_WEIGHT_BYTES = 8 * 2**20
 
 
