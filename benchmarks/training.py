@@ -5,7 +5,7 @@
 
 Turns alternate between the programs in one process after a warm-up, so compilation is not counted; the tables show
 medians over rounds. Each side is timed in float32 and bfloat16 (torch: autocast) and compared at its faster one.
-A warm-up has three turns, after which memory is no longer fetched from the system.
+The warm-up is two turns, after which our memory is no longer fetched from the system.
 Needs the `test` extra (torch, the CPU build).
 """
 
@@ -97,13 +97,13 @@ class Torch:
 
 
 def take_turns(programs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median seconds of each program, after three turns of each that are not counted."""
+    """Median seconds of each program, after two turns of each that are not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for turn in range(rounds + 3):
+    for turn in range(rounds + 2):
         for name, run in programs.items():
             start = time.perf_counter()
             loss = run()
-            if turn >= 3:
+            if turn >= 2:
                 seconds[name].append(time.perf_counter() - start)
             assert np.isfinite(loss), name
     return {name: statistics.median(times) for name, times in seconds.items()}

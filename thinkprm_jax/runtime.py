@@ -1,5 +1,6 @@
-"""JAX's persistent compilation cache, on by default for our programs: a second start compiles nothing. And what else a
-program sets for its whole process."""
+"""JAX's persistent compilation cache, on by default for our programs: a second start compiles nothing.
+
+And what else a program sets for its whole process."""
 
 from __future__ import annotations
 

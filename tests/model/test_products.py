@@ -21,7 +21,7 @@ from thinkprm_jax.model.native import load_library
 LARGE = 2**30  # bytes of a model
 # in, out: less than a vector, no multiple of one, several panels
 SIZES = [(1, 1), (7, 5), (33, 31), (64, 96), (129, 47), (200, 1100), (576, 576)]
-ROWS = (70, 64, 33, 17, 16, 7, 5, 2, 1)
+ROWS = (130, 64, 33, 17, 16, 7, 5, 2, 1)
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 
@@ -116,18 +116,17 @@ def test_it_has_no_derivative() -> None:
         jax.grad(loss)(jnp.ones((2, 8)))
 
 
-@pytest.mark.parametrize("chosen", ["weight gradients", "native"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_are_those_of_xlas_products(dtype: jnp.dtype, chosen: products.TrainingProducts) -> None:
+def test_gradients_of_weights_are_those_of_xlas_products(dtype: jnp.dtype) -> None:
     rng = np.random.default_rng(0)
     x, weight = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((2, 24, 32), (32, 48)))
     slopes = jnp.asarray(rng.normal(size=(2, 24, 48)), jnp.float32)
 
-    def results(products: products.TrainingProducts) -> tuple[jax.Array, ...]:
-        y, back = jax.vjp(lambda *given: contract("bti,io->bto", *given, dtype, products), x, weight)
-        return (y, *back(slopes))
+    def gradients(weight_gradient: products.Products) -> tuple[jax.Array, jax.Array]:
+        _, back = jax.vjp(lambda *given: contract("bti,io->bto", *given, dtype, weight_gradient), x, weight)
+        return back(slopes)
 
-    for ours, theirs in zip(results(chosen), results("xla"), strict=True):
+    for ours, theirs in zip(gradients("native"), gradients("xla"), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 

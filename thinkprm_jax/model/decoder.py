@@ -31,7 +31,7 @@ from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.linear import Build, Linear, side_by_side
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.matmul import contract
-from thinkprm_jax.model.products import Products, TrainingProducts, multiply
+from thinkprm_jax.model.products import Products, multiply
 from thinkprm_jax.model.rope import rope, rotate
 
 
@@ -371,11 +371,11 @@ def use_products(model: Decoder, products: Products) -> None:
             module.products = products
 
 
-def use_training_products(model: Decoder, products: TrainingProducts) -> None:
-    """Says what computes the products with weights where they are differentiated; "xla" is for all devices."""
+def use_weight_gradients(model: Decoder, products: Products) -> None:
+    """Says what computes the gradients of weights; "native" is for one CPU device."""
     for _, module in nnx.iter_graph(model):
         if isinstance(module, Linear):
-            module.training_products = products
+            module.weight_gradient = products
 
 
 @functools.lru_cache(maxsize=8)

@@ -99,7 +99,8 @@ class Execution:
         """``function`` with this rematerialisation."""
         if self.remat == "none":
             return function
-        keep = jax.checkpoint_policies.nothing_saveable if self.remat == "layer" else _is_product
+        policies = jax.checkpoint_policies
+        keep = policies.nothing_saveable if self.remat == "layer" else policies.dots_with_no_batch_dims_saveable
         return jax.checkpoint(function, policy=keep)
 
     def attend(
@@ -136,12 +137,6 @@ class Execution:
             check_vma=False,  # the kernels' calls carry no information about varying axes
         )
         return run(q, k, v, segment_ids)
-
-
-def _is_product(primitive: Any, *operands: Any, **parameters: Any) -> bool:
-    """A product with weights: XLA's, or one of our kernel on CPUs."""
-    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return primitive.name == "ffi_call" or dots(primitive, *operands, **parameters)
 
 
 def choose_attention(

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec
 from thinkprm_jax.model.matmul import contract
-from thinkprm_jax.model.products import Products, TrainingProducts, multiply
+from thinkprm_jax.model.products import Products, multiply
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Linear(nnx.Module):
         self.lora_b = nnx.Param(jnp.zeros((lora.rank, outputs), jnp.float32)) if lora else None
         self.lora, self.place, self.dtype = lora, place, build.dtype
         self.products: Products = "xla"  # another one: :func:`use_products`
-        self.training_products: TrainingProducts = "xla"  # another one: :func:`use_training_products`
+        self.weight_gradient: Products = "xla"  # another one: :func:`use_weight_gradients`
 
     def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """[..., in] -> float32 [..., out]. ``dropout_key``: of the layer; None: no dropout."""
@@ -77,7 +77,7 @@ def side_by_side(linears: Sequence[Linear], x: jax.Array, dropout_key: jax.Array
     if products is None:
         leading = "bt"[: x.ndim - 1]
         products = [
-            contract(f"{leading}i,io->{leading}o", x, kernel, first.dtype, first.training_products)
+            contract(f"{leading}i,io->{leading}o", x, kernel, first.dtype, first.weight_gradient)
             for kernel in kernels
         ]
     return [linear.complete(y, x, dropout_key) for linear, y in zip(linears, products, strict=True)]

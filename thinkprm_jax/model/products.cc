@@ -644,8 +644,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_products, Multiply,
                                   .RemainingRets()
                                   .Attr<bool>("transposed"));
 
-extern "C" bool thinkprm_has_pairs() { return Halves::ROWS == 2; }
-
 extern "C" bool thinkprm_has_tiles() {
 #if HAS_TILES
   return tiles_allowed();

@@ -29,26 +29,22 @@ logger = logging.getLogger(__name__)
 
 Products = Literal["xla", "native"]
 Requested = Literal["auto", "xla", "native"]
-# Of training: XLA's, the gradients of weights alone by our kernel, all by it.
-TrainingProducts = Literal["xla", "weight gradients", "native"]
 VARIABLE = "THINKPRM_JAX_PRODUCTS"
 SOURCE = Path(__file__).with_name("products.cc")
-_MOST_ROWS = 256  # above it XLA's products are as fast
+_MOST_ROWS = 128  # above it XLA's products are as fast
 _LEAST_WEIGHT_BYTES = 8 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """The compiled kernel. target: its name for XLA. For bfloat16 the processor has tiles (AMX) or instructions
-    for pairs (AVX512-BF16)."""
+    """The compiled kernel. target: its name for XLA. tiles: the processor has tiles for bfloat16 (AMX)."""
 
     target: str
     tiles: bool
-    pairs: bool
 
     def most_rows(self, dtype: DTypeLike) -> float:
         """Of a product that is better done by it."""
-        return math.inf if (self.tiles or self.pairs) and jnp.dtype(dtype) == jnp.bfloat16 else _MOST_ROWS
+        return math.inf if self.tiles and jnp.dtype(dtype) == jnp.bfloat16 else _MOST_ROWS
 
 
 @functools.lru_cache(maxsize=8)
@@ -61,9 +57,9 @@ def load_kernel(flags: tuple[str, ...] = ("-march=native",)) -> Kernel:
     library, name = load_library(SOURCE, jax.ffi.include_dir(), flags)
     target = f"thinkprm_products_{name}"  # compiled programs that are kept name the kernel that they were made for
     jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library.thinkprm_products), platform="cpu")
-    for has in (library.thinkprm_has_tiles, library.thinkprm_has_pairs):
-        has.restype = ctypes.c_bool
-    return Kernel(target, bool(library.thinkprm_has_tiles()), bool(library.thinkprm_has_pairs()))
+    has_tiles = library.thinkprm_has_tiles
+    has_tiles.restype = ctypes.c_bool
+    return Kernel(target, bool(has_tiles()))
 
 
 def choose_products(
@@ -98,10 +94,10 @@ def choose_products(
     return "xla"
 
 
-def choose_training_products(dtype: DTypeLike, mesh: Mesh) -> TrainingProducts:
-    """What computes the products with weights in training, and their gradients: the kernel for bfloat16.
+def choose_weight_gradients(dtype: DTypeLike, mesh: Mesh) -> Products:
+    """What computes the gradients of weights in training: the kernel where the processor has tiles for bfloat16.
 
-    Where the processor has tiles, it computes the gradients of weights alone: XLA's other products are fast there.
+    There XLA sums the thousands of rows of a batch as slowly as in float32; its other products are fast.
 
     Raises:
       UserError: $THINKPRM_JAX_PRODUCTS is a word that it cannot be.
@@ -109,9 +105,7 @@ def choose_training_products(dtype: DTypeLike, mesh: Mesh) -> TrainingProducts:
     if mesh.devices.flat[0].platform != "cpu" or jnp.dtype(dtype) != jnp.bfloat16:
         return "xla"
     chosen = choose_products(None, dtype, _LEAST_WEIGHT_BYTES, mesh)  # rows are many, however small the model is
-    if chosen == "xla":
-        return "xla"
-    return "weight gradients" if load_kernel().tiles else "native" if load_kernel().pairs else "xla"
+    return "native" if chosen == "native" and load_kernel().tiles else "xla"
 
 
 def _obstacle(dtype: DTypeLike, mesh: Mesh | None) -> str | None:

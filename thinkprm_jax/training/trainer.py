@@ -22,10 +22,10 @@ from jax.typing import DTypeLike
 from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_axes, use_training_products
+from thinkprm_jax.model.decoder import Decoder, parameter_axes, use_weight_gradients
 from thinkprm_jax.model.kernels import Execution, Remat
 from thinkprm_jax.model.lora import LoraSpec, init_lora
-from thinkprm_jax.model.products import choose_training_products
+from thinkprm_jax.model.products import choose_weight_gradients
 from thinkprm_jax.runtime import compile_count
 from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
 
@@ -80,7 +80,7 @@ class Trainer:
         self.execution = dataclasses.replace(execution or Execution(), mesh=mesh)
         self._learning_rate, self._micro_batches, self._seed = learning_rate, micro_batches, seed
         self._frozen_dtype = jnp.dtype(frozen_dtype)
-        self._products = choose_training_products(dtype, mesh)
+        self._weight_gradients = choose_weight_gradients(dtype, mesh)
         self._build = lambda rngs: Decoder(config, rngs=rngs, dtype=dtype, lora=lora, execution=self.execution)
         abstract = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
         self._graph, variables = nnx.split(abstract, nnx.Param)
@@ -246,7 +246,7 @@ class Trainer:
 
     def _sums(self, params: Params, frozen: Params, batch: Arrays, dropout_key: jax.Array | None = None) -> Sums:
         model = self.model(params, frozen)
-        use_training_products(model, self._products)
+        use_weight_gradients(model, self._weight_gradients)
         x = model.hidden(batch["tokens"], batch.get("positions"), batch.get("segment_ids"), dropout_key)
         kernel = {**frozen, **params}[self._head_name]
         rows = batch["targets"], batch["weights"], batch.get("segment_ids")
