@@ -61,7 +61,7 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
-        later = ("contradictory", "models", "weights")
+        later = ("contradictory", "models", "weights", "step_spans")
         return {key: rounded(item) for key, item in value.items() if key not in later}
     return [rounded(item) for item in value] if isinstance(value, list) else value
 

@@ -66,9 +66,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_json(tmp_path):
     path = tmp_path / "a.json"
-    write_json(path, {"a": ["é", "\ud800"]})
+    write_json(path, {"a": ["é", "\U0001f600"]})
     assert path.read_text().isascii()
-    assert read_json(path) == {"a": ["é", "\ud800"]}
+    assert read_json(path) == {"a": ["é", "\U0001f600"]}
     for content, message in (("[1]", "is no JSON object"), ("{", "cannot be read as JSON")):
         path.write_text(content)
         with pytest.raises(UserError, match=message):

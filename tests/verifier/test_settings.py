@@ -226,18 +226,19 @@ def test_every_setting_has_help_and_an_option(name: str) -> None:
     value = field.choices[-1] if field.choices else str({int: 3, float: 0.5, str: "x"}[field.type])
     kind = takers[-1]
     model = {"qwen_prm": "Qwen/Qwen2.5-Math-PRM-7B", "skywork_prm": "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-7B"}
-    chosen = choose_verifier(parse("--verifier", kind, "--model", model.get(kind, "mini"), field.option, value))
+    named = ["--model", model.get(kind, "mini")] if settings_class(kind).needs_model else []
+    chosen = choose_verifier(parse("--verifier", kind, *named, field.option, value))
     assert str(getattr(chosen, name)) == value
 
 
 def test_a_setting_is_declared_once() -> None:
-    """Its name and its default stand in one file; others read the field."""
+    """Its name and its default stand in one file, and in what asks a server for it; others read the field."""
     places = [
         path
         for path in (ROOT / "thinkprm_jax").rglob("*.py")
-        if "decision_temperature: float" in path.read_text() or "decision_temperature=1.0" in path.read_text()
+        if "decision_temperature: float = setting" in path.read_text() or "decision_temperature=1.0" in path.read_text()
     ]
-    assert [path.name for path in places] == ["script.py"]
+    assert sorted(path.name for path in places) == ["client.py", "script.py"]
 
 
 def test_the_stamps_of_all_kinds_have_one_shape() -> None:

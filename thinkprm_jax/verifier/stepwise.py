@@ -20,7 +20,6 @@ import numpy as np
 
 from thinkprm_jax.activity import Activity
 from thinkprm_jax.data.discriminative import StepwiseText
-from thinkprm_jax.distributed.sharing import our_mesh
 from thinkprm_jax.errors import RequestError, TooLong, UserError
 from thinkprm_jax.sampler.buckets import length_buckets
 from thinkprm_jax.sampler.handle import Handle, StepLoop, check_can_compute, finished
@@ -101,6 +100,8 @@ class StepwisePRM(Verifier):
     ) -> None:
         if settings is None:
             settings = self._given_settings(model_name_or_path, model, tokenizer, values)
+        from thinkprm_jax.distributed.sharing import our_mesh
+
         self.settings, mesh = settings.settled(), our_mesh(mesh)
         model, self.tokenizer = load_objects(self.settings, model, tokenizer, mesh)
         self.max_length = self.settings.max_length
