@@ -236,7 +236,10 @@ def test_a_setting_is_declared_once() -> None:
     places = [
         path
         for path in (ROOT / "thinkprm_jax").rglob("*.py")
-        if "decision_temperature: float = setting" in path.read_text() or "decision_temperature=1.0" in path.read_text()
+        if any(
+            said in path.read_text()
+            for said in ("decision_temperature: float = setting", "decision_temperature=1.0")
+        )
     ]
     assert sorted(path.name for path in places) == ["client.py", "script.py"]
 
