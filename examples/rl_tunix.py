@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="GRPO in Tunix, with a verifier as its reward.")
     parser.add_argument("--reward", choices=("score", "steps", "rule"), default="score")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--held-out", type=int, default=200, help="problems that measure the policy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
