@@ -3,10 +3,10 @@
     python benchmarks/serve.py load [--seconds 60] [--clients 64] [--items 512] [--model mini]
     python benchmarks/serve.py fuzz [--examples 60]
 
-``load``: `thinkprm score`'s loop judges the items first, in a process of its own and without a compilation in the
-time; then so many clients ask a server for them, over and over, in another process. Every verdict is compared:
+``load``: `thinkprm score`'s loop judges the items, in a process of its own and without a compilation in the time;
+in turns with it so many clients ask a server for them, over and over, in another one. Every verdict is compared:
 chains and labels must be the same, scores within 1e-5. What is printed: verdicts a second of both, those that are
-lost or wrong, latencies, and the server's memory in the course of time. ``fuzz``: schemathesis makes requests from
+lost or wrong, latencies, and the server's memory in each turn. ``fuzz``: schemathesis makes requests from
 the server's description, valid and malformed; counted are all answers, those of 5xx, and slots that are still busy
 afterwards. Needs the `test` extra.
 """
@@ -26,7 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--items", type=int, default=512)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of load, all turns together")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--examples", type=int, default=60, help="requests of each kind and endpoint")
     parser.add_argument("--folder", type=Path, help="where offline and clients find each other")
     parser.add_argument("--address")
@@ -55,36 +56,48 @@ def main() -> None:
 def load(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         beside = [*_passed(options), "--folder", folder]
-        subprocess.run([sys.executable, __file__, "offline", *beside], check=True)
-        offline = json.loads((Path(folder) / "offline.json").read_text())
-        with server(options, "--warm-length", str(options.warm_length)) as (address, process):
+        rates, found, memory = list[float](), list[dict[str, Any]](), list[list[float]]()
+        with (
+            offline(beside) as judge,
+            server(options, "--warm-length", str(options.warm_length)) as (address, process),
+        ):
             before = resident(process.pid)
-            clients = subprocess.Popen([sys.executable, __file__, "clients", "--address", address, *beside])
-            memory = []
-            while clients.poll() is None:
-                time.sleep(1)
-                memory.append(resident(process.pid))
-            assert clients.returncode == 0
+            for _ in range(options.turns):
+                rates.append(judge())
+                clients = subprocess.Popen([sys.executable, __file__, "clients", "--address", address, *beside])
+                memory.append([])
+                while clients.poll() is None:
+                    time.sleep(1)
+                    memory[-1].append(resident(process.pid))
+                assert clients.returncode == 0
+                found.append(json.loads((Path(folder) / "clients.json").read_text()))
             late = metric(address, "thinkprm_late_compilations")
-        found = json.loads((Path(folder) / "clients.json").read_text())
-    quarter = max(len(memory) // 4, 1)
-    print(f"offline   {offline['rate']:8.1f} verdicts/s")
-    print(f"served    {found['rate']:8.1f} verdicts/s, {found['rate'] / offline['rate']:.2f} of offline")
+    served = [each["rate"] for each in found]
+    ratios = [ours / theirs for ours, theirs in zip(served, rates, strict=True)]
+    total = {name: sum(each[name] for each in found) for name in ("asked", "answers", "lost", "wrong", "busy")}
+    print(f"offline   {_several(rates)} verdicts/s, in turns with")
+    print(f"served    {_several(served)} verdicts/s")
+    print(f"ratio     {_several(ratios, 2)}; median {_median(ratios):.2f}")
+    print("answers   {answers:,} of {asked:,} requests: {lost} lost, {wrong} wrong".format(**total))
+    print(f"busy      {total['busy']} answers of 429, asked again")
     print(
-        f"answers   {found['answers']:,} of {found['asked']:,} requests: {found['lost']} lost, "
-        f"{found['wrong']} wrong"
+        f"latency   median {_median([each['median'] for each in found]):.3f} s, "
+        f"99th percentile {max(each['p99'] for each in found):.3f} s"
     )
-    print(f"busy      {found['busy']} answers of 429, asked again")
-    print(f"latency   median {found['median']:.3f} s, 99th percentile {found['p99']:.3f} s")
-    print(f"largest difference of a score {found['difference']:.1e}; programs compiled meanwhile: {late:g}")
-    print(
-        f"memory    {before:.0f} MiB when ready; mean of the first quarter "
-        f"{statistics.fmean(memory[:quarter]):.0f}, of the last {statistics.fmean(memory[-quarter:]):.0f}"
-    )
+    difference = max(each["difference"] for each in found)
+    print(f"largest difference of a score {difference:.1e}; programs compiled meanwhile: {late:g}")
+    print(f"memory    {before:.0f} MiB when ready; in each turn {_several([_median(each) for each in memory], 0)}")
+
+
+def _several(values: Sequence[float], digits: int = 1) -> str:
+    return ", ".join(f"{value:.{digits}f}" for value in values)
+
+
+_median = statistics.median
 
 
 def _passed(options: argparse.Namespace) -> list[str]:
-    names = ("model", "max_length", "slots", "items", "clients", "seconds")
+    names = ("model", "max_length", "slots", "items", "clients", "seconds", "turns")
     return [text for name in names for text in (f"--{name.replace('_', '-')}", str(getattr(options, name)))]
 
 
@@ -97,21 +110,49 @@ def items(count: int) -> list[Item]:
 
 
 def judge_offline(options: argparse.Namespace) -> None:
-    """The verdicts of `thinkprm score`, twice: the second time nothing is compiled."""
+    """The verdicts of `thinkprm score`'s loop, which go to a file; then a pass and its seconds for every line of
+    the input. Nothing is compiled in it."""
     from thinkprm_jax import load_verifier
     from thinkprm_jax.runtime import enable_compilation_cache
 
     enable_compilation_cache()
     prm = load_verifier(options.model, max_length=options.max_length, slots=options.slots)
-    given = items(options.items)
-    rates, verdicts = [], {}
-    for _ in range(3):
+    given = [(item["problem"], item["steps"]) for item in items(options.items)]
+    for _ in range(2):
+        verdicts = dict(prm.verify(given))
+    rows = [
+        {"problem": problem, "steps": steps, "verdict": verdicts[i].record().to_dict()}
+        for i, (problem, steps) in enumerate(given)
+    ]
+    (options.folder / "offline.json").write_text(json.dumps(rows))
+    print("ready", flush=True)
+    for _ in sys.stdin:
         began = time.perf_counter()
-        verdicts = dict(prm.verify((item["problem"], item["steps"]) for item in given))
-        rates.append(len(given) / (time.perf_counter() - began))
-    rows = [{**item, "verdict": verdicts[i].record().to_dict()} for i, item in enumerate(given)]
-    content = {"rate": max(rates[1:]), "rows": rows}
-    (options.folder / "offline.json").write_text(json.dumps(content))
+        assert sum(1 for _ in prm.verify(given)) == len(given)
+        print(time.perf_counter() - began, flush=True)
+
+
+@contextmanager
+def offline(arguments: Sequence[str]) -> Iterator[Callable[[], float]]:
+    """What judges all items and says how many a second."""
+    command = [sys.executable, __file__, "offline", *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    reader, writer = process.stdout, process.stdin
+    count = int(arguments[arguments.index("--items") + 1])
+
+    def judge() -> float:
+        writer.write("\n")
+        writer.flush()
+        return count / float(reader.readline())
+
+    try:
+        assert reader.readline() == "ready\n"
+        yield judge
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -230,8 +271,8 @@ class Load:
 
 
 def run_clients(options: argparse.Namespace) -> None:
-    rows = json.loads((options.folder / "offline.json").read_text())["rows"]
-    running = Load(options.address, rows, options.seconds)
+    rows = json.loads((options.folder / "offline.json").read_text())
+    running = Load(options.address, rows, options.seconds / options.turns)
     seconds = asyncio.run(running.run(options.clients))
     times = sorted(running.times)
     found = {
