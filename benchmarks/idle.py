@@ -44,7 +44,7 @@ def table_of(title: str, *columns: str) -> Table:
 # With a sampler
 
 
-def solutions(count: int, seed: int, steps: int = 12) -> tuple[list[str], list[list[str]]]:
+def solutions(count: int, seed: int, steps: int = 5) -> tuple[list[str], list[list[str]]]:
     """Problems and their solutions, other ones for every seed."""
     dice = random.Random(seed)
     problems, answers = [], []

@@ -78,11 +78,22 @@ class Ours:
         # Random weights repeat themselves, and drafts would guess that.
         self.sampler = Sampler(model, tokenizer, slots=slots, max_length=max_length, drafts=0)
         self.prompt_tokens = 0  # of all runs
+        self._before = (0.0, 0.0)  # seconds of the device and of the host until it was warm
         self._seen: set[tuple[int, ...]] = set()
 
     def prefilled(self) -> str:
         """Share of the prompts' tokens that went through the model: the rest was taken from other contexts."""
         return f"{1 - self.sampler.stats.shared_tokens / self.prompt_tokens:.1%}"
+
+    def is_warm(self) -> None:
+        stats = self.sampler.stats
+        self._before = stats.device_seconds, stats.host_seconds
+
+    def idle(self) -> str:
+        """Share of the time since it was warm that its device waited for the host."""
+        stats = self.sampler.stats
+        device, host = stats.device_seconds - self._before[0], stats.host_seconds - self._before[1]
+        return f"{host / (device + host):.2%}"
 
     def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
         self.prompt_tokens += sum(map(len, prompts))
@@ -112,6 +123,12 @@ class Theirs:
 
     def prefilled(self) -> str:
         return "100.0%"  # generate() keeps nothing from call to call
+
+    def is_warm(self) -> None:
+        pass
+
+    def idle(self) -> str:
+        return ""
 
     def run(self, prompts: list[list[int]], new_tokens: list[int]) -> list[list[int]]:
         outputs = []
@@ -162,6 +179,7 @@ def measure(
     for program, output in outputs.items():
         same = np.mean([a == b for x, y in zip(output, reference, strict=True) for a, b in zip(x, y, strict=True)])
         program.agreement = float(same)
+        program.is_warm()
     for _ in range(repeats):
         prompts = prompts_of()
         for program in programs:
@@ -183,6 +201,7 @@ COLUMNS = (
     "CPU seconds",
     "tokens/s",
     "prompt prefilled",
+    "device waits",
     "same tokens as the first row",
 )
 
@@ -200,6 +219,7 @@ def report(title: str, times: dict[Ours | Theirs, Times], tokens: int) -> None:
             f"{cpu:.2f}",
             f"{tokens / wall:,.0f}",
             program.prefilled(),
+            program.idle(),
             f"{program.agreement:.1%}",
         )
     wall, cpu = (
