@@ -183,7 +183,7 @@ def run_chunk(rows: list[Row]) -> tuple[int, int]:
     return steps, tokens
 
 
-def throughput(slots: int, mean: float, host: float, ahead: bool, chunks: int = 1000) -> tuple[float, float]:
+def throughput(slots: int, mean: float, host: float, ahead: bool, chunks: int = 4000) -> tuple[float, float]:
     """(tokens in the time of a step, share of the time that the device waits). host: of a chunk, in steps."""
     dice = random.Random(0)
     rows = [Row(1 + int(dice.expovariate(1 / mean))) for _ in range(slots)]
