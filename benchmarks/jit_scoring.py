@@ -1,7 +1,9 @@
 """Verdicts inside one jitted call against the engine, on short items of the bundled task.
 
     python benchmarks/jit_scoring.py
-    python benchmarks/jit_scoring.py --items 256 --rows 32 64 256 --repeats 3
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python benchmarks/jit_scoring.py --rows 64
+
+The second line lets the rows of the jitted call be split over two devices, which are two processors.
 
 Two sets of items: `equal`, whose solutions have one number of steps and no error, so that all chains are about as
 long; and `mixed`, as the task draws them. Both programs judge the same items with the same settings, in turns, new
@@ -21,13 +23,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, PartitionSpec
 
 from thinkprm_jax import ThinkPRM, VerifierParams, token_prompts, verifier_params, verify_tokens
 from thinkprm_jax.evaluation.results import EvaluationCase
 from thinkprm_jax.evaluation.tasks.arithmetic import arithmetic_case
+from thinkprm_jax.functional import TokenPrompts
 
 STEPS = 3  # of the equal items
-MOST_STEPS, LONGEST_PROMPT = 4, 144
+MOST_STEPS = 4
 
 
 def items(kind: str, count: int) -> list[EvaluationCase]:
@@ -49,32 +53,33 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=256)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--max-tokens", type=int, default=160, help="budget of a chain")
-    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="decoded together inside jit")
+    parser.add_argument("--rows", type=int, nargs="+", default=[64], help="decoded together inside jit")
     parser.add_argument("--slots", type=int, nargs="+", default=[64], help="of the engine")
+    parser.add_argument("--kinds", nargs="+", choices=["equal", "mixed"], default=["equal", "mixed"])
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
 
-    verify = jax.jit(verify_tokens, static_argnames=("max_tokens", "rows"))
     common = {"temperature": 0.0, "max_gen_tokens": options.max_tokens, "max_length": 512}
     engines = {slots: ThinkPRM(options.model, slots=slots, **common) for slots in options.slots}
     print(f"{options.items} items, {options.model}, greedy, at most {options.max_tokens} tokens a chain\n")
     print("| items | program | s to compile | s, median | lowest to highest | CPU s, median | sampled tokens/s |")
     print("|---|---|---|---|---|---|---|")
     params = verifier_params(next(iter(engines.values())), max_steps=MOST_STEPS)
-    for kind in ("equal", "mixed"):
+    for kind in options.kinds:
         programs = {
             f"engine, {slots} slots": functools.partial(with_engine, prm) for slots, prm in engines.items()
-        }
-        programs |= {
-            f"inside jit, {rows} rows": functools.partial(
-                inside_jit, verify, params, options.max_tokens, rows, prm
-            )
-            for rows in options.rows
-            for prm in list(engines.values())[:1]
         }
         # Of every repeat new ones: what a program has seen may be in its cache.
         cases = items(kind, options.items * (options.repeats + 1))
         turns = [cases[begin : begin + options.items] for begin in range(0, len(cases), options.items)]
+        prm = next(iter(engines.values()))
+        encode = functools.partial(encoded, prm, max(lengths_of(prm, cases)))
+        for rows in options.rows:
+            verify = functools.partial(verify_tokens, max_tokens=options.max_tokens, rows=rows)
+            programs[f"inside jit, {rows} rows"] = functools.partial(inside_jit, jax.jit(verify), params, encode)
+            if jax.device_count() > 1:
+                name = f"inside jit, {rows} rows on each of {jax.device_count()} devices"
+                programs[name] = functools.partial(inside_jit, jax.jit(split(verify)), params, encode)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
         for number, turn in enumerate(turns):
             for name, run in programs.items():
@@ -96,13 +101,25 @@ def with_engine(prm: ThinkPRM, cases: Sequence[EvaluationCase]) -> Any:
     return prm.predict_correctness_batch([case.problem for case in cases], [list(case.steps) for case in cases])
 
 
-def inside_jit(
-    verify: Any, params: VerifierParams, max_tokens: int, rows: int, prm: ThinkPRM, cases: Sequence[EvaluationCase]
-) -> Any:
-    """With the encoding on the host, which is part of what a training step has to wait for."""
+def split(verify: Callable[..., Any]) -> Callable[..., Any]:
+    """The rows over all devices."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.shard_map(verify, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec("data")),
+                         out_specs=PartitionSpec("data"))  # fmt: skip
+
+
+def lengths_of(prm: ThinkPRM, cases: Sequence[EvaluationCase]) -> Any:
+    return token_prompts(prm, [case.problem for case in cases], [list(case.steps) for case in cases]).lengths
+
+
+def encoded(prm: ThinkPRM, longest: int, cases: Sequence[EvaluationCase]) -> TokenPrompts:
     problems, solutions = [case.problem for case in cases], [list(case.steps) for case in cases]
-    prompts = token_prompts(prm, problems, solutions, length=LONGEST_PROMPT, max_steps=MOST_STEPS)
-    return verify(params, prompts, max_tokens=max_tokens, rows=rows)
+    return token_prompts(prm, problems, solutions, length=-(-longest // 16) * 16, max_steps=MOST_STEPS)
+
+
+def inside_jit(verify: Any, params: VerifierParams, encode: Any, cases: Sequence[EvaluationCase]) -> Any:
+    """With the encoding on the host, which is part of what a training step has to wait for."""
+    return verify(params, encode(cases))
 
 
 def print_agreement(kind: str, found: Any, host: list[dict[str, Any]], solutions: list[list[str]]) -> None:

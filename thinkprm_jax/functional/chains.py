@@ -12,11 +12,12 @@ from jax.custom_batching import custom_vmap
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.functional.encode import TokenPrompts
-from thinkprm_jax.functional.machine import ChainRows, ChainStep, begin_rows
+from thinkprm_jax.functional.machine import ChainRows, ChainStep, begin_rows, with_columns
 from thinkprm_jax.functional.params import VerifierParams
 from thinkprm_jax.functional.scores import VerdictSpans
 from thinkprm_jax.functional.script import DeviceScript
-from thinkprm_jax.model.cache import POSITIONS, KVCache
+
+_FIRST_COLUMNS = 48
 
 
 @jax.tree_util.register_dataclass
@@ -164,16 +165,24 @@ def _verify(
     model, script = params.model(), params.script
     room = script.chain_room(max_tokens)
     columns = 1 + room + script.asking_room()
-    cache = model.prefill(ids)
-    widen = [(0, 0)] * POSITIONS + [(0, columns), (0, 0)]
-    cache = KVCache([jnp.pad(x, widen) for x in cache.keys], [jnp.pad(x, widen) for x in cache.values], columns)
-    state = begin_rows(script, cache, ids, lengths, room)
+    state = begin_rows(script, model.prefill(ids), ids, lengths, room)
     step = ChainStep(model, script, max_tokens, lengths, steps, keys, temperature)
+    for end in _segments(columns):
+        state = jax.lax.while_loop(functools.partial(_wanted, script, end), step, with_columns(state, end))
+    return _finish(script, state, steps)
 
-    def wanted(state: ChainRows) -> jax.Array:
-        return jnp.any(state.phase < script.rounds + 2) & (state.column < columns)
 
-    return _finish(script, jax.lax.while_loop(wanted, step, state), steps)
+def _segments(columns: int) -> list[int]:
+    """Numbers of columns, the last is all. A step attends to every column that there is, used or not, so there are
+    few at first; each number is a loop of its own to compile, so they double."""
+    ends = [min(_FIRST_COLUMNS, columns)]
+    while ends[-1] < columns:
+        ends.append(min(2 * ends[-1], columns))
+    return ends
+
+
+def _wanted(script: DeviceScript, end: int, state: ChainRows) -> jax.Array:
+    return jnp.any(state.phase < script.rounds + 2) & (state.column < end)
 
 
 def _finish(script: DeviceScript, state: ChainRows, steps: jax.Array) -> TokenVerdicts:

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from thinkprm_jax.functional.scanner import CORRECT, INCORRECT, ROUND, STOP, UNCLEAR
 from thinkprm_jax.functional.script import BLANK, DeviceScript
-from thinkprm_jax.model.cache import KVCache
+from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler.sampling import sample
 
@@ -88,7 +88,7 @@ def begin_rows(script: DeviceScript, cache: KVCache, ids: jax.Array, lengths: ja
     no = full(0).astype(bool)
     return ChainRows(
         cache=cache,
-        place=full(NOWHERE, cache.steps),
+        place=full(NOWHERE, 0),
         column=jnp.zeros((), jnp.int32),
         token=last,
         at=lengths - 1,
@@ -114,6 +114,15 @@ def begin_rows(script: DeviceScript, cache: KVCache, ids: jax.Array, lengths: ja
         stopped=no,
         asked=full(0),
     )
+
+
+def with_columns(state: ChainRows, columns: int) -> ChainRows:
+    """The same with so many columns of the cache, of which the new ones are empty."""
+    more = columns - state.cache.steps
+    widen = [(0, 0)] * POSITIONS + [(0, more), (0, 0)]
+    keys, values = ([jnp.pad(x, widen) for x in xs] for xs in (state.cache.keys, state.cache.values))
+    place = jnp.pad(state.place, ((0, 0), (0, more)), constant_values=NOWHERE)
+    return dataclasses.replace(state, cache=KVCache(keys, values, columns), place=place)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -176,7 +176,8 @@ def _over_tokens(automaton: _Automaton, tokens: Sequence[bytes]) -> tuple[np.nda
     first = np.array([numbers.setdefault(_shortened(token.translate(plain), other), len(numbers))
                       for token in tokens], np.int32)  # fmt: skip
     columns: dict[bytes, int] = {}
-    kinds, distinct = np.zeros(len(numbers), np.int32), []
+    kinds = np.zeros(len(numbers), np.int32)
+    distinct: list[np.ndarray] = []
     texts = sorted(numbers, key=len)  # those of a length side by side
     for begin in range(0, len(texts), _AT_ONCE):
         some = texts[begin : begin + _AT_ONCE]
@@ -200,7 +201,7 @@ def _run(automaton: _Automaton, texts: Sequence[bytes]) -> np.ndarray:
     lengths = np.array([len(text) for text in texts])
     for place in range(lengths.max(initial=0)):
         there = np.flatnonzero(lengths > place)
-        bytes_here = np.array([texts[number][place] for number in there])
+        bytes_here = np.array([texts[int(number)][place] for number in there])
         before, old = state[:, there], event[:, there]
         new = automaton.events[before, bytes_here]
         state[:, there] = automaton.next[before, bytes_here]
