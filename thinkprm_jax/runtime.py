@@ -68,7 +68,8 @@ def keep_memory() -> bool:
 
     XLA fetches the temporaries of a training step on CPUs from the C library and gives them back, which by default
     returns large blocks to the system: each step then pays for half a million page faults. The process stays as
-    large as it ever was. For programs, before they compute anything.
+    large as it ever was. For programs, before JAX has its
+    devices: threads that exist keep arenas of their own.
 
     Returns: whether the C library does so.
     """

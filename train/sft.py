@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os.path
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -25,6 +26,9 @@ DESCRIPTION = (
     "Fine-tunes a verifier on verification chains. The run lives in the recipe's output folder; started again "
     "with the same recipe, it goes on from its last checkpoint. docs/training.md lists the fields of a recipe."
 )
+
+# What Linux has where there is a GPU or a TPU.
+_ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,9 +97,12 @@ def train(
     from thinkprm_jax.distributed.mesh import start_processes
     from thinkprm_jax.progress import TrainingProgress
     from thinkprm_jax.recipe import load_recipe
+    from thinkprm_jax.runtime import keep_memory
     from thinkprm_jax.training.config import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, recipe_file, overrides)
+    if not any(map(os.path.exists, _ACCELERATORS)):  # else a step's temporaries are there
+        keep_memory()
     with (
         start_processes(*launch) as processes,  # before anything touches a device
         TrainingProgress(quiet=not processes.first) as progress,
@@ -107,7 +114,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
     from thinkprm_jax.checkpoint.training_state import CheckpointStore
     from thinkprm_jax.data.batches import Prefetcher
     from thinkprm_jax.evaluation.callback import verdict_callback
-    from thinkprm_jax.runtime import enable_compilation_cache, keep_memory
+    from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.trackers import check_packages
@@ -117,7 +124,6 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
         logging.getLogger("thinkprm_jax").setLevel(logging.ERROR)
     check_packages(recipe.tracking)
     enable_compilation_cache()
-    keep_memory()
     folder = setup.open_run(recipe)
 
     # Model and data
