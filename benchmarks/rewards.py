@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--problems", type=int, default=8, help="of a step")
     parser.add_argument("--generations", type=int, default=4, help="solutions of a problem")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=60, help="after these no further run begins")
     parser.add_argument("--output", type=Path, default=Path("runs/rewards.jsonl"))

@@ -1,4 +1,4 @@
-"""GRPO in Tunix with a verifier as its reward: the bundled solver learns to solve more problems.
+"""GRPO in Tunix with a verifier as its reward: the bundled solver goes on learning, and no answers are known.
 
     pip install -e . "google-tunix==0.1.7"
     python examples/rl_tunix.py [--reward score|steps|rule] [--steps 40] [--seed 0]
@@ -36,8 +36,8 @@ def rule(prompts: list[str], completions: list[str], answer: list[str], **column
 def main() -> None:
     parser = argparse.ArgumentParser(description="GRPO in Tunix, with a verifier as its reward.")
     parser.add_argument("--reward", choices=("score", "steps", "rule"), default="score")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--held-out", type=int, default=200, help="problems that measure the policy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
