@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from types import SimpleNamespace
 
 import jax
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from support import processes
 from support import tiny_model as tiny_models
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache, settle
@@ -99,42 +97,6 @@ def test_tokens_log_probabilities_and_stops_are_those_without_drafts(plain, draf
         assert expected.error is None
         assert_equal(ours, expected)
     assert drafting.stats.accepted_tokens > before
-
-
-BITS = """
-import json, sys
-import numpy as np
-sys.path.insert(0, "tests/sampler")
-from support import tiny_model
-from test_drafts import Sampler, results, some_requests
-
-tokenizer = tiny_model.load_tokenizer()
-model = tiny_model.make_decoder(tokenizer, seed=5, layers=2)
-settings = {"slots": 1, "max_length": 100, "chunk": 8, "products": "native"}
-plain, drafting = (
-    results(Sampler(model, tokenizer, drafts=drafts, **settings), some_requests(tokenizer, 4)) for drafts in (0, 7)
-)
-
-def numbers(outcome):
-    return [outcome] if isinstance(outcome, np.ndarray) else [outcome.ids, outcome.logprobs, outcome.watched]
-
-pairs = [
-    (a, b)
-    for ours, expected in zip(drafting, plain, strict=True)
-    for x, y in zip(ours.value, expected.value, strict=True)
-    for a, b in zip(numbers(x), numbers(y), strict=True)
-]
-print(json.dumps([len(pairs), sum(not np.array_equal(a, b) for a, b in pairs)]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
-def test_with_our_kernels_they_change_no_bit() -> None:
-    """As XLA compiles by default: without its optimisations, as in other tests, one row is computed otherwise."""
-    pairs, different = processes.answer(BITS, XLA_FLAGS="")
-    assert pairs > 20
-    assert different == 0
 
 
 def test_a_chain_that_was_written_before_is_quoted(plain, drafting, mini_tokenizer) -> None:
