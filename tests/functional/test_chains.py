@@ -83,7 +83,7 @@ def test_groups_of_rows_below_vmap_say_the_same():
     mapped = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), mapped)
     np.testing.assert_array_equal(mapped.step_labels, found.step_labels)
     np.testing.assert_array_equal(mapped.ids, found.ids)
-    np.testing.assert_allclose(mapped.prefix_score, found.prefix_score, atol=1e-6)
+    np.testing.assert_allclose(mapped.prefix_score, found.prefix_score, atol=1e-5)
 
 
 def test_new_weights_compile_nothing_and_two_models_are_mapped_over():
@@ -140,13 +140,13 @@ ours, whole = sharded(params, prompts), jax.jit(verify)(params, prompts)
 assert len(ours.prefix_score.sharding.device_set) == 8
 np.testing.assert_array_equal(ours.step_labels, whole.step_labels)
 np.testing.assert_array_equal(ours.ids, whole.ids)
-np.testing.assert_allclose(ours.prefix_score, whole.prefix_score, atol=1e-6)
-print("equal")
+np.testing.assert_allclose(ours.prefix_score, whole.prefix_score, atol=1e-5)
+print('"equal"')
 """
 
 
 def test_eight_devices_share_the_rows():
-    assert "equal" in processes.answer(SHARDED, devices=8)
+    assert processes.answer(SHARDED, devices=8) == "equal"
 
 
 def test_what_cannot_be_is_refused():

@@ -236,9 +236,9 @@ def test_a_cut_chain_never_invents_a_verdict(verdicts, data):
 )
 def test_time_is_linear(piece):
     chain = piece * (200_000 // len(piece))
-    start = time.perf_counter()
+    start = time.thread_time()  # not the wall: a machine that does other work stands still for seconds
     read_chain(chain, 1000)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 @pytest.mark.parametrize(
