@@ -57,7 +57,7 @@ def tokens_of(seed, length, vocab=400):
 def assert_same(ours, theirs):
     for a, b in zip(ours, theirs, strict=True):
         assert a.value.ids == b.value.ids
-        np.testing.assert_allclose(a.value.logprobs, b.value.logprobs, atol=1e-4)  # docs/sampler.md
+        np.testing.assert_allclose(a.value.logprobs, b.value.logprobs, atol=5e-5)  # 1.1e-5 was seen with jax 0.12
 
 
 def test_of_a_prompt_only_what_no_row_holds_is_processed(make, fresh):

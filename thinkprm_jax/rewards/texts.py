@@ -30,13 +30,7 @@ def problem_in(prompt: Any) -> str:
     Raises:
       RequestError: there is none.
     """
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Sequence):
-        for message in reversed(prompt):
-            if isinstance(message, Mapping) and message.get("role") == "user":
-                return content_of(message)
-    raise RequestError("the prompt is neither a text nor a chat with a message of the user")
+    return _said_last(prompt, "prompt", "user")
 
 
 def solution_in(completion: Any) -> str:
@@ -45,10 +39,15 @@ def solution_in(completion: Any) -> str:
     Raises:
       RequestError: there is none.
     """
-    if isinstance(completion, str):
-        return completion
-    if isinstance(completion, Sequence):
-        for message in reversed(completion):
-            if isinstance(message, Mapping) and message.get("role") == "assistant":
+    return _said_last(completion, "completion", "assistant")
+
+
+def _said_last(value: Any, what: str, role: str) -> str:
+    """The text itself, or of a chat the last message of ``role``."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        for message in reversed(value):
+            if isinstance(message, Mapping) and message.get("role") == role:
                 return content_of(message)
-    raise RequestError("the completion is neither a text nor a chat with a message of the assistant")
+    raise RequestError(f"the {what} is neither a text nor a chat with a message of the {role}")

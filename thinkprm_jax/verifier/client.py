@@ -91,6 +91,14 @@ class ServerSettings(VerifierSettings):
         }
 
 
+def _given(url: str | None, settings: ServerSettings | None, values: dict[str, Any]) -> ServerSettings:
+    """What a client was given, as settings."""
+    if settings is None:
+        check_names(ServerSettings, values)
+        settings = ServerSettings(**values if url is None else {"server": url, **values})
+    return settings.settled()
+
+
 class Client(Verifier):
     """A server of `thinkprm serve` as a verifier: all methods of :class:`.ThinkPRM` that judge, with the same
     results. Where the server is busy (429), not ready or away it is asked again; results come in order.
@@ -126,10 +134,7 @@ class Client(Verifier):
         settings: ServerSettings | None = None,
         **values: Any,
     ) -> None:
-        if settings is None:
-            check_names(ServerSettings, values)
-            settings = ServerSettings(**values if url is None else {"server": url, **values})
-        self.settings = settings = settings.settled()
+        self.settings = settings = _given(url, settings, values)
         self.n = settings.n
         self.n_thinking_rounds = n_thinking_rounds if n_thinking_rounds != 1 else settings.rounds
         self._loop = _AnsweredLoop(self._step, self._has_room)
@@ -306,10 +311,7 @@ class AsyncClient:
         settings: ServerSettings | None = None,
         **values: Any,
     ) -> None:
-        if settings is None:
-            check_names(ServerSettings, values)
-            settings = ServerSettings(**values if url is None else {"server": url, **values})
-        self.settings = settings = settings.settled()
+        self.settings = settings = _given(url, settings, values)
         self.n_thinking_rounds = n_thinking_rounds if n_thinking_rounds != 1 else settings.rounds
         key = read_key(settings.key_file) if api_key is None else api_key
         self._connection = ServerConnection(settings.server, key, settings.patience, settings.connections)
