@@ -17,6 +17,7 @@ PACKAGE = "thinkprm_jax"
 # The lowest first: a file may import its own package and every package of a lower layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "activity", "bundled"),
+    ("storage",),
     ("paths",),
     ("user_files",),
     ("recipe", "program", "progress", "runtime", "seeds", "tables", "distributed", "gguf_header"),
