@@ -173,6 +173,8 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
             sizes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
             kind = mesh.devices.flat[0].device_kind
             progress.say(f"{processes.description}, mesh {sizes} ({kind}), {attention}")
+            if filling := setup.filling(recipe, trainer):
+                progress.say(filling)
             if rates.peak is None:
                 progress.say(
                     "no mfu in the metrics: the peak of these devices is unknown; tracking.peak_tflops gives it"

@@ -246,6 +246,10 @@ class Rows:
     """Of a trainer, what a stream of batches needs."""
 
     @staticmethod
+    def filled_rows(rows: int) -> int:
+        return rows
+
+    @staticmethod
     def rows_wanted(rows: int) -> None:
         return None
 

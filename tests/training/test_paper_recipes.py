@@ -7,14 +7,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from thinkprm_jax.data.batches import plans
 from thinkprm_jax.distributed.mesh import make_mesh
-from thinkprm_jax.errors import UserError
+from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.recipe import load_recipe
 from thinkprm_jax.training import setup
 from thinkprm_jax.training.config import TrainRecipe
+from thinkprm_jax.training.trainer import Trainer
 
 FOLDER = Path(__file__).parents[2] / "configs" / "train"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -57,12 +59,35 @@ def test_every_recipe_is_in_the_tables() -> None:
     ("name", "devices", "micro_batches"),
     [(name, *case) for name, cases in STATED.items() for case in cases],
 )
-def test_the_rows_divide_over_the_stated_devices(name: str, devices: int, micro_batches: int) -> None:
+def test_the_stated_devices_divide_the_rows_without_empty_ones(
+    name: str, devices: int, micro_batches: int
+) -> None:
     recipe = load(name, f"micro_batches={micro_batches}")
-    sizes = dataclasses.asdict(recipe.mesh)
+    trainer = trainer_on(recipe, devices)
+    assert setup.filling(recipe, trainer) == ""
+    assert trainer.parts(recipe.data.rows_of(recipe.data.buckets[-1])) == micro_batches
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("name", STATED)
+def test_every_recipe_divides_its_rows_as_it_is(name: str, devices: int) -> None:
+    recipe = load(name)
+    trainer = trainer_on(recipe, devices)
+    groups = trainer.mesh.shape["data"] * trainer.mesh.shape["fsdp"]
+    for bucket in recipe.data.buckets:
+        rows = recipe.data.rows_of(bucket)
+        filled, most = trainer.filled_rows(rows), groups * recipe.micro_batches
+        parts = trainer.parts(filled)
+        assert filled % (groups * parts) == 0
+        assert rows <= filled < rows + most
+        assert parts == recipe.micro_batches or filled // parts == groups  # a row for each device
+
+
+def trainer_on(recipe: TrainRecipe, devices: int) -> Trainer:
     # Only the sizes count; a device may stand in a mesh sixteen times as long as nothing runs there.
-    mesh = make_mesh(**sizes, devices=[jax.devices()[0]] * devices)
-    setup.check_rows(recipe, mesh)
+    mesh = make_mesh(**dataclasses.asdict(recipe.mesh), devices=[jax.devices()[0]] * devices)
+    config = ModelConfig(64, 32, 32, 1, 1, 1, 32)
+    return Trainer(config, optax.sgd(0.1), mesh, micro_batches=recipe.micro_batches)
 
 
 def test_the_first_stated_devices_need_no_override() -> None:
@@ -70,10 +95,11 @@ def test_the_first_stated_devices_need_no_override() -> None:
         assert load(name).micro_batches == cases[0][1], name
 
 
-def test_a_number_of_devices_that_does_not_fit_is_refused() -> None:
-    recipe = load("r1_distill_14b_lora")
-    with pytest.raises(UserError, match="no multiple of data x fsdp x micro_batches"):
-        setup.check_rows(recipe, make_mesh(4, 1, 1, devices=[jax.devices()[0]] * 4))
+def test_a_run_says_which_batches_get_empty_rows() -> None:
+    recipe = load("mini_verifier")
+    said = setup.filling(recipe, trainer_on(recipe, 8))
+    assert said.startswith("so that the devices divide them, batches get empty rows, by bucket: 96 (53 to 56), ")
+    assert ", 128 (" not in said  # 40 rows are 5 a device
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -300,6 +300,7 @@ def batches(
     *,
     packing: bool = False,
     examples: int | None = None,
+    filled_rows: Callable[[int], int] | None = None,
     local_rows: Callable[[int], Sequence[int] | None] | None = None,
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
     """Batches from ``state`` on, each with the (JSON) state after it.
@@ -313,9 +314,13 @@ def batches(
       packing: several examples in a row; ``buckets`` has one length. The examples are those that fill the rows
         best (:func:`~thinkprm_jax.data.packing.fill_rows`), or:
       examples: the next so many in order; those that the rows cannot hold come first in the next batch.
+      filled_rows: from the rows of a plan to those that are laid out, some of them empty: what the devices divide
+        among them. Which examples a batch has does not depend on it.
       local_rows: from the number of rows to those that this process lays out (None: all of them).
     """
     for plan in plans(dataset, buckets, rows_of, seed, shuffle, epochs, state, packing=packing, examples=examples):
+        if filled_rows is not None:
+            plan = replace(plan, rows=filled_rows(plan.rows))
         yield _fill(plan, dataset, local_rows and local_rows(plan.rows)), plan.state.to_json()
 
 

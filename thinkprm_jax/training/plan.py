@@ -179,11 +179,10 @@ def make_plan(
       topology: of TPUs, such as "v5e:4x4": compile for these.
       exact: compile the whole model, not two shallow ones.
     Raises:
-      UserError: unknown shapes, rows that the mesh does not divide, a topology that libtpu does not know.
+      UserError: unknown shapes, a topology that libtpu does not know.
     """
     sizes = dict(mesh_sizes) if mesh_sizes else dataclasses.asdict(recipe.mesh)
     target = _find_target(sizes, topology)
-    setup.check_rows(recipe, target.mesh)
     config, shapes = model_shapes(recipe.model)
     if device_memory is None and target.kind is not None:
         known = known_device(target.kind)
@@ -191,6 +190,7 @@ def make_plan(
     depths = None if exact or config.num_layers <= DEPTHS[1] else DEPTHS
     memory, attention = _measure(recipe, config, target, depths)
     trainer = _trainer(recipe, config, target)[0]
+    rows = _rows(recipe, trainer)
     state = trainer.abstract_state(frozen=True)
     trained = sum(math.prod(leaf.shape) for leaf in state.params.values())
     plan = TrainingPlan(
@@ -199,9 +199,9 @@ def make_plan(
         parameters=trained + sum(math.prod(leaf.shape) for leaf in state.frozen.values()),
         trained=trained,
         mesh=dict(target.mesh.shape),
-        rows=recipe.data.rows_of(recipe.data.buckets[-1]),
+        rows=rows,
         length=recipe.data.buckets[-1],
-        parts=recipe.micro_batches,
+        parts=trainer.parts(rows),
         remat=recipe.model.remat,
         attention=attention,
         compiler=target.description,
@@ -359,11 +359,16 @@ def _measure(
         weights=weights,
         optimizer=_bytes(state.opt_state),
         frozen=_bytes(state.frozen),
-        batch=4 * columns * recipe.data.rows_of(bucket) * bucket // groups,
+        batch=4 * columns * _rows(recipe, trainer) * bucket // groups,
         gradients=gradients,
         temporaries=temporary - gradients,
     )
     return memory, attention
+
+
+def _rows(recipe: TrainRecipe, trainer: Trainer) -> int:
+    """Of a batch of the longest bucket, with those that are empty on this mesh."""
+    return trainer.filled_rows(recipe.data.rows_of(recipe.data.buckets[-1]))
 
 
 def _bytes(tree: Any) -> int:
@@ -394,7 +399,7 @@ def _trainer(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> tuple
 
 def _temporary_bytes(recipe: TrainRecipe, trainer: Trainer, target: _Target) -> int:
     bucket = recipe.data.buckets[-1]
-    lowered = trainer.lower(recipe.data.rows_of(bucket), bucket, recipe.data.packing)
+    lowered = trainer.lower(_rows(recipe, trainer), bucket, recipe.data.packing)
     stats = lowered.compile(compiler_options=dict(target.options or {})).memory_analysis()
     if stats is None:
         raise RuntimeError(f"the compiler of {target.platform} reports no memory")
@@ -409,7 +414,7 @@ def _try_changes(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> l
     """Changes of the recipe and the totals with them: each alone, then together."""
     rows = recipe.data.rows_of(recipe.data.buckets[-1])
     groups = target.mesh.shape["data"] * target.mesh.shape["fsdp"]
-    finest = rows // groups
+    finest = max(rows // groups, 1)
     frugal = dataclasses.replace(
         recipe, model=dataclasses.replace(recipe.model, remat="layer"), micro_batches=finest
     )

@@ -177,22 +177,22 @@ def make_run_mesh(recipe: TrainRecipe) -> Mesh:
     """The recipe's mesh over all devices of all processes.
 
     Raises:
-      UserError: it does not fit the devices, or does not divide the rows of a bucket.
+      UserError: it does not fit the devices.
     """
-    mesh = make_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)
-    check_rows(recipe, mesh)
-    return mesh
+    return make_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)
 
 
-def check_rows(recipe: TrainRecipe, mesh: Mesh) -> None:
-    """Every bucket's rows must be a multiple of data x fsdp x micro_batches."""
-    split = mesh.shape["data"] * mesh.shape["fsdp"] * recipe.micro_batches
-    for bucket in recipe.data.buckets:
-        if recipe.data.rows_of(bucket) % split:
-            raise UserError(
-                f"bucket {bucket} has {recipe.data.rows_of(bucket)} rows, no multiple of data x fsdp x "
-                f"micro_batches = {mesh.shape['data']} x {mesh.shape['fsdp']} x {recipe.micro_batches} = {split}"
-            )
+def filling(recipe: TrainRecipe, trainer: Trainer) -> str:
+    """In words, which buckets' batches get empty rows on this mesh; "" where none does."""
+    filled = {
+        bucket: (rows, trainer.filled_rows(rows))
+        for bucket, rows in ((bucket, recipe.data.rows_of(bucket)) for bucket in recipe.data.buckets)
+        if trainer.filled_rows(rows) > rows
+    }
+    if not filled:
+        return ""
+    listed = ", ".join(f"{bucket} ({rows} to {more})" for bucket, (rows, more) in filled.items())
+    return f"so that the devices divide them, batches get empty rows, by bucket: {listed}"
 
 
 def choose_execution(recipe: TrainRecipe, config: ModelConfig, platform: str) -> tuple[Execution, str]:
@@ -305,8 +305,8 @@ def held_out_chains(recipe: TrainRecipe) -> list[LabelledChain]:
     return [chain(index) for index in range(min(size, recipe.verdicts.examples))]
 
 
-def _shapes(recipe: TrainRecipe) -> dict[str, Any]:
-    """The arguments of :func:`~thinkprm_jax.data.batches.batches` that say what a batch looks like."""
+def _contents(recipe: TrainRecipe) -> dict[str, Any]:
+    """The arguments of :func:`~thinkprm_jax.data.batches.batches` that say what stands in a batch."""
     data = recipe.data
     return {
         "buckets": data.buckets,
@@ -314,6 +314,11 @@ def _shapes(recipe: TrainRecipe) -> dict[str, Any]:
         "packing": data.packing,
         "examples": data.examples,
     }
+
+
+def _shapes(recipe: TrainRecipe, trainer: Trainer) -> dict[str, Any]:
+    """Those, and how it is laid out over the devices."""
+    return {**_contents(recipe), "filled_rows": trainer.filled_rows, "local_rows": trainer.rows_wanted}
 
 
 def _order(recipe: TrainRecipe) -> dict[str, Any]:
@@ -325,7 +330,7 @@ def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
     """The steps of the run; with ``epochs``, by planning its batches once."""
     if recipe.steps is not None:
         return recipe.steps
-    steps = sum(1 for _ in plans(dataset, **_order(recipe), **_shapes(recipe)))
+    steps = sum(1 for _ in plans(dataset, **_order(recipe), **_contents(recipe)))
     if not steps:
         raise UserError("the training data: no example fits into a bucket")
     return steps
@@ -338,7 +343,7 @@ def training_batches(
     beginning, where all that is left out is what the file's rows lack."""
     if state is None:
         state = BatchState(left_out=dataset.unusable)
-    stream = batches(dataset, state=state, local_rows=trainer.rows_wanted, **_order(recipe), **_shapes(recipe))
+    stream = batches(dataset, state=state, **_order(recipe), **_shapes(recipe, trainer))
     return ((batch, trainer.place(batch), position) for batch, position in stream)
 
 
@@ -347,7 +352,7 @@ def evaluation_batches(recipe: TrainRecipe, tokenizer: Tokenizer, trainer: Train
     if recipe.data.evaluation is None:
         return []
     dataset = make_dataset(recipe.data.evaluation, recipe, tokenizer, "evaluation data")
-    stream = batches(dataset, shuffle=False, epochs=1, local_rows=trainer.rows_wanted, **_shapes(recipe))
+    stream = batches(dataset, shuffle=False, epochs=1, **_shapes(recipe, trainer))
     prepared = [batch for batch, _ in stream]
     if not prepared:
         raise UserError("the evaluation data: no example fits into a bucket")

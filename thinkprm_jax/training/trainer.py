@@ -97,6 +97,7 @@ class Trainer:
             mesh=mesh if mesh.size > 1 else None,
         )
         self.shardings = self._state_shardings()
+        self._groups = mesh.shape["data"] * mesh.shape["fsdp"]  # of devices, each with rows of its own
         self._batch_sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None))
         replicated = NamedSharding(mesh, PartitionSpec())
         self._train = jax.jit(
@@ -156,6 +157,17 @@ class Trainer:
 
     # Steps
 
+    def filled_rows(self, rows: int) -> int:
+        """The rows of a batch with so many examples' rows on this mesh: every device has as many, the last ones
+        may be empty. They weigh nothing, so a loss is the same on every mesh."""
+        split = self._groups * min(self._micro_batches, -(-rows // self._groups))
+        return -(-rows // split) * split
+
+    def parts(self, rows: int) -> int:
+        """Into how many parts a batch of :meth:`filled_rows` is cut: as many as there are micro-batches, unless a
+        part would then leave some device without a row."""
+        return min(self._micro_batches, rows // self._groups)
+
     def rows_wanted(self, rows: int) -> list[int] | None:
         """Of a batch of so many rows, those that this process's devices hold; None: all."""
         if jax.process_count() == 1:
@@ -211,22 +223,23 @@ class Trainer:
             return sums.loss / total, sums
 
         gradients_of = jax.grad(part, has_aux=True)
-        if self._micro_batches == 1:
+        count = self.parts(len(batch["tokens"]))
+        if count == 1:
             gradients, sums = gradients_of(params, batch, jnp.int32(0))
             return sums, gradients
-        parts = {name: self._in_parts(value) for name, value in batch.items()}
+        parts = {name: self._in_parts(value, count) for name, value in batch.items()}
 
         def add(carry: tuple[Sums, Params], part: tuple[Arrays, jax.Array]) -> tuple[tuple[Sums, Params], None]:
             gradients, sums = gradients_of(params, *part)
             return jax.tree.map(jnp.add, carry, (sums, gradients)), None
 
         zero = (Sums(*[jnp.zeros((), jnp.float32)] * len(Sums._fields)), jax.tree.map(jnp.zeros_like, params))
-        (sums, gradients), _ = jax.lax.scan(add, zero, (parts, jnp.arange(self._micro_batches)))
+        (sums, gradients), _ = jax.lax.scan(add, zero, (parts, jnp.arange(count)))
         return sums, gradients
 
-    def _in_parts(self, value: jax.Array) -> jax.Array:
-        """[B, T] -> [micro_batches, B / micro_batches, T]: every n-th row, so that each device keeps its own."""
-        value = value.reshape(-1, self._micro_batches, value.shape[1]).swapaxes(0, 1)
+    def _in_parts(self, value: jax.Array, count: int) -> jax.Array:
+        """[B, T] -> [count, B / count, T]: every n-th row, so that each device keeps its own."""
+        value = value.reshape(-1, count, value.shape[1]).swapaxes(0, 1)
         return self.execution.constrain(value, None, "batch", None)
 
     def _train_step(self, state: TrainState, batch: Arrays) -> tuple[TrainState, dict[str, jax.Array]]:
