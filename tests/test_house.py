@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "thinkprm_jax"
 # The lowest first: a file may import its own package and every package of a lower layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "activity", "bundled"),
+    ("errors", "activity", "bundled", "caches"),
     ("storage",),
     ("paths",),
     ("user_files",),

@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from thinkprm_jax.caches import chosen_cache, user_cache
 from thinkprm_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-CACHE_VARIABLE = "THINKPRM_JAX_CACHE"  # a folder, or `off`
 
 
 def cache_folder() -> Path | None:
@@ -26,12 +25,12 @@ def cache_folder() -> Path | None:
     In this order: $THINKPRM_JAX_CACHE, the user's cache folder of the platform. Programs compiled for one CPU may
     not run on another, and home folders are shared between machines: each kind of machine has its own subfolder.
     """
-    chosen = os.environ.get(CACHE_VARIABLE, "")
-    if chosen.lower() in ("off", "0", "no", "false"):
+    chosen = chosen_cache()
+    if chosen is None:
         return None
     if chosen:
         return Path(chosen).expanduser()
-    return _user_cache() / "thinkprm_jax" / "compiled" / machine()
+    return user_cache() / "thinkprm_jax" / "compiled" / machine()
 
 
 def enable_compilation_cache() -> Path | None:
@@ -84,15 +83,6 @@ def keep_memory() -> bool:
 
 # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
 _MALLOC_OPTIONS = ((-8, 1), (-4, 0), (-1, -1))
-
-
-def _user_cache() -> Path:
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache"
 
 
 def machine() -> str:

@@ -9,6 +9,7 @@ Every program reads and writes through here::
     with open_whole(place) as file:                  # the same of something too large for memory
         ...
     (place.parent / "other.jsonl").exists()          # an `ObjectPath` has the methods of `Path` that we use
+    folder = local_copy(location("gs://bucket/model"))   # in the user's cache, for what needs files here
     with PartLog(place) as log:                      # lines that are added as they come, in numbered parts
         log.append(line)
 
@@ -19,9 +20,21 @@ nothing before it is complete, and what grows is a row of numbered parts, each o
 
 from __future__ import annotations
 
+from thinkprm_jax.storage.copies import local_copy, upload_folder
 from thinkprm_jax.storage.location import Location, ObjectPath, is_local, location
 from thinkprm_jax.storage.parts import PartLog
 from thinkprm_jax.storage.reading import open_read
 from thinkprm_jax.storage.writing import open_whole, write_whole
 
-__all__ = ["Location", "ObjectPath", "PartLog", "is_local", "location", "open_read", "open_whole", "write_whole"]
+__all__ = [
+    "Location",
+    "ObjectPath",
+    "PartLog",
+    "is_local",
+    "local_copy",
+    "location",
+    "open_read",
+    "open_whole",
+    "upload_folder",
+    "write_whole",
+]

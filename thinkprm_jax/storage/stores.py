@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "hf": ("huggingface_hub", ""), "memory": ("fsspec", "")}
 ALIASES = {"gcs": "gs", "s3a": "s3"}
 TRIES = 6  # of one request; the pauses between them double, and are some 30 seconds together
+PIECE = 32 * 2**20  # bytes of a large file that go up at once; S3 takes 10,000 pieces
 _SIGN_IN = {
     "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -86,9 +87,26 @@ def describe(url: str) -> ObjectFacts | None:
             found = fs.info(key)
         except FileNotFoundError:
             return None
-    kind = found.get("type")
-    version = str(found.get("etag") or found.get("ETag") or found.get("generation") or found.get("created") or "")
-    return ObjectFacts(int(found.get("size") or 0), kind == "directory", version)
+    return _facts(found)
+
+
+def facts_below(url: str) -> dict[str, ObjectFacts]:
+    """Of all files below a folder, by their names from there on."""
+    with asking(url):
+        fs, key = _of(url)
+        try:
+            found = fs.find(key, detail=True)
+        except FileNotFoundError:
+            return {}
+    below = f"{key.strip('/')}/"
+    named = {str(name).strip("/"): facts for name, facts in found.items()}
+    return {name.removeprefix(below): _facts(facts) for name, facts in named.items() if name.startswith(below)}
+
+
+def _facts(info: Mapping[str, Any]) -> ObjectFacts:
+    names = ("generation", "etag", "ETag", "blob_id", "created")
+    version = next((str(info[name]) for name in names if info.get(name)), "")
+    return ObjectFacts(int(info.get("size") or 0), info.get("type") == "directory", version)
 
 
 def names_below(url: str, deep: bool) -> list[str]:
@@ -131,7 +149,8 @@ def put_file(url: str, path: str) -> None:
     """A file of this machine as one object, whole; in pieces where it is large."""
     with asking(url, "written"):
         fs, key = _of(url)
-        fs.put_file(path, key)
+        options = {} if url.startswith(("hf:", "memory:")) else {"chunksize": PIECE}
+        fs.put_file(path, key, **options)
 
 
 def delete(url: str, missing_ok: bool) -> None:
@@ -170,7 +189,7 @@ def _why(url: str, doing: str, error: Exception) -> str:
     bucket = key.partition("/")[0]
     kind, text = type(error).__name__, " ".join(str(error).split())
     said = text[:300] or kind
-    status = str(getattr(error, "code", "") or getattr(getattr(error, "response", None), "status_code", ""))
+    status = _status(error)
     if kind in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError") or status == "401":
         return f"no credentials that the store takes: {_SIGN_IN.get(scheme, said)}"
     if kind in ("ProfileNotFound", "ConfigNotFound", "RefreshError", "TokenRetrievalError"):
@@ -185,9 +204,21 @@ def _why(url: str, doing: str, error: Exception) -> str:
         return "no such file"
     if kind in _UNREACHABLE or isinstance(error, ConnectionError | TimeoutError):
         return f"cannot be {doing}: the store cannot be reached, in {TRIES} tries ({said})"
-    if re.fullmatch(r"5\d\d|429", status) or re.search(r"\(5\d\d\)|SlowDown|reached max retries", text):
+    if re.fullmatch(r"5\d\d|429", status) or "SlowDown" in text:
         return f"cannot be {doing}: the store is not able to answer, in {TRIES} tries ({said})"
     return f"cannot be {doing}: {reason(error, '{}')}"
+
+
+def _status(error: Exception) -> str:
+    """Of HTTP, where an exception or its cause says one: gcsfs, requests and botocore each have their way."""
+    for each in (error, error.__cause__):
+        response = getattr(each, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        found = getattr(each, "code", None) or getattr(response, "status_code", None)
+        if found is not None:
+            return str(found)
+    return ""
 
 
 _UNREACHABLE = (
