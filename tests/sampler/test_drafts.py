@@ -16,7 +16,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache, settle
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Choose, Force, Mark, Request, Rewind, Sampler, Think
-from thinkprm_jax.sampler.cache_store import CacheRow
+from thinkprm_jax.sampler.cache_row import CacheRow
 from thinkprm_jax.sampler.drafts import LONGEST_MATCH, Drafts, clip, learn, look_up, worth_it
 from thinkprm_jax.sampler.job import Job
 from thinkprm_jax.sampler.scheduler import Siblings, _lay_out

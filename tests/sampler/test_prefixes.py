@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
-from thinkprm_jax.sampler.cache_store import SHORT_REST, CacheRow, plan
+from thinkprm_jax.sampler import prefix_tree
+from thinkprm_jax.sampler.cache_row import Beginnings, CacheRow
+from thinkprm_jax.sampler.prefill_plan import SHORT_REST, plan
 from thinkprm_jax.sampler.prefix_tree import BLOCK, PrefixTree, common_length
 
 
@@ -146,3 +149,27 @@ def test_a_short_rest_is_left_to_the_decode_loop_unless_others_need_it():
     cousins = [occupied([1] * 100 + [2] * 8 + [i] * 4 + [0]) for i in (3, 4)]
     works = plan(cousins, [row, *cousins], None, share_from=1)
     assert [(w.known, w.goal) for w in works] == [(100, 112), (108, 108)]
+
+
+def test_a_sequence_among_many_is_found_by_a_few_comparisons(monkeypatch):
+    """Prompts of one template: each has its own block behind the same ones, so a node has a child for every prompt."""
+    tree, compared = PrefixTree(2000), []
+    prompts = [[7] * 20 + [(i * 37) % 1009, i] * 10 for i in range(500)]
+    for prompt in prompts:
+        tree.add(prompt)
+    count = prefix_tree.common_length
+    monkeypatch.setattr(prefix_tree, "common_length", lambda a, b: compared.append(1) or count(a, b))
+    assert [tree.match(prompt)[0] for prompt in prompts] == [40] * 500
+    assert len(compared) <= 500 * 2 * 3  # two a block
+
+
+def test_a_prompt_is_looked_up_in_all_rows_as_one_by_one():
+    dice = np.random.default_rng(0)
+    rows = [held(dice.integers(0, 2, dice.integers(0, 200)).tolist()) for _ in range(40)]
+    rows += [held([*rows[3].context, 5]), held(rows[3].context[:150] + [1] * 90)]
+    for row in rows[::3]:
+        row.fed = row.fed // 2
+    beginnings = Beginnings(rows)
+    for prompt in [row.context + [1] for row in rows] + [[], [3], [1] * 500]:
+        expected = [min(common_length(row.context, prompt), row.fed) for row in rows]
+        assert beginnings.common(np.asarray(prompt, np.int32)).tolist() == expected

@@ -1,8 +1,10 @@
 """The keys and values that exist: the slots' rows, the prefix cache, and how they get there.
 
     sizes         few, so that few programs are compiled (:mod:`.buckets`)
+    CacheRow      on the host: which tokens stand in a row (:mod:`.cache_row`)
     PrefixTree    on the host: which tokens stand in which block of the prefix cache (:mod:`.prefix_tree`)
     plan          of the prompts of one admission: what is copied, from where, and what is processed
+                  (:mod:`.prefill_plan`)
     CacheStore    the arrays, and the calls that bring a plan about
 
 Rows are contiguous, because a decode step reads them at every token; the prefix cache is blocks of 16 positions,
@@ -14,7 +16,6 @@ prompt begins with it after all, it is processed again, and counted.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -28,8 +29,10 @@ from jax.typing import DTypeLike
 from thinkprm_jax.model.cache import POSITIONS, KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.sampler.buckets import coarse_buckets, length_buckets, multiple
+from thinkprm_jax.sampler.cache_row import CacheRow
 from thinkprm_jax.sampler.device import DeviceFunctions
-from thinkprm_jax.sampler.prefix_tree import BLOCK, PrefixTree, common_length
+from thinkprm_jax.sampler.prefill_plan import PrefillWork, RowChooser, plan
+from thinkprm_jax.sampler.prefix_tree import BLOCK, PrefixTree
 from thinkprm_jax.sampler.request import SamplerStats
 
 logger = logging.getLogger(__name__)
@@ -38,9 +41,6 @@ logger = logging.getLogger(__name__)
 PREFILL_TOKENS = 8192
 # A longer prompt is prefilled in pieces of this many tokens, each on top of the ones before.
 PIECE_TOKENS = 4096
-# A rest of a prompt this short goes through the decode loop beside the other slots' tokens: the steps are taken
-# anyway, and a prefill is a call of its own.
-SHORT_REST = 16
 # Blocks of BLOCK tokens that the statistics remember: half a million tokens, some 20 MB of the host.
 REMEMBERED_BLOCKS = 2**15
 ROWS_STRIDE = 4  # by which the number of rows changes at least: each is a decode program of its own
@@ -52,141 +52,6 @@ def round_up(value: int, buckets: tuple[int, ...]) -> int:
         if size >= value:
             return size
     raise ValueError(f"{value} is above the largest bucket {buckets[-1]}")
-
-
-@dataclasses.dataclass(eq=False)
-class CacheRow:
-    """One row of the cache: what it holds, and what is to be in it.
-
-    Attributes:
-      number: which row.
-      busy: it has an occupant.
-      context: all token ids of the occupant, prompt first; kept after it leaves, for as long as its keys and
-        values stand in the cache, so that a prompt with the same beginning can be copied from here.
-      fed: how many of them are in the cache. The rest are fed by the next chunks.
-      wanted: how many of them, the prompt's but for its last, are prefilled where nothing better is possible.
-      processed: how many of them have gone through the layers at this place, in this row or elsewhere.
-      to_save: of a row whose occupant has left, how many tokens of the context go to the prefix cache.
-    """
-
-    number: int = 0
-    busy: bool = False
-    context: list[int] = dataclasses.field(default_factory=list)
-    fed: int = 0
-    wanted: int = 0
-    processed: int = 0
-    to_save: int = 0
-
-    def common(self, tokens: list[int]) -> int:
-        """How many tokens, from the first on, the row has in common with ``tokens``."""
-        return min(common_length(self.context, tokens), self.fed)
-
-    def occupy(self, prompt: list[int], kept: int) -> None:
-        """Takes the row for a prompt of which it holds the first ``kept`` tokens. The prompt's last token is
-        always fed by a decode step, because its logits are needed."""
-        self.busy, self.context, self.fed = True, prompt, kept
-        self.wanted = len(prompt) - 1
-        self.processed = self.to_save = 0
-
-    def cut(self, length: int) -> None:
-        """Cuts the context back; what the cache holds beyond is never read."""
-        del self.context[length:]
-        self.fed, self.wanted = min(self.fed, length), min(self.wanted, length - 1)
-        self.processed, self.to_save = min(self.processed, length), min(self.to_save, length)
-
-    def release(self) -> None:
-        """Frees the row; its keys and values stay valid for ``context[:fed]``."""
-        self.busy = False
-        del self.context[self.fed :]
-
-
-@dataclasses.dataclass(eq=False)
-class PrefillWork:
-    """A beginning that one or more rows are to hold.
-
-    Attributes:
-      tokens: the beginning, N tokens.
-      known: how many of them stand in ``source`` already and are copied to the rows that lack them.
-      source: a row that has them, blocks of the prefix cache, or an earlier work of the same admission.
-      goal: how many are to be in the rows in the end: N, or ``known`` where the rest is left to the decode loop.
-      stage: works of stage 0 stand on what is there already, those of stage s + 1 on works of stage s.
-      done: how many are in all of the rows.
-    """
-
-    tokens: list[int]
-    rows: list[CacheRow]
-    known: int = 0
-    source: CacheRow | list[int] | PrefillWork | None = None
-    goal: int = 0
-    stage: int = 0
-    done: int = 0
-
-    @property
-    def lacking(self) -> list[CacheRow]:
-        """Rows that lack some of the known tokens."""
-        return [row for row in self.rows if row.fed < self.known]
-
-
-def worth_sharing(known: int, wanted: int, share_from: int) -> bool:
-    """Whether ``known`` common tokens of ``wanted`` are taken over: all of them always, a part if it is long."""
-    return known == wanted or known >= share_from
-
-
-def plan(
-    admitted: Sequence[CacheRow], rows: Sequence[CacheRow], prefixes: PrefixTree | None, share_from: int
-) -> list[PrefillWork]:
-    """The works for newly occupied rows, each behind the works it stands on.
-
-    Works are sorted by their tokens, the last first: of all works before it a work has most in common with the one
-    just before, and a beginning of another work comes behind that one, of which it is a copy. So no beginning is
-    processed twice, whatever the order of the requests.
-    """
-    by_tokens: dict[tuple[int, ...], PrefillWork] = {}
-    for row in admitted:
-        tokens = row.context[: row.wanted]
-        by_tokens.setdefault(tuple(tokens), PrefillWork(tokens, [])).rows.append(row)
-    works = [by_tokens[tokens] for tokens in sorted(by_tokens, reverse=True)]
-    needed: dict[PrefillWork, int] = {}  # how much of a work others copy
-    for i, work in enumerate(works):
-        _find_source(work, rows, prefixes, share_from)
-        base = _base(work, works[:i], share_from)
-        if base is not None:
-            work.known, work.source, work.stage = base[1], base[0], base[0].stage + 1
-            needed[base[0]] = max(needed.get(base[0], 0), work.known)
-    for work in works:
-        rest = len(work.tokens) - work.known
-        left_to_decode = (
-            0 < work.known >= needed.get(work, 0) and rest <= SHORT_REST and (rest == 0 or len(work.rows) == 1)
-        )
-        work.goal = work.known if left_to_decode else len(work.tokens)
-    return sorted(works, key=lambda work: work.stage)
-
-
-def _find_source(
-    work: PrefillWork, rows: Sequence[CacheRow], prefixes: PrefixTree | None, share_from: int
-) -> None:
-    """The row or the blocks with most of the work's tokens, where that is worth it."""
-    row = max(rows, key=lambda row: row.common(work.tokens))
-    known = row.common(work.tokens)
-    source: CacheRow | list[int] = row
-    if prefixes is not None and known < len(work.tokens):
-        saved, blocks = prefixes.match(work.tokens)
-        if saved > known:
-            known, source = saved, blocks
-    if known and worth_sharing(known, len(work.tokens), share_from):
-        work.known, work.source = known, source
-
-
-def _base(work: PrefillWork, before: Sequence[PrefillWork], share_from: int) -> tuple[PrefillWork, int] | None:
-    """The work to copy from once it is done, of the earliest stage, and how many tokens; None: not worth it."""
-    if not before:
-        return None
-    common = common_length(before[-1].tokens, work.tokens)
-    gain = common - work.known
-    if gain <= 0 or not worth_sharing(gain, len(work.tokens) - work.known, share_from):
-        return None
-    candidates = [other for other in before if common_length(other.tokens, work.tokens) >= common]
-    return min(candidates, key=lambda other: other.stage), common
 
 
 class CacheStore:
@@ -325,17 +190,9 @@ class CacheStore:
         sharding = self._device.cache_sharding(rows, self._config.num_kv_heads)
         return KVCache.zeros(self._config, rows, length, steps, self._dtype, sharding)
 
-    def choose(self, free: Sequence[CacheRow], prompt: list[int]) -> tuple[CacheRow, int]:
-        """The row for a prompt, and how many of its tokens stay in that row: the one that has most of them, else
-        the one that holds least."""
-        wanted = prompt[:-1]
-
-        def kept(row: CacheRow) -> int:
-            common = row.common(wanted)
-            return common if worth_sharing(common, len(wanted), self._share_from) else 0
-
-        kept_tokens, _, number = max((kept(row), -row.fed, -i) for i, row in enumerate(free))
-        return free[-number], kept_tokens
+    def chooser(self) -> RowChooser:
+        """Of rows for the prompts of one admission."""
+        return RowChooser(self.rows, self._share_from)
 
     def fill(self, parameters: nnx.State, admitted: Sequence[CacheRow], begin: Callable[[], None]) -> None:
         """Copies or prefills the prompts of newly occupied rows; tells ``begin`` when the device goes to work."""

@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.sampler.cache_store import CacheRow
+from thinkprm_jax.sampler.cache_row import CacheRow
 from thinkprm_jax.sampler.handle import RequestHandle
 from thinkprm_jax.sampler.options import OptionWalk
 from thinkprm_jax.sampler.prefix_tree import common_length
@@ -78,7 +78,8 @@ class Job:
       phase: the one that needs the device. phase_start: length of the context when it began.
       asked: ids whose log-probabilities the device reports.
       budget: tokens the phase may still sample. limit: which limit the budget came from.
-      logprobs, watched: of the phase's ids so far.
+      numbers: of the phase's ids so far, float32 [n, 1 + W] in pieces: the log-probability, and those of the W
+        watched ids.
       sampled: ids sampled for the request, through each stop.
       text: of the phase, for stop texts. ends: end offset in it of every token.
       published: ids of the phase that the handle has.
@@ -104,34 +105,16 @@ class Job:
         self._options = OptionWalk(())
         self.phase_start = self.budget = self.sampled = self.published = 0
         self.limit = "length"
-        self.logprobs: list[float] = []
-        self.watched: list[list[float]] = []
+        self.numbers = [np.empty((0, 1), np.float32)]
         self.text = bytearray()
         self.ends: list[int] = []
         self.trust = 1.0
         self.prompt_key = np.asarray(handle.prompt, np.int32).tobytes()
-        self._ids, self._converted = np.empty(0, np.int32), 0  # of the context, its first so many
 
     @property
     def written(self) -> list[int]:
         """The context behind the prompt."""
         return self.row.context[len(self.handle.prompt) :]
-
-    def ids(self) -> np.ndarray:
-        """The context, int32; only what is new since the last time is converted."""
-        context, length = self.row.context, len(self.row.context)
-        if length > len(self._ids):
-            room = np.empty(2 * length, np.int32)
-            room[: self._converted] = self._ids[: self._converted]
-            self._ids = room
-        self._ids[self._converted : length] = context[self._converted :]
-        self._converted = length
-        return self._ids[:length]
-
-    def _cut(self, length: int) -> None:
-        """Takes back what stands in the context behind its first ``length`` tokens."""
-        self.row.cut(length)
-        self._converted = min(self._converted, length)
 
     @property
     def keep(self) -> int:
@@ -182,7 +165,7 @@ class Job:
             case Rewind(mark):
                 if not 1 <= mark <= len(context):
                     raise RequestError(f"cannot rewind to {mark}: the context has {len(context)} tokens")
-                self._cut(mark)
+                self.row.cut(mark)
                 return None
             case Choose(ids):
                 options = [tuple(option) if isinstance(option, Sequence) else (option,) for option in ids]
@@ -205,7 +188,7 @@ class Job:
         context = self.row.context
         self.phase, self.asked, self.budget, self.limit = phase, asked, budget, limit
         self.phase_start, self.published = len(context), 0
-        self.logprobs, self.watched = [], []
+        self.numbers = [np.empty((0, 1 + len(asked)), np.float32)]
         self.text, self.ends = bytearray(), []
         # The device needs at least one token to feed before it has logits.
         self.row.fed = min(self.row.fed, len(context) - 1)
@@ -228,9 +211,8 @@ class Job:
         kept = len(tokens) if self.phase.keep_stop else free
         self.sampled += free
         self.row.context.extend(tokens[:kept].tolist())
-        self.logprobs.extend(logprobs[:kept].tolist())
         width = len(self.phase.watch)
-        self.watched.extend(watched[:kept, :width].tolist())
+        self.numbers.append(np.concatenate([logprobs[:kept, None], watched[:kept, :width]], axis=1))
         found = self._find_stop_text(tokens[:free])
         if found is not None:
             return self._thought("stop_text", found)
@@ -249,7 +231,7 @@ class Job:
         before = options.prefix
         options.take(logprobs)
         shared = common_length(before, options.prefix)
-        self._cut(self.phase_start + shared)
+        self.row.cut(self.phase_start + shared)
         if not options.ids:
             return options.logprobs
         self.asked = options.ids
@@ -299,29 +281,30 @@ class Job:
         last, at, stop = min((bisect.bisect_left(self.ends, at + len(stop)), at, stop) for at, stop in hits)
         self.sampled -= len(self.ends) - (last + 1)
         if self.phase.keep_stop:
-            self._cut(self.phase_start + last + 1)
-            del self.logprobs[last + 1 :], self.watched[last + 1 :]
+            self.row.cut(self.phase_start + last + 1)
+            self.numbers = [np.concatenate(self.numbers)[: last + 1]]
             return stop.decode()
         keep = self._tokens_before(at)
         begin = self.ends[keep - 1] if keep else 0
         rest = self.text[begin:at].decode(errors="ignore")
         remainder = self.tokenizer.encode_plain(rest, inner=True) if rest else []
-        self._cut(self.phase_start + keep)
-        del self.logprobs[keep:], self.watched[keep:]
+        self.row.cut(self.phase_start + keep)
         self.row.context.extend(remainder)
-        self.logprobs.extend([float("nan")] * len(remainder))
-        self.watched.extend([[float("nan")] * len(self.phase.watch)] * len(remainder))
+        width = 1 + len(self.phase.watch)
+        unknown = np.full((len(remainder), width), np.nan, np.float32)
+        self.numbers = [np.concatenate(self.numbers)[:keep], unknown]
         return stop.decode()
 
     def _thought(self, finish: str, stop: int | str | None) -> Thought:
         assert isinstance(self.phase, Think)
         ids = self.row.context[self.phase_start :]
         self._publish(len(ids))
+        numbers = np.concatenate(self.numbers)
         return Thought(
             ids=ids,
             text=self.tokenizer.decode(ids),
-            logprobs=np.asarray(self.logprobs, np.float32),
-            watched=np.asarray(self.watched, np.float32).reshape(len(ids), len(self.phase.watch)),
+            logprobs=np.ascontiguousarray(numbers[:, 0]),
+            watched=np.ascontiguousarray(numbers[:, 1:]),
             finish=finish,
             stop=stop,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import dataclasses
 from collections.abc import Sequence
@@ -26,12 +27,20 @@ def common_length(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Node:
-    """Up to BLOCK tokens behind those of the parent; only full ones have children."""
+    """Up to BLOCK tokens behind those of the parent; only full ones have children.
+
+    Children are sorted by their tokens, and none begins with all of another's. So the one that has most in common
+    with some tokens stands beside the place that these would have: two are looked at, of however many.
+    """
 
     tokens: list[int]
     block: int
     parent: _Node | None
-    children: dict[int, list[_Node]] = dataclasses.field(default_factory=dict)  # by their first token
+    children: list[_Node] = dataclasses.field(default_factory=list)
+
+
+def _tokens_of(node: _Node) -> list[int]:
+    return node.tokens
 
 
 class PrefixTree:
@@ -86,44 +95,39 @@ class PrefixTree:
         return writes
 
     def _walk(self, tokens: list[int]) -> tuple[list[_Node], int]:
-        node, path, length = self._root, [], 0
-        while length < len(tokens):
+        node, path, length = self._root, list[_Node](), 0
+        while length < len(tokens) and node.children:
             wanted = tokens[length : length + BLOCK]
-            best, most = None, 0
-            for child in node.children.get(wanted[0], ()):
-                common = common_length(child.tokens, wanted)
-                if common > most:
-                    best, most = child, common
-                    if most == len(wanted):
-                        break
-            if best is None:
+            place = bisect.bisect_left(node.children, wanted, key=_tokens_of)
+            beside = node.children[max(place - 1, 0) : place + 1]
+            most, best = max((common_length(child.tokens, wanted), at) for at, child in enumerate(beside))
+            if not most:
                 break
-            path.append(best)
+            node = beside[best]
+            path.append(node)
             length += most
             if most < BLOCK:
                 break
-            node = best
         return path, length
 
     def _place(self, parent: _Node, tokens: list[int], kept: set[_Node]) -> tuple[_Node, bool] | None:
         """The child of ``parent`` that holds ``tokens``, and whether its block must be written; None: no room."""
-        siblings = parent.children.setdefault(tokens[0], [])
-        for child in siblings:
+        place = bisect.bisect_left(parent.children, tokens, key=_tokens_of)
+        for child in parent.children[place : place + 1]:
             if child.tokens[: len(tokens)] == tokens:
                 return child, False
-        for child in siblings:
+        for child in parent.children[max(place - 1, 0) : place]:
             if child.tokens == tokens[: len(child.tokens)]:  # a shorter end: it grows
                 self.added += len(tokens) - len(child.tokens)
                 child.tokens = tokens
                 return child, True
         block = self._take_block(kept)
-        # Room may have been made by taking a sibling, and the list with it.
         if block is None:
-            if not siblings:
-                parent.children.pop(tokens[0], None)
             return None
         child = _Node(tokens, block, parent)
-        parent.children.setdefault(tokens[0], []).append(child)
+        bisect.insort(
+            parent.children, child, key=_tokens_of
+        )  # its place may have moved with the block's last owner
         self.added += len(tokens)
         return child, True
 
@@ -137,10 +141,8 @@ class PrefixTree:
         del self._order[oldest]
         self.evicted += len(oldest.tokens)
         assert oldest.parent is not None
-        siblings = oldest.parent.children[oldest.tokens[0]]
-        siblings.remove(oldest)
-        if not siblings:
-            del oldest.parent.children[oldest.tokens[0]]
+        siblings = oldest.parent.children
+        del siblings[bisect.bisect_left(siblings, oldest.tokens, key=_tokens_of)]
         return oldest.block
 
     def _touch(self, path: list[_Node]) -> None:

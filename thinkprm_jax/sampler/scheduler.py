@@ -20,7 +20,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from thinkprm_jax.sampler.cache_store import CacheRow, CacheStore
+from thinkprm_jax.sampler.cache_row import CacheRow
+from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls
 from thinkprm_jax.sampler.device import DeviceFunctions
 from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice
@@ -44,7 +45,7 @@ class Siblings:
     def add(self, job: Job) -> None:
         """One that has ended."""
         chains = self._ended.setdefault(job.prompt_key, collections.deque(maxlen=self.CHAINS))
-        chains.append(job.ids()[len(job.handle.prompt) :].copy())
+        chains.append(job.row.ids()[len(job.handle.prompt) :].copy())
         self._ended.move_to_end(job.prompt_key)
         if len(self._ended) > self.PROMPTS:
             self._ended.popitem(last=False)
@@ -54,7 +55,7 @@ class Siblings:
         texts = np.full((rows, 2 * length + 16), -1, np.int32)
         groups: dict[bytes, list[tuple[Job, np.ndarray]]] = {}
         for job in jobs:
-            context = job.ids()
+            context = job.row.ids()
             texts[job.row.number, length : length + len(context)] = context[: length + 16]
             groups.setdefault(job.prompt_key, []).append((job, context[len(job.handle.prompt) :]))
         for key, members in groups.items():
@@ -171,9 +172,9 @@ class Worker:
             self._clock.wait()
         self.store.fit_rows(len(self.jobs) + min(most, self.free))
         self.jobs = {job.row.number: job for job in self.jobs.values()}
-        while most > 0 and self.free and (handle := take()) is not None:
-            free = [row for row in self.store.rows if not row.busy]
-            row, kept = self.store.choose(free, handle.prompt)
+        chooser = self.store.chooser() if most > 0 and self.free else None
+        while chooser is not None and most > 0 and self.free and (handle := take()) is not None:
+            row, kept = chooser.choose(handle.prompt)
             try:
                 script = handle.request.script()
                 job = Job(handle, row, script, self._tokenizer, self._limits)

@@ -16,7 +16,9 @@ from __future__ import annotations
 import bisect
 import codecs
 import dataclasses
+import functools
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Generator, Sequence
@@ -122,6 +124,8 @@ class VerificationScript:
     ) -> None:
         self._tokenizer = tokenizer
         self._settings = settings
+        # Chains are forced to say the same again and again.
+        self._encode = functools.lru_cache(maxsize=512)(functools.partial(encode_forced, tokenizer))
         self._triggers = tuple(settings.triggers[: settings.rounds - 1])
         self._max_gen_tokens = max_length if settings.max_gen_tokens is None else settings.max_gen_tokens
         self._max_length = max_length
@@ -268,9 +272,6 @@ class VerificationScript:
                 break
         return answers
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return encode_forced(self._tokenizer, text)
-
 
 def reading_of(found: ChainReading) -> Reading:
     """What a chain says by itself; unreadable where some step before the first incorrect one has no verdict."""
@@ -288,22 +289,34 @@ class ChainTokens:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
         self._watched: list[np.ndarray] = []
+        self._read: tuple[str, list[int]] | None = None  # its text and ends, once they were asked for
 
     def add(self, thought: Thought) -> None:
         self._ids += thought.ids
         self._watched += list(thought.watched)
+        self._read = None
 
     def replace_tail(self, kept: int, ids: Sequence[int]) -> None:
         """Keeps the first tokens and puts forced ones behind them."""
         self._ids[kept:] = ids
         self._watched[kept:] = [np.full(2, np.nan)] * len(ids)
+        self._read = None
 
     def text_and_ends(self) -> tuple[str, list[int]]:
         """The text, and for every token the number of characters that are complete once it is there."""
+        if self._read is None:
+            self._read = self._decode()
+        return self._read
+
+    def _decode(self) -> tuple[str, list[int]]:
+        parts = list(map(self._tokenizer.token_bytes, self._ids))
+        whole = b"".join(parts)
+        if whole.isascii():  # a character a byte
+            return whole.decode("ascii"), list(itertools.accumulate(map(len, parts)))
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces, ends, length = [], [], 0
-        for place, id in enumerate(self._ids, start=1):
-            pieces.append(decoder.decode(self._tokenizer.token_bytes(id), final=place == len(self._ids)))
+        for place, part in enumerate(parts, start=1):
+            pieces.append(decoder.decode(part, final=place == len(parts)))
             length += len(pieces[-1])
             ends.append(length)
         return "".join(pieces), ends
