@@ -2,6 +2,7 @@
 
     python benchmarks/drafts.py chains FILE... --tokenizer FOLDER      acceptance, by the rules of the sampler
     python benchmarks/drafts.py verdicts MODEL FILE [--slots 1 4 16]   seconds of verdicts, drafts off and on
+    python benchmarks/drafts.py files MODEL FILE [--slots 1 4 16]      what `thinkprm score` writes, off and on
 
 ``chains`` runs no model. A FILE is JSON Lines, each line with a prompt and chains that were written for it:
 `prompt` and `generations` (a list), or `problem`, `prefix` and `cot`. A chain is what a model wrote, and a draft
@@ -10,7 +11,11 @@ written beside each other quote from one another is up to date here; in the samp
 
 ``verdicts`` judges the first solutions (`problem`, `steps`) of FILE, as `thinkprm score` does, with drafts off and
 with those that pay here, in turns after a warm-up. Nothing is left from the turn before. It checks that chains and
-labels are the same and says by how much scores differ.
+labels are the same and says by how much scores differ. A short run: ``--rows 4 --max-gen-tokens 48 --warm-up 1``,
+once its programs are in the cache folder.
+
+``files`` has `thinkprm score` write two files, with drafts off and on, and compares their bytes. Exit status 1
+where they differ.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -187,7 +193,7 @@ def show_verdicts(arguments: argparse.Namespace) -> None:
 
     enable_compilation_cache()
     model, tokenizer = load_model(arguments.model, dtype=arguments.dtype)
-    lines = arguments.file.read_text(encoding="utf-8").splitlines()[: arguments.solutions]
+    lines = arguments.file.read_text(encoding="utf-8").splitlines()[: arguments.rows]
     rows = [json.loads(line) for line in lines]
     what = [row["problem"] for row in rows], [row["steps"] for row in rows]
     table = Table(
@@ -213,13 +219,14 @@ def show_verdicts(arguments: argparse.Namespace) -> None:
         }
         seconds: dict[str, list[float]] = {drafts: [] for drafts in samplers}
         found: dict[str, list[dict]] = {}
-        for _ in range(1 + arguments.repeats):
+        for turn in range(1 + arguments.repeats):
             for drafts, sampler in samplers.items():
                 sampler.release()
                 sampler.use(model)
                 prm = ThinkPRM(sampler=sampler, n=arguments.n, max_gen_tokens=arguments.new)
+                some = what if turn else tuple(part[: arguments.warm_up] for part in what)
                 start = time.perf_counter()
-                found[drafts] = prm.predict_correctness_batch(*what)
+                found[drafts] = prm.predict_correctness_batch(*some)
                 seconds[drafts].append(time.perf_counter() - start)
         for drafts, sampler in samplers.items():
             stats, choice = sampler.stats, sampler.drafts
@@ -239,6 +246,35 @@ def show_verdicts(arguments: argparse.Namespace) -> None:
     Console(width=110).print(table)
 
 
+def show_files(arguments: argparse.Namespace) -> None:
+    from thinkprm_jax.cli import main as thinkprm
+
+    table = Table(title=f"{arguments.rows} solutions, {arguments.new} tokens a chain, {arguments.dtype}")
+    for column in ("slots", "drafts", "bytes", "the same"):
+        table.add_column(column, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given.jsonl"
+        lines = arguments.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        given.write_text("".join(lines[: arguments.rows]), encoding="utf-8")
+        common = ["score", str(given), "--quiet", "--model", str(arguments.model), "--dtype", arguments.dtype]
+        common += ["--n", str(arguments.n), "--max-gen-tokens", str(arguments.new)]
+        common += ["--max-length", str(arguments.max_length)]
+        differ = False
+        for slots in arguments.slots:
+            plain = b""
+            on = [] if arguments.drafts is None else ["--drafts", str(arguments.drafts)]
+            for name, drafts in (("off", ["--drafts", "0"]), ("on", on)):
+                output = Path(folder) / f"{slots}-{name}.jsonl"
+                if status := thinkprm([*common, "--slots", str(slots), *drafts, "--output", str(output)]):
+                    raise SystemExit(status)
+                written = output.read_bytes()
+                plain = plain or written
+                differ = differ or written != plain
+                table.add_row(str(slots), name, f"{len(written):,}", "yes" if written == plain else "no")
+    Console(width=110).print(table)
+    raise SystemExit(int(differ))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -251,17 +287,21 @@ def main() -> None:
     chains.add_argument("--alone", action="store_true", help="quote nothing from other chains")
     chains.set_defaults(show=show_chains)
     verdicts = commands.add_parser("verdicts")
-    verdicts.add_argument("model", type=Path)
-    verdicts.add_argument("file", type=Path)
-    verdicts.add_argument("--solutions", type=int, default=4)
-    verdicts.add_argument("--slots", nargs="*", type=int, default=[1, 4, 16])
-    verdicts.add_argument("--n", type=int, default=1)
-    verdicts.add_argument("--new", type=int, default=96)
-    verdicts.add_argument("--max-length", type=int, default=2048)
-    verdicts.add_argument("--drafts", type=int, help="default: what pays")
-    verdicts.add_argument("--dtype", default="float32")
     verdicts.add_argument("--repeats", type=int, default=1)
+    verdicts.add_argument("--warm-up", type=int, help="solutions of the turn before (default: all)")
     verdicts.set_defaults(show=show_verdicts)
+    files = commands.add_parser("files")
+    files.set_defaults(show=show_files)
+    for command in (verdicts, files):
+        command.add_argument("model", type=Path)
+        command.add_argument("file", type=Path)
+        command.add_argument("--rows", type=int, default=4, help="solutions (default: 4)")
+        command.add_argument("--slots", nargs="*", type=int, default=[1, 4, 16])
+        command.add_argument("--n", type=int, default=1)
+        command.add_argument("--max-gen-tokens", type=int, default=96, dest="new")
+        command.add_argument("--max-length", type=int, default=2048)
+        command.add_argument("--drafts", type=int, help="default: what pays")
+        command.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     arguments.show(arguments)
 

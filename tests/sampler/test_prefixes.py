@@ -152,7 +152,7 @@ def test_a_short_rest_is_left_to_the_decode_loop_unless_others_need_it():
 
 
 def test_a_sequence_among_many_is_found_by_a_few_comparisons(monkeypatch):
-    """Prompts of one template: each has its own block behind the same ones, so a node has a child for every prompt."""
+    """Of prompts of one template each has a block of its own behind a common one: a node with 500 children."""
     tree, compared = PrefixTree(2000), []
     prompts = [[7] * 20 + [(i * 37) % 1009, i] * 10 for i in range(500)]
     for prompt in prompts:
@@ -170,6 +170,6 @@ def test_a_prompt_is_looked_up_in_all_rows_as_one_by_one():
     for row in rows[::3]:
         row.fed = row.fed // 2
     beginnings = Beginnings(rows)
-    for prompt in [row.context + [1] for row in rows] + [[], [3], [1] * 500]:
+    for prompt in [[*row.context, 1] for row in rows] + [[], [3], [1] * 500]:
         expected = [min(common_length(row.context, prompt), row.fed) for row in rows]
         assert beginnings.common(np.asarray(prompt, np.int32)).tolist() == expected
