@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from support import tiny_model
+from support import processes, tiny_model
 from thinkprm_jax.checkpoint.huggingface import save_model
 from thinkprm_jax.data.discriminative import PUBLISHED
 from thinkprm_jax.errors import UserError
@@ -110,6 +110,38 @@ def test_a_run_goes_on_with_new_weights_in_its_middle(fresh):
     assert set(versions.values()) == {0, 1}
     for index, verdict in found.items():
         check([verdict], [fresh[versions[index]][index]])
+
+
+FRESH = """
+import json
+from verifier.test_new_weights import decoder, judge, verifier
+
+found = judge(verifier(decoder(1)))
+print(json.dumps([[v.prefix_score, list(v.step_scores), [c.output for c in v.chains]] for v in found]))
+"""
+
+
+@pytest.fixture(scope="module")
+def of_another_process() -> list[tuple[float, list[float], list[str]]]:
+    """What a process says that never had other weights than the new ones."""
+    return processes.answer(FRESH)
+
+
+@pytest.mark.parametrize("before", [0, 3], ids=["between two runs", "in the middle of a run"])
+def test_after_an_update_scores_are_those_of_a_fresh_process(before, of_another_process):
+    prm = verifier(decoder(0))
+    judge(prm, ITEMS[:2])  # there is something of the old weights to forget
+    run = prm.verify(ITEMS)
+    found = dict(next(run) for _ in range(before)) if before else dict(run)
+    assert prm.update_weights(nnx.state(decoder(1))) == 1
+    found |= dict(run if before else prm.verify(ITEMS))
+    new = {index: verdict for index, verdict in found.items() if verdict.weight_version == 1}
+    assert len(new) == len(ITEMS) if not before else 0 < len(new) <= len(ITEMS) - before
+    for index, verdict in new.items():
+        score, steps, chains = of_another_process[index]
+        assert abs(verdict.prefix_score - score) < 1e-6
+        np.testing.assert_allclose(verdict.step_scores, steps, atol=1e-6)
+        assert [chain.output for chain in verdict.chains] == chains
 
 
 def test_values_given_to_the_variables_count_from_the_next_solution_on(fresh):
