@@ -39,7 +39,7 @@ def main() -> None:
     chats = [[{"role": "user", "content": row.problem}] for row in rows]
 
     prm = Client(options.server) if options.server else ThinkPRM("mini", slots=32, max_length=1024)
-    reward = prm.reward()
+    reward = prm.reward(digits=1)  # GRPO divides by the spread of a group: 1e-5 and 2e-5 must be one
     config = GRPOConfig(
         output_dir=str(options.folder / "run"),
         max_steps=options.steps,

@@ -1,16 +1,16 @@
-"""GRPO in Tunix with a verifier as its reward: the bundled solver goes on learning, and no answers are known.
+"""GRPO in Tunix with a verifier as its reward: the bundled solver learns on, and no answers are known.
 
     pip install -e . "google-tunix==0.1.7"
-    python examples/rl_tunix.py [--reward score|steps|rule] [--steps 40] [--seed 0]
+    python examples/rl_tunix.py [--reward score|steps|rule] [--steps 25] [--seed 0]
 
-`score` rewards P(all steps correct), `steps` the share of the steps before the first error; `rule` compares the
-answer with the right one, which the verifier does not know. The policy is Tunix's own Qwen2 with the weights of
-`mini-solver`. Held-out problems are solved by our sampler, which takes the policy's weights by `update_weights`.
+`score` rewards P(all steps correct), `steps` the share of the steps before the first error; `rule` rewards the
+right answer, which the verifier does not know. The policy is Tunix's Qwen2 with the weights of `mini-solver`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 
 import jax
 import numpy as np
@@ -21,58 +21,57 @@ from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
 from thinkprm_jax import Sampler, ThinkPRM, answers_equal, extract_answer, load_model
-from thinkprm_jax.arithmetic.task import make_solution
+from thinkprm_jax.arithmetic.task import make_solution, solution_problem
 from thinkprm_jax.checkpoint.weights import BUNDLED
 from thinkprm_jax.rewards.tunix import load_qwen2, weights_of
 
-END, ROWS, GENERATIONS = "<｜end▁of▁sentence｜>", 8, 4  # problems of a step, solutions of a problem
-
-
-def rule(prompts: list[str], completions: list[str], answer: list[str], **columns: object) -> list[float]:
-    found = [extract_answer(text.split(END)[0]) for text in completions]
-    return [float(answers_equal(ours, theirs)) for ours, theirs in zip(found, answer, strict=True)]
+PROBLEMS, GENERATIONS = 8, 8  # of a step, of a problem
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="GRPO in Tunix, with a verifier as its reward.")
     parser.add_argument("--reward", choices=("score", "steps", "rule"), default="score")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=3e-5)
-    parser.add_argument("--held-out", type=int, default=200, help="problems that measure the policy")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--held-out", type=int, default=400, help="problems that measure the policy")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-
     model, ours = load_model("mini-solver")
-    sampler = Sampler(model, ours, slots=32, max_length=320)
+    sampler = Sampler(model, ours, slots=64, max_length=128)
+    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    policy, prm = load_qwen2("mini-solver", mesh), ThinkPRM("mini", mesh=mesh, slots=64, max_length=512)
+    rollout = RolloutConfig(max_tokens_to_generate=64, max_prompt_length=24, kv_cache_size=88, temperature=0.8)
 
-    def columns(seed: int, count: int, first: int = 0) -> dict[str, np.ndarray]:
-        rows = [make_solution(seed, index, "unseen") for index in range(first, first + count)]
-        prompts = [ours.render_chat([{"role": "user", "content": row.problem}]) for row in rows]
-        found = prompts, [row.problem for row in rows], [row.answer for row in rows]
-        return dict(zip(("prompts", "problem", "answer"), map(np.asarray, found), strict=True))
+    def batches(seed: int, size: int, count: int = 1):  # expressions of shapes that the solver has not learnt
+        indexes = (i for i in itertools.count() if solution_problem(seed, i, "unseen").family == "expression")
+        for step in range(count):
+            rollout.seed = 1000 * seed + step  # else all steps sample with the same random numbers
+            rows = [make_solution(seed, index, "unseen") for index in itertools.islice(indexes, size)]
+            prompts = [ours.render_chat([{"role": "user", "content": row.problem}]) for row in rows]
+            found = prompts, [row.problem for row in rows], [row.answer for row in rows]
+            yield dict(zip(("prompts", "problem", "answer"), map(np.asarray, found), strict=True))
+
+    def right(completions: list[str], answers: list[str]) -> list[float]:
+        return [float(answers_equal(extract_answer(a), b)) for a, b in zip(completions, answers, strict=True)]
+
+    def rule(prompts: list[str], completions: list[str], answer: list[str], **columns: object) -> list[float]:
+        return right(completions, answer)
 
     def accuracy(policy: object) -> float:
+        [held_out] = batches(1, options.held_out)
         sampler.update_weights(weights_of(policy))
-        held_out = columns(1, options.held_out)
-        found = sampler.generate(held_out["prompts"].tolist(), temperature=0.8, max_new_tokens=128)
-        return sum(rule([], [one.text for [one] in found], held_out["answer"])) / options.held_out
+        found = sampler.generate(held_out["prompts"].tolist(), temperature=0.8, max_new_tokens=64)
+        return sum(right([one.text for [one] in found], held_out["answer"])) / options.held_out
 
-    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    policy, reference = load_qwen2("mini-solver", mesh), load_qwen2("mini-solver", mesh)
-    reward = rule
-    if options.reward != "rule":  # on the policy's mesh
-        prm = ThinkPRM("mini", mesh=mesh, slots=32, max_length=1024)
-        reward = prm.reward(form=options.reward, on_error=0.0, before=END)
-    adam = optax.adam(options.learning_rate)
+    adam = optax.adam(optax.linear_schedule(0.0, options.learning_rate, 5))
     training = RLTrainingConfig(actor_optimizer=adam, eval_every_n_steps=1000, max_steps=options.steps)
-    rollout = RolloutConfig(max_tokens_to_generate=128, max_prompt_length=128, kv_cache_size=384, temperature=0.8)
-    roles = dict.fromkeys((Role.ACTOR, Role.ROLLOUT, Role.REFERENCE), mesh)
+    roles = dict.fromkeys((Role.ACTOR, Role.ROLLOUT), mesh)
     config = ClusterConfig(role_to_mesh=roles, training_config=training, rollout_config=rollout)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(BUNDLED["mini-solver"], pad_token="<think>")  # not the end
-    rl = RLCluster(actor=policy, reference=reference, tokenizer=tokenizer, cluster_config=config)
-    before = accuracy(policy)
-    learner = GRPOLearner(rl, GRPOConfig(num_generations=GENERATIONS, beta=0.02), reward)
-    learner.train([columns(2 + options.seed, ROWS, step * ROWS) for step in range(options.steps)])
+    reward = rule if options.reward == "rule" else prm.reward(form=options.reward, digits=1, on_error=0.0)
+    rl, before = RLCluster(actor=policy, tokenizer=tokenizer, cluster_config=config), accuracy(policy)
+    learner = GRPOLearner(rl, GRPOConfig(num_generations=GENERATIONS, beta=0.0), reward)
+    learner.train(batches(2 + options.seed, PROBLEMS, options.steps))
     print(f"{options.reward}, seed {options.seed}: {before:.3f} -> {accuracy(rl.actor_trainer.model):.3f}")
 
 

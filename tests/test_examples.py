@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
 
+from support import serving
 from support.session import CACHE_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,19 +86,25 @@ def test_train_on_own_chains(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rl_tunix(tmp_path: Path) -> None:
-    pytest.importorskip("tunix")
-    lines = run("rl_tunix.py", "--steps", "2", "--held-out", "16", "--reward", "steps", cwd=tmp_path).splitlines()
-    before, after = map(float, lines[-1].removeprefix("steps, seed 0: ").split(" -> "))
+@pytest.mark.parametrize("reward", ["rule", "steps"])
+def test_rl_tunix(reward: str, tmp_path: Path) -> None:
+    pytest.importorskip("tunix", reason="tunix is not installed: pip install google-tunix==0.1.7")
+    lines = run("rl_tunix.py", "--steps", "2", "--held-out", "16", "--reward", reward, cwd=tmp_path).splitlines()
+    before, after = map(float, lines[-1].removeprefix(f"{reward}, seed 0: ").split(" -> "))
     assert 0 <= before <= 1
     assert 0 <= after <= 1
 
 
 @pytest.mark.slow
-def test_rl_trl(tmp_path: Path) -> None:
-    pytest.importorskip("trl")
-    sizes = ("--steps", "2", "--problems", "2", "--generations", "4")
-    lines = run("rl_trl.py", "run", *sizes, "--learning-rate", "1e-3", cwd=tmp_path).splitlines()
+@pytest.mark.parametrize("judge", ["in the trainer's process", "a server"])
+def test_rl_trl(judge: str, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="trl is not installed: pip install torch trl")
+    sizes = ("--steps", "2", "--problems", "2", "--generations", "4", "--learning-rate", "1e-3")
+    with ExitStack() as stack:
+        server = ()
+        if judge == "a server":
+            server = ("--server", stack.enter_context(serving.served(serving.verifier()))[0])
+        lines = run("rl_trl.py", "run", *sizes, *server, cwd=tmp_path).splitlines()
     assert lines[-1].startswith("reward ")
     assert lines[-1].endswith("(16 judged, 0 not)")
     start, end = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("start", "end"))

@@ -73,6 +73,8 @@ def test_texts_and_chats_get_the_verifiers_score(prm):
         ({"form": "steps", "aggregate": "min"}, 0.25),
         ({"form": "steps", "aggregate": "prod"}, 0.25),
         ({"form": "steps", "aggregate": "last"}, 0.25),
+        ({"form": "steps", "digits": 1}, 0.6),
+        ({"digits": 0}, 0.0),
     ],
 )
 def test_forms(settings, wanted):
@@ -171,6 +173,7 @@ def test_token_spans_of_bytes_and_of_one_token_for_two_steps():
     [
         ({"form": "dense"}, "form is 'dense'"),
         ({"aggregate": "max"}, "aggregate is 'max'"),
+        ({"digits": -1}, "digits is -1"),
         ({"step_budget": 0}, "step_budget is 0"),
         ({"timeout": 0}, "timeout is 0"),
     ],

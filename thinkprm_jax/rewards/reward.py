@@ -107,6 +107,8 @@ class Reward:
       form: "score": the probability that the whole is correct; "steps": the scores of the steps, aggregated.
       aggregate: of steps: "mean" (a share of the steps, since behind the first error they count 0), "min", "prod"
         or "last".
+      digits: of rewards, behind the point; None: all. GRPO divides by the spread of a group, so that 1e-5 and 2e-5
+        are as far apart as 0 and 1 where nothing is rounded.
       on_error: the reward of what cannot be judged. None, as TRL takes it: no reward; Tunix wants a number.
       problem: the column that holds the problem; without it, the prompt (of a chat the last words of the user).
       after: the solution is what stands behind this text in a completion ("</think>"); all of it, where it
@@ -126,6 +128,7 @@ class Reward:
         *,
         form: Form = "score",
         aggregate: str = "mean",
+        digits: int | None = None,
         on_error: float | None = None,
         problem: str = "problem",
         after: str = "",
@@ -137,11 +140,14 @@ class Reward:
             raise UserError(f'form is {form!r}, it must be "score" or "steps"')
         if aggregate not in AGGREGATIONS:
             raise UserError(f"aggregate is {aggregate!r}, it must be one of {', '.join(AGGREGATIONS)}")
+        if digits is not None and digits < 0:
+            raise UserError(f"digits is {digits}, it must be at least 0")
         if step_budget is not None and step_budget < 1:
             raise UserError(f"step_budget is {step_budget}, it must be at least 1")
         if timeout is not None and not timeout > 0:
             raise UserError(f"timeout is {timeout}, it must be above 0")
         self.verifier, self.form, self.aggregate, self.on_error = verifier, form, aggregate, on_error
+        self.digits = digits
         self.problem, self.after, self.before = problem, after, before
         self.step_budget, self.timeout = step_budget, timeout
         self.counts = RewardCounts()
@@ -168,8 +174,10 @@ class Reward:
     def value(self, verdict: JudgedSolution) -> float:
         """The reward of a verdict."""
         if self.form == "score":
-            return float(verdict.prefix_score)
-        return float(AGGREGATIONS[self.aggregate](list(verdict.step_scores)))
+            value = float(verdict.prefix_score)
+        else:
+            value = float(AGGREGATIONS[self.aggregate](list(verdict.step_scores)))
+        return value if self.digits is None else round(value, self.digits)
 
     def dense(
         self,
