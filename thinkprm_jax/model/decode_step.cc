@@ -1,5 +1,6 @@
 // What a decode step computes beside products with weights: attention over the cache, for the few tokens that a step
-// has of every row, and sums over a token's numbers.
+// has of every row, and sums over a token's numbers. And attention of pieces of texts, each behind what a row of the
+// cache has of it.
 //
 // One order of every sum: what a token gets depends on its query and on the keys and values of the tokens before it,
 // in the order of the text. In which columns of the cache those stand, how long the cache is, how many tokens the
@@ -85,7 +86,7 @@ struct Call {
   const float* q;  // [rows, tokens, heads, width]
   const void *keys, *values;  // [rows, kv_heads, length + columns, width]
   const int32_t* lengths;  // [rows]
-  const bool* written;  // [rows, columns]
+  const bool* written;  // [rows, columns]; null: all of them
   int64_t column;
   float* output;  // as q
   int64_t rows, tokens, heads, kv_heads, length, columns, width;
@@ -99,7 +100,7 @@ int64_t places(const Call& call, int64_t row, int32_t* to) {
   const bool* written = call.written + row * call.columns;
   const int64_t column = std::clamp<int64_t>(call.column, 0, call.columns - call.tokens);
   for (int64_t c = 0; c < column; ++c)
-    if (written[c]) to[count++] = int32_t(call.length + c);
+    if (!call.written || written[c]) to[count++] = int32_t(call.length + c);
   for (int64_t w = 0; w < call.tokens; ++w) to[count++] = int32_t(call.length + column + w);
   return count;
 }
@@ -394,6 +395,64 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyBuffer 
   return ffi::Error::Success();
 }
 
+// Tokens of pieces, one piece behind the other, go to their places in the cache, and attend to what stands before
+// them and to themselves. pieces [M, 3]: a row of the cache, the place of the first token, how many; of what is left
+// of the N tokens nothing is written and the output is zero.
+ffi::Error AttendPieces(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyBuffer new_keys, ffi::AnyBuffer new_values,
+                        ffi::AnyBuffer, ffi::AnyBuffer, ffi::Buffer<ffi::S32> pieces, ffi::ResultBuffer<ffi::F32> output,
+                        ffi::Result<ffi::AnyBuffer> keys, ffi::Result<ffi::AnyBuffer> values) {
+  constexpr int64_t TOGETHER = 32;  // tokens whose scores fit a second-level cache, for contexts of thousands
+  const auto of_q = q.dimensions(), of_new = new_keys.dimensions(), of_keys = keys->dimensions();
+  const auto type = keys->element_type();
+  if (of_q.size() != 3 || of_new.size() != 3 || of_keys.size() != 4 || pieces.dimensions().size() != 2 ||
+      pieces.dimensions()[1] != 3 || of_new[0] != of_q[0] || of_new[1] != of_keys[1] || of_new[2] != of_q[2] ||
+      of_keys[3] != of_q[2] || of_q[2] % SIXTEEN || of_q[1] % of_keys[1] || new_keys.element_type() != type ||
+      new_values.element_type() != type || values->element_type() != type ||
+      (type != ffi::DataType::F32 && type != ffi::DataType::BF16))
+    return ffi::Error::InvalidArgument("attention of pieces: shapes or dtypes do not fit");
+  const bool half = type == ffi::DataType::BF16;
+  const int64_t tokens = of_q[0], heads = of_q[1], kv_heads = of_keys[1], places = of_keys[2], width = of_q[2];
+  const int64_t bytes = width * (half ? 2 : 4);
+  static const int32_t none = 0;
+  std::vector<Call> calls;
+  int64_t done = 0;
+  const int32_t* piece = pieces.typed_data();
+  for (int64_t i = 0; i < pieces.dimensions()[0]; ++i, piece += 3) {
+    const int64_t row = piece[0], start = piece[1], count = piece[2];
+    if (!count) continue;
+    if (count < 0 || row < 0 || row >= of_keys[0] || start < 0 || start + count > places || done + count > tokens)
+      return ffi::Error::InvalidArgument("attention of pieces: a piece has no place");
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t head = 0; head < kv_heads; ++head) {
+        const int64_t from = ((done + t) * kv_heads + head) * bytes;
+        const int64_t to = ((row * kv_heads + head) * places + start + t) * bytes;
+        std::memcpy(static_cast<char*>(keys->untyped_data()) + to, static_cast<const char*>(new_keys.untyped_data()) + from, bytes);
+        std::memcpy(static_cast<char*>(values->untyped_data()) + to, static_cast<const char*>(new_values.untyped_data()) + from, bytes);
+      }
+    const int64_t parts = (count + TOGETHER - 1) / TOGETHER;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t begin = count * part / parts, end = count * (part + 1) / parts, at = (done + begin) * heads * width;
+      const int64_t line = row * kv_heads * places * bytes;
+      calls.push_back({q.typed_data() + at, static_cast<char*>(keys->untyped_data()) + line,
+                       static_cast<char*>(values->untyped_data()) + line, &none, nullptr, start + begin,
+                       output->typed_data() + at, 1, end - begin, heads, kv_heads, 0, places, width, half});
+    }
+    done += count;
+  }
+  std::fill(output->typed_data() + done * heads * width, output->typed_data() + tokens * heads * width, 0.0f);
+  // The longest first: what is left at the end is short.
+  std::stable_sort(calls.begin(), calls.end(), [](const Call& a, const Call& b) {
+    return (a.column + a.tokens) * a.tokens > (b.column + b.tokens) * b.tokens;
+  });
+  const auto part = [&](int64_t i) {
+    const Call& call = calls[i / kv_heads];
+    attend(call, 0, i % kv_heads, 0, call.tokens * (heads / kv_heads));
+  };
+  const int64_t parts = int64_t(calls.size()) * kv_heads;
+  if (parts) run(part, parts, pool, std::min<int64_t>(std::max<int64_t>(pool.num_threads(), 1), parts) - 1);
+  return ffi::Error::Success();
+}
+
 // x [rows, width] -> [rows].
 ffi::Error Sum(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<ffi::F32> y, bool exponentials) {
   const auto shape = x.dimensions();
@@ -431,3 +490,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_attention, Attend,
                                   .Arg<ffi::Buffer<ffi::PRED>>()
                                   .Arg<ffi::Buffer<ffi::S32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_pieces, AttendPieces,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from thinkprm_jax.model.native import NoLibraryError, load_library
 
@@ -37,10 +38,16 @@ def load_kernels(flags: tuple[str, ...] = ("-march=native",)) -> str | None:
     except NoLibraryError as error:
         logger.warning("attention by XLA, which is slower: %s", error)
         return None
-    for kernel in ("attention", "sum"):  # compiled programs that are kept name what they were made for
+    for kernel in ("attention", "pieces", "sum"):  # compiled programs that are kept name what they were made for
         function = getattr(library, f"thinkprm_{kernel}")
         jax.ffi.register_ffi_target(f"thinkprm_{kernel}_{name}", jax.ffi.pycapsule(function), platform="cpu")
     return name
+
+
+def can_attend(head_dim: int, dtype: DTypeLike) -> bool:
+    """Whether the kernels are for heads of such a width, with keys and values of ``dtype``, and run here."""
+    fits = head_dim % _WIDTH == 0 and jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+    return fits and load_kernels() is not None
 
 
 def attend_in_order(
@@ -54,14 +61,39 @@ def attend_in_order(
       column: int [].
     Returns: float32 [B, W, H, h]; None where the kernel is not for such shapes or dtypes, or cannot run.
     """
-    if q.shape[-1] % _WIDTH or keys.dtype not in (jnp.float32, jnp.bfloat16) or keys.dtype != values.dtype:
+    if keys.dtype != values.dtype or not can_attend(q.shape[-1], keys.dtype):
         return None
     name = load_kernels()
-    if name is None:
-        return None
     q = q.astype(keys.dtype).astype(jnp.float32)  # as products round their inputs
     call = jax.ffi.ffi_call(f"thinkprm_attention_{name}", jax.ShapeDtypeStruct(q.shape, jnp.float32))
     return call(q, keys, values, lengths.astype(jnp.int32), written, column.astype(jnp.int32).reshape(1))
+
+
+def attend_pieces(
+    q: jax.Array, new: tuple[jax.Array, jax.Array], cache: tuple[jax.Array, jax.Array], pieces: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Attention of N tokens of several texts, each behind what a row of the cache has of its text.
+
+    Args:
+      q: [N, H, h], rotated and scaled. new: their keys and values, [N, K, h] each.
+      cache: keys and values, float32 or bfloat16 [B, K, S, h] each; given up.
+      pieces: int32 [M, 3]: of each piece a row of the cache, the place of its first token there, and how many of
+        the N tokens it is, from where the piece before it ends. What is behind the last one is padding.
+    Returns: float32 [N, H, h], and the cache with the new ones in their places.
+    Raises:
+      ValueError: :func:`can_attend` says no.
+    """
+    keys, values = cache
+    if keys.dtype != values.dtype or not can_attend(q.shape[-1], keys.dtype):
+        raise ValueError("there is no kernel for such pieces")
+    q = q.astype(keys.dtype).astype(jnp.float32)  # as products round their inputs
+    call = jax.ffi.ffi_call(
+        f"thinkprm_pieces_{load_kernels()}",
+        [jax.ShapeDtypeStruct(q.shape, jnp.float32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cache)],
+        input_output_aliases={3: 1, 4: 2},
+    )
+    attended, keys, values = call(q, *(x.astype(keys.dtype) for x in new), keys, values, pieces.astype(jnp.int32))
+    return attended, keys, values
 
 
 def sum_of_squares(x: jax.Array) -> jax.Array | None:

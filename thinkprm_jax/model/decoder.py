@@ -26,7 +26,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decode_step import attend_in_order, sum_of_squares
+from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, sum_of_squares
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.linear import Build, Linear, side_by_side
 from thinkprm_jax.model.lora import LoraSpec
@@ -273,6 +273,39 @@ class Decoder(nnx.Module):
             keys.append(k)
             values.append(v)
         return KVCache(keys, values)
+
+    def extend_rows(self, tokens: jax.Array, pieces: jax.Array, cache: KVCache) -> KVCache:
+        """:meth:`extend` of pieces of several texts, in their places, by our kernels: keys and values go straight
+        into the cache.
+
+        What a token gets depends on the tokens before it alone, bit for bit: not on where a piece begins or ends,
+        nor on the pieces beside it. A call takes as long as its tokens and what stands before them, however long
+        the cache is.
+
+        Args:
+          tokens: int [N], one piece behind the other, then padding.
+          pieces: int [M, 3]: row of the cache, place of the first token, how many; start + count <= S.
+          cache: no decode call is under way, so its columns hold nothing.
+        Returns: the cache with the tokens written.
+        Raises:
+          ValueError: there is no kernel for it (:func:`can_attend`).
+        """
+        ends = jnp.cumsum(pieces[:, 2])
+        number = jnp.arange(tokens.shape[0])
+        piece = jnp.minimum(jnp.searchsorted(ends, number, side="right"), pieces.shape[0] - 1)
+        positions = pieces[piece, 1] + number - (ends - pieces[:, 2])[piece]
+        # Computed once: without the barrier XLA fuses the cosines into every use.
+        cos, sin = (x[0] for x in jax.lax.optimization_barrier(rope(self.config, positions[None])))
+        x = self.embed(tokens)
+        keys, values = [], []
+        for layer, *arrays in zip(self.layers, cache.keys, cache.values, strict=True):
+            q, *new = layer.attention.project(layer.attention_norm(x), cos, sin)
+            attended, *arrays = attend_pieces(q, (new[0], new[1]), (arrays[0], arrays[1]), pieces)
+            x = x + layer.attention.merge(attended)
+            x = x + layer.mlp(layer.mlp_norm(x))
+            keys.append(arrays[0])
+            values.append(arrays[1])
+        return KVCache(keys, values, cache.steps)
 
     def rotations(self, lengths: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
         """cos and sin of ``count`` positions from ``lengths`` on, float32 [B, count, 1, h/2], for :meth:`step`."""

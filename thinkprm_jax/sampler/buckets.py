@@ -15,7 +15,7 @@ def length_buckets(smallest: int, largest: int) -> tuple[int, ...]:
     return (*sizes, largest)
 
 
-def coarse_buckets(smallest: int, largest: int, factor: int) -> tuple[int, ...]:
+def coarse_buckets(smallest: int, largest: int, factor: int = 2) -> tuple[int, ...]:
     """smallest, factor x, factor^2 x, ... up to ``largest``, which is always the last."""
     sizes: list[int] = []
     size = smallest

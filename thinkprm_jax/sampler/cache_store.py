@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 PREFILL_TOKENS = 8192
 # A longer prompt is prefilled in pieces of this many tokens, each on top of the ones before.
 PIECE_TOKENS = 4096
+# Tokens of a call where prompts are fed in pieces (:mod:`.device`).
+FEED_TOKENS = (128, 32)
 # Blocks of BLOCK tokens that the statistics remember: half a million tokens, some 20 MB of the host.
 REMEMBERED_BLOCKS = 2**15
 ROWS_STRIDE = 4  # by which the number of rows changes at least: each is a decode program of its own
@@ -68,6 +70,7 @@ class CacheStore:
 
     Attributes:
       capacity: rows, at most. columns: as given. length: of the cache.
+      feeds: whether pieces of several contexts are fed by one call.
       rows: what each row of the cache holds.
       cache: the arrays; None before the first request and while a call has taken them.
     """
@@ -90,7 +93,10 @@ class CacheStore:
         self.columns, self._dtype, self._share_from = columns, jnp.dtype(dtype), share_from
         self._row_counts, self.capacity = row_counts, row_counts[-1]
         # A row at max_length still needs room for a whole call, and a broken token may end a little behind it.
-        self._cache_lengths = length_buckets(128, multiple(max_length + columns + 128, BLOCK))
+        longest = multiple(max_length + columns + 128, BLOCK)
+        # Our kernel of attention reads what is live, XLA's a row to the end of the bucket: then they are finer.
+        self.feeds = device.feeds(config.head_dim, self._dtype)
+        self._cache_lengths = (coarse_buckets if self.feeds else length_buckets)(128, longest)
         piece = min(max_length, PIECE_TOKENS)
         self._prompt_lengths = length_buckets(min(32, piece), piece)
         # Products with weights dominate an extension, so padding of the beginning it attends to costs little, and
@@ -204,6 +210,9 @@ class CacheStore:
         for stage in range(works[-1].stage + 1):
             mine = [work for work in works if work.stage == stage]
             self._copy(mine)
+            if self.feeds:
+                self._feed_works(mine, parameters)
+                continue
             self._prefill([work for work in mine if work.done == 0 < work.goal], parameters)
             while left := [work for work in mine if work.done < work.goal]:
                 self._extend(left, parameters)
@@ -247,6 +256,33 @@ class CacheStore:
             table[i, : len(blocks)] = blocks
         _, targets, _, count = self._pairs([(0, row, 0) for _, row in loaded])
         self.cache = self._device.load(self.take_cache(), self._prefixes, table, targets, count)
+
+    def _feed_works(self, works: Sequence[PrefillWork], parameters: nnx.State) -> None:
+        """Works to their ends, in a row each; other rows with the same tokens get copies."""
+        left = [work for work in works if work.done < work.goal]
+        self.feed([(work.rows[0], work.goal) for work in left], parameters)
+        copies = [(work.rows[0].number, row, 0) for work in left for row in work.rows[1:]]
+        if copies:
+            sources, targets, _, count = self._pairs(copies)
+            self.cache = self._device.copy_rows(self.take_cache(), sources, targets, count)
+        for work in left:
+            work.done = work.goal
+            for row in work.rows:
+                row.fed = work.goal
+
+    def feed(self, wanted: Sequence[tuple[CacheRow, int]], parameters: nnx.State) -> None:
+        """Feeds of each of these rows the context up to its first so many tokens, whichever rows share a call.
+        :attr:`feeds` says whether that can be done."""
+        self.reserve(max((goal for _, goal in wanted), default=1))
+        while left := sum(max(goal - row.fed, 0) for row, goal in wanted):
+            size = next((size for size in FEED_TOKENS if 4 * left > 3 * size), FEED_TOKENS[-1])
+            tokens, pieces, used = np.zeros(size, np.int32), np.zeros((len(self.rows), 3), np.int32), 0
+            for i, (row, goal) in enumerate(wanted):
+                count = min(max(goal - row.fed, 0), size - used)
+                pieces[i] = row.number, row.fed, count
+                tokens[used : used + count] = row.context[row.fed : row.fed + count]
+                row.fed, used = row.fed + count, used + count
+            self.cache = self._device.feed(parameters, self.take_cache(), tokens, pieces)
 
     def _prefill(self, works: Sequence[PrefillWork], parameters: nnx.State) -> None:
         """The first pieces of works of which nothing is known."""

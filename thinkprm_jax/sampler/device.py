@@ -3,14 +3,19 @@
     prefill   prompts of one length bucket -> keys and values            one compilation per (rows, length)
     take      beginnings of cache rows, for extend                       one per (rows, beginning, cache length)
     extend    tokens behind such beginnings -> keys and values           one per (rows, length, beginning)
+    feed      pieces of prompts -> their places in cache rows            one per (length, cache length)
     insert    prefilled rows -> cache rows (one prompt to many slots)    one per (rows, length, cache length)
     copy_rows cache rows -> cache rows (a prompt another slot holds)     one per cache length
     save      cache rows -> blocks of the prefix cache                   one per cache length
     load      blocks of the prefix cache -> cache rows                   one per cache length
     decode    up to `chunk` steps for every slot                         one per cache length; two with drafts
 
-Only prefill, extend and decode run the model and take long to compile; the others move memory. That is why extend
-gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
+Only prefill, extend, feed and decode run the model and take long to compile; the others move memory. That is why
+extend gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
+
+Prompts go through the model by prefill and extend, several at a time, padded to the longest. Where our kernels
+compute the products (:mod:`thinkprm_jax.model.products`) they go by feed, some of their tokens at a time: a CPU is
+as busy with 128 tokens as with thousands, and there is next to no padding.
 
 The rows and the prefix cache are donated everywhere, so there is one of each. The controls are small host arrays
 sent whole with every chunk: the host owns the state of a slot, the device only its keys and values.
@@ -25,9 +30,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import partition_spec
 from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits
+from thinkprm_jax.model.decode_step import can_attend
 from thinkprm_jax.model.decoder import Decoder, use_products
 from thinkprm_jax.model.products import Products
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls, decode
@@ -44,6 +51,7 @@ class DeviceFunctions:
         self.prefill = jax.jit(self._prefill)
         self.take = jax.jit(self._take, static_argnums=2)
         self.extend = jax.jit(self._extend)
+        self.feed = jax.jit(self._feed, donate_argnums=1)
         self.insert = jax.jit(self._insert, donate_argnums=0)
         self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
         self.save = jax.jit(self._save, donate_argnums=0)
@@ -54,8 +62,12 @@ class DeviceFunctions:
         """How many programs have been compiled so far; takes, inserts and copies count for all models of the
         process."""
         moving = (self.take, self.insert, self.copy_rows, self.save, self.load)
-        every = (self.prefill, self.extend, self.decode, *moving)
+        every = (self.prefill, self.extend, self.feed, self.decode, *moving)
         return sum(function._cache_size() for function in every)  # type: ignore[attr-defined]  # JAX's types lack it
+
+    def feeds(self, head_dim: int, dtype: DTypeLike) -> bool:
+        """Whether prompts go through the model by feed, with a cache of such heads in ``dtype``."""
+        return self._products == "native" and can_attend(head_dim, dtype)
 
     def cache_sharding(self, batch: int, kv_heads: int) -> NamedSharding | None:
         """Slots (or blocks of the prefix cache) over data and fsdp, KV heads over tensor (copied where too
@@ -87,6 +99,10 @@ class DeviceFunctions:
     def _extend(self, parameters: nnx.State, tokens: jax.Array, lengths: jax.Array, prefix: KVCache) -> KVCache:
         """tokens int [R, T], right padded, behind lengths[r] positions of prefix row r -> keys and values."""
         return self.model(parameters).extend(tokens, lengths, prefix)
+
+    def _feed(self, parameters: nnx.State, cache: KVCache, tokens: jax.Array, pieces: jax.Array) -> KVCache:
+        """tokens int [N] of pieces int [M, 3] to their places in the cache: see :meth:`.Decoder.extend_rows`."""
+        return self.model(parameters).extend_rows(tokens, pieces, cache)
 
     @staticmethod
     def _take(cache: KVCache, rows: jax.Array, length: int) -> KVCache:

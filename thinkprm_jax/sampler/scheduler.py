@@ -33,6 +33,9 @@ from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+# A call that feeds costs about as much as a decode step of 16 rows; fewer tokens are fed by the steps.
+LEAST_FED = 12
+
 
 class Siblings:
     """What chains of the same prompt have written, while they run and after; of PROMPTS prompts CHAINS chains."""
@@ -201,6 +204,8 @@ class Worker:
             self.doing = "prefilling"
             store.fill(parameters, admitted, self._clock.begin)
         self.doing = "decoding"
+        if store.feeds:
+            self._feed(parameters)
         longest = max(job.row.fed for job in self.jobs.values())
         store.reserve(longest + store.columns, shrink=True)
         rows = len(store.rows)
@@ -214,6 +219,18 @@ class Worker:
         self._clock.ready()
         store.cache = cache
         return output
+
+    def _feed(self, parameters: nnx.State) -> None:
+        """What scripts have forced goes into the cache but for its last token, of all rows together, where it is
+        so much that steps would take longer."""
+        wanted = [(job.row, len(job.row.context) - 1) for job in self.jobs.values()]
+        wanted = [(row, goal) for row, goal in wanted if goal > row.fed]
+        if sum(goal - row.fed for row, goal in wanted) < LEAST_FED:
+            return
+        for row, goal in wanted:
+            self._count_given(row, goal - row.fed)
+        self._clock.begin()
+        self.store.feed(wanted, parameters)
 
     def absorb(self, output: ChunkOutput) -> None:
         """What the scripts make of a chunk."""
@@ -277,19 +294,13 @@ class Worker:
         row, number, stats = job.row, job.row.number, self.stats
         count, fed = of_row.counts, of_row.fed
         given = min(fed, len(row.context) - row.fed)  # the others were sampled by this very chunk
-        again = max(min(row.processed - row.fed, given), 0)
-        of_prompt = max(min(row.wanted - row.fed, given), 0)
-        again_of_prompt = min(again, of_prompt)
+        self._count_given(row, given)
         stats.busy_slot_steps += of_row.busy
         stats.drafted_tokens += of_row.drafted
         stats.accepted_tokens += of_row.accepted
         job.trust = of_row.trust
         stats.sampled_tokens += count
         stats.fed_samples += fed - given
-        stats.prefilled_tokens += of_prompt - again_of_prompt
-        stats.reprefilled_tokens += again_of_prompt
-        stats.forced_tokens += given - of_prompt - (again - again_of_prompt)
-        stats.refed_tokens += again - again_of_prompt
         row.processed = max(row.processed, row.fed + fed)
         before = job.sampled
         outcome = job.absorb(
@@ -301,6 +312,17 @@ class Worker:
         )
         stats.discarded_tokens += count - (job.sampled - before)
         return outcome
+
+    def _count_given(self, row: CacheRow, given: int) -> None:
+        """Counts the next ``given`` tokens of the context, which go through the layers."""
+        again = max(min(row.processed - row.fed, given), 0)
+        of_prompt = max(min(row.wanted - row.fed, given), 0)
+        again_of_prompt = min(again, of_prompt)
+        self.stats.prefilled_tokens += of_prompt - again_of_prompt
+        self.stats.reprefilled_tokens += again_of_prompt
+        self.stats.forced_tokens += given - of_prompt - (again - again_of_prompt)
+        self.stats.refed_tokens += again - again_of_prompt
+        row.processed = max(row.processed, row.fed + given)
 
     def _controls(self, choice: DraftChoice) -> Controls:
         """What every row is to do in the next chunk."""
