@@ -1,4 +1,4 @@
-"""Prompts and forced phrases fed in pieces, where our kernels run: the same keys and values however they are cut."""
+"""Prompts and forced phrases fed in pieces by our kernels: the same keys and values however they are cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from support import tiny_models
+from support import tiny_model as tiny_models
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.decoder import Decoder, use_products
 from thinkprm_jax.sampler import Request, Sampler, Think
@@ -104,16 +104,13 @@ def test_forced_phrases_and_prompts_of_any_length(samplers):
     requests = [
         Request([7, *range(30, 30 + length)], lambda n=length: of(n % 5 + 1)) for length in (1, 3, 40, 130)
     ]
-    (ours, theirs), counted = [], []
     ours, theirs = ([result.value for _, result in sorted(s.run(requests))] for s in samplers)
     for (chosen, ids), (expected, expected_ids) in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(chosen, expected, atol=1e-4)
         assert ids == expected_ids
-    counted = [
-        (s.stats.prefilled_tokens, s.stats.forced_tokens, s.stats.refed_tokens, s.stats.fed_samples)
-        for s in samplers
-    ]
-    assert counted[0] == counted[1]
+    names = "prefilled_tokens", "forced_tokens", "refed_tokens", "fed_samples"
+    counted, expected = ([getattr(s.stats, name) for name in names] for s in samplers)
+    assert counted == expected
     assert samplers[0].stats.decode_steps < samplers[1].stats.decode_steps / 2
 
 
