@@ -1,14 +1,16 @@
 """`thinkprm serve` under load, and under requests that make no sense.
 
     python benchmarks/serve.py load [--seconds 60] [--clients 64] [--items 512] [--model mini]
+    python benchmarks/serve.py locust [--seconds 300] [--clients 64]
     python benchmarks/serve.py fuzz [--examples 60]
 
 ``load``: `thinkprm score`'s loop judges the items, in a process of its own and without a compilation in the time;
 in turns with it so many clients ask a server for them, over and over, in another one. Every verdict is compared:
 chains and labels must be the same, scores within 1e-5. What is printed: verdicts a second of both, those that are
-lost or wrong, latencies, and the server's memory in each turn. ``fuzz``: schemathesis makes requests from
-the server's description, valid and malformed; counted are all answers, those of 5xx, and slots that are still busy
-afterwards. Needs the `test` extra.
+lost or wrong, latencies, and the server's memory in each turn. ``locust``: the clients are locust's
+(`pip install locust`; `benchmarks/locustfile.py` compares), without turns; the server's memory is printed over
+time. ``fuzz``: schemathesis makes requests from the server's description, valid and malformed; counted are all
+answers, those of 5xx, and slots that are still busy afterwards. Needs the `test` extra.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Item = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("load", "fuzz", "offline", "clients"))
+    parser.add_argument("what", choices=("load", "locust", "fuzz", "offline", "clients"))
     parser.add_argument("--model", default="mini")
     parser.add_argument("--max-length", type=int, default=4096)
     parser.add_argument("--warm-length", type=int, default=512)
@@ -50,7 +52,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where offline and clients find each other")
     parser.add_argument("--address")
     options = parser.parse_args()
-    {"load": load, "fuzz": fuzz, "offline": judge_offline, "clients": run_clients}[options.what](options)
+    programs = {
+        "load": load,
+        "locust": load_by_locust,
+        "fuzz": fuzz,
+        "offline": judge_offline,
+        "clients": run_clients,
+    }
+    programs[options.what](options)
 
 
 def load(options: argparse.Namespace) -> None:
@@ -87,6 +96,42 @@ def load(options: argparse.Namespace) -> None:
     difference = max(each["difference"] for each in found)
     print(f"largest difference of a score {difference:.1e}; programs compiled meanwhile: {late:g}")
     print(f"memory    {before:.0f} MiB when ready; in each turn {_several([_median(each) for each in memory], 0)}")
+
+
+def load_by_locust(options: argparse.Namespace) -> None:
+    """Fails where a request is lost or wrong."""
+    with tempfile.TemporaryDirectory() as folder:
+        with offline([*_passed(options), "--folder", folder]):
+            pass  # the verdicts are there
+        with server(options, "--warm-length", str(options.warm_length)) as (address, process):
+            command = [
+                *(sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))),
+                *("--headless", "--only-summary", "--host", f"http://{address}"),
+                *("--users", str(options.clients), "--spawn-rate", str(options.clients)),
+                *("--run-time", f"{options.seconds:g}s", "--stop-timeout", "30"),
+            ]
+            totals = Path(folder) / "totals.json"
+            environment = os.environ | {
+                "THINKPRM_VERDICTS": f"{folder}/offline.json",
+                "THINKPRM_TOTALS": str(totals),
+            }
+            clients = subprocess.Popen(command, env=environment)
+            memory = [resident(process.pid)]
+            while clients.poll() is None:
+                time.sleep(1)
+                memory.append(resident(process.pid))
+            late = metric(address, "thinkprm_late_compilations")
+            busy = [metric(address, f"thinkprm_{name}") for name in ("slots_busy", "queue", "requests_running")]
+        found = json.loads(totals.read_text())
+    parts = [memory[len(memory) * i // 10 : len(memory) * (i + 1) // 10] for i in range(10)]
+    over_time = _several(list(map(_median, parts)), 0)
+    asked, failed = found["asked"], found["failed"]
+    print(f"answers   {asked - failed:,} of {asked:,} requests as the offline verdict is: {found['failures']}")
+    print(f"served    {found['rate']:.1f} verdicts/s; programs compiled meanwhile: {late:g}")
+    print("latency   median {p50:.0f} ms, 99th percentile {p99:.0f} ms, at most {most:.0f} ms".format_map(found))
+    print(f"memory    {memory[0]:.0f} MiB when ready; medians of tenths of the time {over_time}")
+    print(f"afterwards busy slots, queue, requests: {busy}")
+    sys.exit(clients.returncode or int(failed > 0 or any(busy)))
 
 
 def _several(values: Sequence[float], digits: int = 1) -> str:
@@ -255,19 +300,28 @@ class Load:
         if status != 200 or found is None:
             self.lost += 1
             return
-        if "error" in expected:
-            self.wrong += found.get("error") != expected["error"]
-            return
-        outputs = [[chain["output"] for chain in each["chains"]] for each in (found, expected)]
-        scores = zip(
-            [found["prefix_score"], *found["step_scores"]],
-            [expected["prefix_score"], *expected["step_scores"]],
-            strict=True,
-        )
-        difference = max(abs(one - other) for one, other in scores)
+        alike, difference = compare(found, expected)
         self.difference = max(self.difference, difference)
-        alike = outputs[0] == outputs[1] and found["step_labels"] == expected["step_labels"]
-        self.wrong += not (alike and difference <= TOLERANCE)
+        self.wrong += not alike
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> tuple[bool, float]:
+    """(whether a verdict is the same as the offline one, the largest difference of a score)."""
+    if "error" in found or "error" in expected:
+        return found.get("error") == expected.get("error"), 0.0
+    said = [
+        ([chain["output"] for chain in each["chains"]], each["step_labels"], len(each["step_scores"]))
+        for each in (found, expected)
+    ]
+    if said[0] != said[1]:
+        return False, 0.0
+    scores = zip(
+        [found["prefix_score"], *found["step_scores"]],
+        [expected["prefix_score"], *expected["step_scores"]],
+        strict=True,
+    )
+    difference = max(abs(one - other) for one, other in scores)
+    return difference <= TOLERANCE, difference
 
 
 def run_clients(options: argparse.Namespace) -> None:
