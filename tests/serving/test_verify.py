@@ -77,6 +77,9 @@ def test_a_stream_tells_what_the_answer_says(server: tuple[str, Service]) -> Non
         assert len(written) > 100
         labels = {data["step"]: data["label"] for name, data in mine if name == "step"}
         assert labels == ({0: 1, 1: 1} if solution == 0 else {0: 0})
+        scores = {data["step"]: data["score"] for name, data in mine if name == "step"}
+        for step, score in scores.items():
+            assert score == pytest.approx(verdict["chains"][0]["step_scores"][step], abs=1e-5)
         [judged] = [data["verdict"] for name, data in mine if name == "verdict"]
         assert judged["step_labels"] == verdict["step_labels"]
 

@@ -399,6 +399,7 @@ class RequestHandle(Handle[Result]):
       request: what was submitted. prompt: its ids.
       ids: what its Think phases have generated so far, one after another, without what a stop text may still take
         back. In the end they are the ids of all its thoughts.
+      watched: log-probabilities of the watched ids at each of those, as of :class:`.Thought`.
       queued: it waits for a row.
       turn, weight_version: of the weights that it runs with (:mod:`.weights`).
     """
@@ -413,6 +414,7 @@ class RequestHandle(Handle[Result]):
         super().__init__(loop, lambda: on_cancel(self))
         self.request, self.prompt = request, [int(token) for token in request.prompt]
         self.ids: list[int] = []
+        self.watched: list[list[float]] = []
         self.queued, self.turn, self.weight_version = False, 0, 0
         self._tokenizer = tokenizer
         self._readers = 0
@@ -450,10 +452,11 @@ class RequestHandle(Handle[Result]):
 
     def begin(self) -> None:
         """It has a row. After an interruption this happens again, and the same ids come again."""
-        self.started, self.queued, self.ids = True, False, []
+        self.started, self.queued, self.ids, self.watched = True, False, [], []
 
-    def publish(self, ids: list[int]) -> None:
+    def publish(self, ids: list[int], watched: list[list[float]]) -> None:
         if ids:
+            self.watched.extend(watched)
             self.ids.extend(ids)
             if self._readers:
                 with self.loop.changed:

@@ -257,8 +257,8 @@ class Job:
 
     def _publish(self, count: int) -> None:
         """The first ``count`` ids of the phase are final."""
-        start = self.phase_start
-        self.handle.publish(self.row.context[start + self.published : start + count])
+        start, before = self.phase_start, self.published
+        self.handle.publish(self.row.context[start + before : start + count], self.watched[before:count])
         self.published = max(self.published, count)
 
     def _find_stop_text(self, tokens: np.ndarray) -> str | None:

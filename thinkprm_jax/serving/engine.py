@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from thinkprm_jax.sampler.handle import CancelledError, Handle, RequestHandle, StepLoop
 from thinkprm_jax.serving.fields import ServingError
@@ -131,8 +131,19 @@ class EngineThread:
             stream.deliver()
 
 
+class NewTokens(NamedTuple):
+    """What a step brought of a request.
+
+    Attributes:
+      ids, watched: as of :class:`.RequestHandle`.
+    """
+
+    ids: list[int]
+    watched: list[list[float]]
+
+
 class TokenStream:
-    """The ids of a request, as lists, each of what a step brought; ends with the request.
+    """What a request generates, step by step; ends with the request.
 
     Attributes:
       over: all was delivered, or nobody reads any more.
@@ -141,7 +152,7 @@ class TokenStream:
     def __init__(self, handle: RequestHandle, events: asyncio.AbstractEventLoop) -> None:
         self.handle, self.over = handle, False
         self._events, self._given = events, 0
-        self._queue: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[NewTokens | None] = asyncio.Queue()
 
     @property
     def behind(self) -> bool:
@@ -151,18 +162,18 @@ class TokenStream:
     def deliver(self) -> None:
         """In the thread of the engine."""
         self.over = self.handle.done()
-        new = self.handle.ids[self._given :]
-        self._given += len(new)
+        new = NewTokens(self.handle.ids[self._given :], self.handle.watched[self._given :])
+        self._given += len(new.ids)
         with contextlib.suppress(RuntimeError):  # the event loop is closed
             self._events.call_soon_threadsafe(self._put, new, self.over)
 
-    def _put(self, new: list[int], over: bool) -> None:
-        if new:
+    def _put(self, new: NewTokens, over: bool) -> None:
+        if new.ids:
             self._queue.put_nowait(new)
         if over:
             self._queue.put_nowait(None)
 
-    async def __aiter__(self) -> AsyncIterator[list[int]]:
+    async def __aiter__(self) -> AsyncIterator[NewTokens]:
         try:
             while (new := await self._queue.get()) is not None:
                 yield new

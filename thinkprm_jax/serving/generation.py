@@ -257,7 +257,7 @@ async def pieces(
 ) -> AsyncIterator[tuple[str, list[int]]]:
     """(text, ids) as they are written; a text is of whole characters, and may be empty."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    async for ids in service.engine.stream(handle):
+    async for ids, _ in service.engine.stream(handle):
         yield decoder.decode(b"".join(map(tokenizer.token_bytes, ids))), ids
     if rest := decoder.decode(b"", final=True):
         yield rest, []

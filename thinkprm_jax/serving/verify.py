@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
 import dataclasses
 import time
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from thinkprm_jax.errors import RequestError
-from thinkprm_jax.protocol.reading import read_chain
 from thinkprm_jax.protocol.steps import locate_steps
 from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.records.verdicts import VerdictRow
@@ -22,12 +20,13 @@ from thinkprm_jax.sampler.handle import Handle, RequestHandle
 from thinkprm_jax.serving.fields import BodyFields, ServingError, check_text, check_texts, invalid
 from thinkprm_jax.serving.http import Event, EventStream, JSONAnswer, read_fields, together, while_wanted
 from thinkprm_jax.serving.limits import ServerLimits
+from thinkprm_jax.serving.live import ChainText
 from thinkprm_jax.serving.service import Service
+from thinkprm_jax.verifier.thinkprm import ThinkPRM
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from thinkprm_jax.tokenizer.tokenizer import Tokenizer
     from thinkprm_jax.verifier.base import Verdict, Verifier
 
 SOURCES = ("steps", "completions", "solution")
@@ -229,7 +228,9 @@ async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) ->
             chains = [part for part in handle.parts if isinstance(part, RequestHandle)]
             of = [{"solution": number, "chain": chain} for chain in range(len(chains))]
             steps = len(asked.solutions[number])
-            await together([_follow_chain(service, events, *each, steps) for each in zip(chains, of, strict=True)])
+            await together(
+                [_follow_chain(service, verifier, events, *each, steps) for each in zip(chains, of, strict=True)]
+            )
 
         verdict = await judging.verdict(number, read)
         events.put_nowait(("verdict", {"solution": number, "verdict": verdict_json(verdict, asked, number)}))
@@ -252,43 +253,22 @@ async def _events(service: Service, verifier: Verifier, asked: VerifyRequest) ->
 
 
 async def _follow_chain(
-    service: Service, events: asyncio.Queue[Event | None], handle: RequestHandle, of: dict[str, int], steps: int
+    service: Service,
+    verifier: Verifier,
+    events: asyncio.Queue[Event | None],
+    handle: RequestHandle,
+    of: dict[str, int],
+    steps: int,
 ) -> None:
-    assert service.verifier.sampler is not None
-    text = ChainText(service.verifier.sampler.tokenizer, steps)
-    async for ids in service.engine.stream(handle):
-        piece, labels = text.add(ids)
+    assert verifier.sampler is not None
+    # Only such chains watch the words `correct` and `incorrect`.
+    text = ChainText(verifier.sampler.tokenizer, steps, scored=isinstance(verifier, ThinkPRM))
+    async for new in service.engine.stream(handle):
+        piece, verdicts = text.add(new)
         if piece:
-            events.put_nowait(("token", {**of, "text": piece, "ids": ids}))
-        for step, label in labels:
-            events.put_nowait(("step", {**of, "step": step, "label": label}))
-
-
-class ChainText:
-    """The text of a chain while it is written, and what it has said of the steps so far."""
-
-    def __init__(self, tokenizer: Tokenizer, steps: int) -> None:
-        self._tokenizer, self._steps = tokenizer, steps
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._text = ""
-        self._labels: dict[int, int] = {}
-
-    def add(self, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """(text of these ids, whole characters; (step from 0, label) of steps that are judged now, or otherwise
-        than before)."""
-        piece = self._decoder.decode(b"".join(map(self._tokenizer.token_bytes, ids)))
-        self._text += piece
-        if "}" not in piece:  # no box is closed
-            return piece, []
-        read = read_chain(self._text, self._steps)
-        judged = {
-            step: label
-            for step, (label, is_judged) in enumerate(zip(read.labels, read.judged, strict=True))
-            if is_judged and label is not None
-        }
-        news = [(step, label) for step, label in judged.items() if self._labels.get(step) != label]
-        self._labels |= judged
-        return piece, news
+            events.put_nowait(("token", {**of, "text": piece, "ids": new.ids}))
+        for verdict in verdicts:
+            events.put_nowait(("step", {**of, **verdict._asdict()}))
 
 
 def unjudgeable(verdict: Verdict, field: str) -> ServingError | None:
