@@ -124,3 +124,25 @@ def test_few_programs_are_compiled_for_prompts_of_many_lengths(model, mini_token
     for length in (20, 33, 47, 60, 71, 88):
         list(sampler.run([Request([length, *range(30, 30 + length)], think)]))
     assert sampler.compilations - before <= 4  # a cache of one length: calls of 32 and 128 tokens, decode, copies
+
+
+def test_the_cache_is_not_copied(native):
+    """Calls write where it lies: what they need beside it is a small part of it."""
+    cache = KVCache.zeros(native.config, 8, 1024, 8, "float32")
+    tokens, pieces = jnp.zeros(32, jnp.int32), jnp.zeros((8, 3), jnp.int32)
+    feed = jax.jit(native.extend_rows, donate_argnums=2).lower(tokens, pieces, cache).compile()
+
+    def steps(tokens, positions, rotations, cache):
+        def step(number, cache):
+            return native.step_in_place(tokens, positions + number, positions >= 0, rotations, cache)[1]
+
+        return jax.lax.fori_loop(0, 5, step, cache)
+
+    positions = jnp.zeros(8, jnp.int32)
+    rotations = native.rotations(positions, 1)
+    loop = (
+        jax.jit(steps, donate_argnums=3).lower(jnp.zeros((8, 1), jnp.int32), positions, rotations, cache).compile()
+    )
+    size = sum(x.nbytes for x in jax.tree.leaves(cache))
+    for compiled in (feed, loop):
+        assert compiled.memory_analysis().temp_size_in_bytes < size / 4

@@ -38,6 +38,7 @@ constexpr int LANES = BYTES / 4;
 constexpr int SIXTEEN = 16;  // positions whose scores are computed together, whatever the width
 constexpr int VECTORS = SIXTEEN / LANES;
 constexpr int64_t BLOCK = 64;  // positions that have a sum of their own first, so that few digits are lost
+constexpr int64_t AHEAD = 32;  // positions
 constexpr int QUERIES = 4;     // at a time
 
 typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
@@ -317,7 +318,16 @@ void attend(const Call& call, int64_t row, int64_t head, int64_t begin, int64_t 
   const float* found[BLOCK];
   const float* weights[QUERIES];
   float* here[QUERIES];
+  // What is wanted next is asked for: a processor does that by itself only to the end of a page, which is some keys.
+  const int64_t bytes = width * (call.half ? 2 : 4);
+  auto ask = [&](const void* data, int64_t from, int64_t number) {
+    for (int64_t t = from; t < std::min(from + number, count); ++t) {
+      const char* line = static_cast<const char*>(data) + (first + place[t]) * bytes;
+      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(line + byte, 0, 2);
+    }
+  };
   for (int64_t t = 0; t < padded; t += SIXTEEN) {
+    ask(call.keys, t + AHEAD, SIXTEEN);
     vectors(call.keys, t, SIXTEEN, room, found);
     turn(found, width, turned);
     for (int64_t i = 0; i < queries; i += QUERIES) {
@@ -333,6 +343,7 @@ void attend(const Call& call, int64_t row, int64_t head, int64_t begin, int64_t 
   }
   for (int64_t t = 0; t < count; t += BLOCK) {
     const int64_t number = std::min(BLOCK, count - t);
+    ask(call.values, t + BLOCK, BLOCK);
     vectors(call.values, t, number, room, found);
     for (int64_t i = 0; i < queries; i += QUERIES) {
       const int64_t some = std::min<int64_t>(QUERIES, queries - i);
@@ -396,8 +407,8 @@ ffi::Error Attend(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyBuffer 
 }
 
 // Tokens of pieces, one piece behind the other, go to their places in the cache, and attend to what stands before
-// them and to themselves. pieces [M, 3]: a row of the cache, the place of the first token, how many; of what is left
-// of the N tokens nothing is written and the output is zero.
+// them and to themselves. pieces [M, 3]: a row of the cache, the place of the first token, how many. Of a piece of row
+// -1, and of what is left of the N tokens, nothing is written and the output is zero.
 ffi::Error AttendPieces(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyBuffer new_keys, ffi::AnyBuffer new_values,
                         ffi::AnyBuffer, ffi::AnyBuffer, ffi::Buffer<ffi::S32> pieces, ffi::ResultBuffer<ffi::F32> output,
                         ffi::Result<ffi::AnyBuffer> keys, ffi::Result<ffi::AnyBuffer> values) {
@@ -420,8 +431,13 @@ ffi::Error AttendPieces(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> q, ffi::AnyB
   for (int64_t i = 0; i < pieces.dimensions()[0]; ++i, piece += 3) {
     const int64_t row = piece[0], start = piece[1], count = piece[2];
     if (!count) continue;
-    if (count < 0 || row < 0 || row >= of_keys[0] || start < 0 || start + count > places || done + count > tokens)
+    if (count < 0 || row < -1 || row >= of_keys[0] || start < 0 || start + count > places || done + count > tokens)
       return ffi::Error::InvalidArgument("attention of pieces: a piece has no place");
+    if (row < 0) {
+      std::fill_n(output->typed_data() + done * heads * width, count * heads * width, 0.0f);
+      done += count;
+      continue;
+    }
     for (int64_t t = 0; t < count; ++t)
       for (int64_t head = 0; head < kv_heads; ++head) {
         const int64_t from = ((done + t) * kv_heads + head) * bytes;

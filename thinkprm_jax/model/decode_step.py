@@ -78,7 +78,8 @@ def attend_pieces(
       q: [N, H, h], rotated and scaled. new: their keys and values, [N, K, h] each.
       cache: keys and values, float32 or bfloat16 [B, K, S, h] each; given up.
       pieces: int32 [M, 3]: of each piece a row of the cache, the place of its first token there, and how many of
-        the N tokens it is, from where the piece before it ends. What is behind the last one is padding.
+        the N tokens it is, from where the piece before it ends. A piece of row -1 is padding, and so is what is
+        behind the last one.
     Returns: float32 [N, H, h], and the cache with the new ones in their places.
     Raises:
       ValueError: :func:`can_attend` says no.

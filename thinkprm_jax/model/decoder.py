@@ -26,7 +26,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, sum_of_squares
+from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, can_attend, sum_of_squares
+from thinkprm_jax.model.embedding import Embedding
 from thinkprm_jax.model.heads import ScoreHead, ValueHead
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.linear import Build, Linear, side_by_side
@@ -128,29 +129,6 @@ class Layer(nnx.Module):
         x = x + self.attention.merge(attended, dropout_key)
         x = x + self.mlp(self.mlp_norm(x), dropout_key)
         return execution.constrain(x, "batch", None, None), k, v
-
-
-class Embedding(nnx.Module):
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike) -> None:
-        init = nnx.initializers.normal(config.initializer_range)
-        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype))
-
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """int [...] -> float32 [..., D]."""
-        return gather_rows(self.embedding[...], tokens).astype(jnp.float32)
-
-
-def gather_rows(table: jax.Array, index: jax.Array) -> jax.Array:
-    """table[index].
-
-    XLA's CPU backend gathers bfloat16 by converting the whole table to float32; there, bit patterns are gathered.
-    The barrier ties the change of view to the index: alone, it would be moved out of a decode loop and then be a
-    copy of the table instead of a part of the gather.
-    """
-    if jax.default_backend() != "cpu" or table.dtype != jnp.bfloat16:
-        return table[index]
-    table, index = jax.lax.optimization_barrier((table, index))
-    return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(table, jnp.uint16)[index], jnp.bfloat16)
 
 
 class Decoder(nnx.Module):
@@ -259,16 +237,50 @@ class Decoder(nnx.Module):
         positions = pieces[piece, 1] + number - (ends - pieces[:, 2])[piece]
         # Computed once: without the barrier XLA fuses the cosines into every use.
         cos, sin = (x[0] for x in jax.lax.optimization_barrier(rope(self.config, positions[None])))
+        return self._feed(tokens, pieces, (cos, sin), cache)[1]
+
+    def step_in_place(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        active: jax.Array,
+        rotations: tuple[jax.Array, jax.Array],
+        cache: KVCache,
+    ) -> tuple[jax.Array, KVCache]:
+        """:meth:`step` by our kernels, without columns: every token goes to its place in its row at once.
+
+        Args:
+          tokens: int [B, W]. positions: int [B], where tokens[:, 0] stand. What is behind a row's last token that
+            counts is written over by later steps, and never read before.
+          active: bool [B]; of the others nothing is written, and their state is none.
+          rotations: as of :meth:`step`. cache: B rows.
+        Returns, Raises: as of :meth:`step`, :meth:`extend_rows`.
+        """
+        batch, width = tokens.shape
+        rows = jnp.where(active, jnp.arange(batch), -1)
+        pieces = jnp.stack([rows, positions, jnp.full(batch, width)], axis=1)
+        cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
+        x, cache = self._feed(tokens.reshape(-1), pieces, (cos, sin), cache)
+        return self.norm(x), cache
+
+    def _feed(
+        self, tokens: jax.Array, pieces: jax.Array, rotations: tuple[jax.Array, jax.Array], cache: KVCache
+    ) -> tuple[jax.Array, KVCache]:
+        """Tokens int [N] of pieces to their places. Returns: their residual stream [N, D], the cache."""
         x = self.embed(tokens)
         keys, values = [], []
-        for layer, *arrays in zip(self.layers, cache.keys, cache.values, strict=True):
-            q, *new = layer.attention.project(layer.attention_norm(x), cos, sin)
-            attended, *arrays = attend_pieces(q, (new[0], new[1]), (arrays[0], arrays[1]), pieces)
+        for layer, *old in zip(self.layers, cache.keys, cache.values, strict=True):
+            q, k, v = layer.attention.project(layer.attention_norm(x), *rotations)
+            attended, new_keys, new_values = attend_pieces(q, (k, v), (old[0], old[1]), pieces)
             x = x + layer.attention.merge(attended)
             x = x + layer.mlp(layer.mlp_norm(x))
-            keys.append(arrays[0])
-            values.append(arrays[1])
-        return KVCache(keys, values, cache.steps)
+            keys.append(new_keys)
+            values.append(new_values)
+        return x, KVCache(keys, values, cache.steps)
+
+    def steps_in_place(self, cache: KVCache) -> bool:
+        """Whether :meth:`extend_rows` and :meth:`step_in_place` are for this cache and run here."""
+        return self.products == "native" and can_attend(self.config.head_dim, cache.keys[0].dtype)
 
     def rotations(self, lengths: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
         """cos and sin of ``count`` positions from ``lengths`` on, float32 [B, count, 1, h/2], for :meth:`step`."""

@@ -128,6 +128,8 @@ def decode(
 
         state = jax.lax.while_loop(wanted, turn, _with_drafts(state, controls))
         order = jnp.argsort(~state.written, axis=1, stable=True)
+    if model.steps_in_place(cache):
+        return state.cache, state.output
     return settle(state.cache, lengths, state.output.fed, order, split), state.output
 
 
@@ -176,7 +178,11 @@ def _step(
     tokens, there = _inputs(state, offsets)
     cos, sin = (jnp.take_along_axis(x, offsets[:, :, None, None], axis=1, mode="clip") for x in rotations)
     lengths, written = controls.positions, state.written
-    hidden, cache = model.step(tokens, lengths, written, column, (cos, sin), state.cache)
+    if model.steps_in_place(state.cache):
+        place = lengths + before.fed
+        hidden, cache = model.step_in_place(tokens, place, before.active, (cos, sin), state.cache)
+    else:
+        hidden, cache = model.step(tokens, lengths, written, column, (cos, sin), state.cache)
     logits = model.unembed(hidden)
     every = functools.partial(jnp.repeat, repeats=width, axis=0)
     sampled = sample(

@@ -322,7 +322,7 @@ def _head_rows(model: Decoder, ids: jax.Array) -> tuple[jax.Array, ...]:
     """What the state is multiplied with for the logits of these ids: float32 [D] each."""
     import jax.numpy as jnp
 
-    from thinkprm_jax.model.decoder import gather_rows
+    from thinkprm_jax.model.embedding import gather_rows
 
     if model.head is None:
         return tuple(gather_rows(model.embed.embedding[...], ids).astype(jnp.float32))
