@@ -258,8 +258,20 @@ class Job:
     def _publish(self, count: int) -> None:
         """The first ``count`` ids of the phase are final."""
         start, before = self.phase_start, self.published
-        self.handle.publish(self.row.context[start + before : start + count], self.watched[before:count])
+        self.handle.publish(self.row.context[start + before : start + count], self._watched(before, count))
         self.published = max(self.published, count)
+
+    def _watched(self, begin: int, end: int) -> list[list[float]]:
+        """Log-probabilities of the watched ids at some of the phase's last tokens."""
+        assert isinstance(self.phase, Think)
+        if begin >= end or not self.phase.watch:
+            return [[]] * (end - begin)
+        first = sum(map(len, self.numbers))
+        late = len(self.numbers)
+        while first > begin:
+            late -= 1
+            first -= len(self.numbers[late])
+        return np.concatenate(self.numbers[late:])[begin - first : end - first, 1:].tolist()
 
     def _find_stop_text(self, tokens: np.ndarray) -> str | None:
         """The stop text that is complete first in the phase's text; cuts the context to before it (or, to keep it,
