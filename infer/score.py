@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.part_options import add_part_options, chosen_part
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.paths import check_output
 from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
@@ -30,7 +31,8 @@ ABOUT = """\
 Judges solutions of maths problems: writes a verification chain for each, reads a verdict and a score for every
 step, and the probability that the whole solution is correct."""
 MORE = """\
-input: one JSON object a line with `problem` (or `question`) and `steps` (a list), `completions` (a list of whole
+input: JSON Lines (also .gz and .zst) or Parquet, a pattern of such files ('rows/*.parquet'), a folder of them, or
+the id of a data set of the Hugging Face Hub. A row has `problem` (or `question`) and `steps` (a list), `completions` (a list of whole
 solutions) or `solution` (one whole solution). Rows of ProcessBench and of search-and-learn are taken as they are.
 
 A run that was stopped, even by kill -9, goes on where it was when the same command is given again. Two runs give
@@ -51,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.output is not None:
         check_output(options.output)
     # What is wrong with the input is said before anything is loaded or computed.
-    with SolutionFile(bundled_examples() if options.input is None else options.input, RESERVED) as rows:
-        if options.output and options.input and _is_same_file(options.output, options.input):
+    source, part = bundled_examples() if options.input is None else options.input, chosen_part(options)
+    with SolutionFile(source, RESERVED, part, options.split) as rows:
+        if options.output and any(_is_same_file(options.output, file) for file in rows.source.files or ()):
             raise UserError(f"{options.output}: is the input")
         return score_file(rows, options)
 
@@ -120,7 +123,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="thinkprm score", description=ABOUT, epilog=MORE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", nargs="?", metavar="INPUT.jsonl", help="without it: the bundled examples")
+    parser.add_argument(
+        "input", nargs="?", metavar="INPUT", help="a file, a pattern, a folder, the id of a data set; "
+        "without it: the bundled examples"
+    )
+    add_part_options(parser)
     parser.add_argument(
         "--output", type=Path, metavar="OUT.jsonl", help="one line for each input line, in input order"
     )

@@ -3,77 +3,80 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkprm_jax.errors import UserError, reading
-from thinkprm_jax.paths import check_input
-from thinkprm_jax.records.jsonl import WrittenNumber
-from thinkprm_jax.user_files import GivenTwice, check_whole_file, json_fault, parse_json
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.jsonl import parse_value
+from thinkprm_jax.records.row_files import is_row_file, open_row_file
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_SUFFIXES = (".json", ".jsonl", ".parquet")
+DATASET_FILES = ("state.json", "dataset_dict.json")  # a folder that `save_to_disk` has written holds one
 
 
 def iterate_source(source: str, split: str = "train", config: str | None = None) -> Iterator[tuple[str, Any]]:
     """(place, row) of every row; ``place`` names it in errors (`rows.jsonl:12`). Rows are not checked: any JSON.
 
     Args:
-      source: a file of JSON Lines, JSON (a list) or parquet; a pattern of such files (`rows/*.jsonl`); a folder as
-        `datasets` saves or loads it; or the id of a data set on the Hugging Face Hub (`owner/name`,
-        `owner/name@revision`).
+      source: a file of JSON Lines (also .gz and .zst), JSON (a list) or Parquet; a pattern of such files
+        (`rows/*.jsonl`); a folder as `datasets` saves or loads it; or the id of a data set on the Hugging Face Hub
+        (`owner/name`, `owner/name@revision`).
       split: of a folder or of a data set of the hub. config: the name of a configuration, for data sets of the hub
         that have several.
     Raises:
       UserError: it cannot be read; one line that names the file, and the line where there is one.
     """
     path = Path(source)
-    name, _, revision = source.partition("@")
-    if path.is_dir():
-        yield from _dataset_rows(source, source, split, config)
-        return
     is_pattern = any(character in source for character in "*?[") and not path.exists()
-    if not path.exists() and not is_pattern and path.suffix not in _SUFFIXES and _HUB_ID.fullmatch(name):
-        yield from _dataset_rows(source, name, split, config, revision or None)
-        return
-    files = sorted(map(Path, glob.glob(source))) if is_pattern else [path]
+    if path.is_dir() or (not path.exists() and not is_pattern and is_dataset_id(source)):
+        found = load_dataset(source, split, config)
+        if not isinstance(found, list):
+            yield from ((f"{source}: row {number}", row) for number, row in enumerate(found, start=1))
+            return
+        files = found
+    else:
+        files = sorted(glob.glob(source)) if is_pattern else [source]
     if not files:
         raise UserError(f"{source}: no such files")
     for file in files:
-        check_input(file, pipes=True)
-        if file.is_file():  # and no pipe, which cannot be read twice
-            with reading(file):
-                check_whole_file(file)
-        yield from _parquet_rows(file) if file.suffix == ".parquet" else _text_rows(file)
+        with open_row_file(file, parse=parse_value) as rows:
+            yield from rows
 
 
-def _dataset_rows(
-    place: str, name: str, split: str, config: str | None, revision: str | None = None
-) -> Iterator[tuple[str, Any]]:
-    """Rows of a folder or of a data set of the hub, through `datasets`."""
+def is_dataset_id(source: str) -> bool:
+    """Whether it could be the id of a data set of the hub: `owner/name`, `owner/name@revision`."""
+    return not is_row_file(source) and _HUB_ID.fullmatch(source.partition("@")[0]) is not None
+
+
+def load_dataset(source: str, split: str, config: str | None = None) -> Any:
+    """A folder or a data set of the hub, through `datasets`: its table, or a list of the files of rows in it.
+
+    Args:
+      source: a folder, or `owner/name`, or `owner/name@revision`. split, config: as of :func:`iterate_source`.
+    Raises:
+      UserError: it cannot be read.
+    """
     try:
         import datasets
     except ImportError as error:
-        raise UserError(f"{place}: reading it needs the package datasets: pip install datasets") from error
+        raise UserError(f"{source}: reading it needs the package datasets: pip install datasets") from error
+    name, _, revision = (source, "", "") if Path(source).is_dir() else source.partition("@")
     try:
-        if (Path(name) / "state.json").exists() or (Path(name) / "dataset_dict.json").exists():
+        if any((Path(name) / file).exists() for file in DATASET_FILES):
             loaded = datasets.load_from_disk(name)
             if isinstance(loaded, datasets.DatasetDict):
                 if split not in loaded:
-                    raise UserError(f"{place}: no split {split} (it has {', '.join(loaded)})")
+                    raise UserError(f"{source}: no split {split} (it has {', '.join(loaded)})")
                 loaded = loaded[split]
-        else:
-            given = {} if config is None else {"name": config}
-            files = _plain_files(name, split, given)
-            if files is not None:
-                # Read as each of them is read alone: a table of one type a column would change numbers and dates.
-                for file in files:
-                    yield from iterate_source(file)
-                return
-            loaded = datasets.load_dataset(name, split=split, revision=revision, **given)
+            return loaded
+        given = {} if config is None else {"name": config}
+        # Read as each of them is read alone: a table of one type a column would change numbers and dates.
+        files = _plain_files(name, split, given)
+        if files is not None:
+            return files
+        return datasets.load_dataset(name, split=split, revision=revision or None, **given)
     except UserError:
         raise
     except Exception as error:  # dozens of kinds: no such repository, gated, offline, no such split, not JSON
@@ -81,8 +84,7 @@ def _dataset_rows(
         # Of a local file `datasets` says only that it failed; what was wrong stands in the cause.
         reason = " ".join(str((local and error.__cause__) or error).split()) or type(error).__name__
         kind = "" if local else "no such file, and not available from the Hugging Face Hub: "
-        raise UserError(f"{place}: {kind}{reason}") from error
-    yield from ((f"{place}: row {number}", row) for number, row in enumerate(loaded, start=1))
+        raise UserError(f"{source}: {kind}{reason}") from error
 
 
 def _plain_files(name: str, split: str, given: Mapping[str, str]) -> list[str] | None:
@@ -93,45 +95,4 @@ def _plain_files(name: str, split: str, given: Mapping[str, str]) -> list[str] |
 
     found = getattr(datasets.load_dataset_builder(name, **given).config, "data_files", None) or {}
     files = [str(file) for file in found.get(split, ())]
-    return files if files and all(Path(file).suffix in _SUFFIXES for file in files) else None
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise UserError(f"{path}: reading parquet needs the package pyarrow: pip install pyarrow") from error
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of a JSON Lines file, or of a JSON file with a list."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if text.lstrip().startswith("["):
-        rows = _parse(text, path, 1)
-        yield from ((f"{path}: item {number}", row) for number, row in enumerate(rows, start=1))
-        return
-    # Not splitlines(): JSON text may hold line separators that are no newlines.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"{path}:{number}", _parse(line, path, number)
-
-
-def _parse(text: str, path: Path, first: int) -> Any:
-    """first: the line of the file in which the text begins."""
-    with reading(f"{path}:{first}"):
-        try:
-            return parse_json(text, parse_float=WrittenNumber)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{first + error.lineno - 1}: not JSON: {error.msg}") from error
-        except GivenTwice as error:
-            raise UserError(f"{path}:{first + error.line - 1}: {error}") from error
-        except ValueError as error:
-            raise UserError(f"{path}:{first}: not JSON: {json_fault(error)}") from error
+    return files if files and all(is_row_file(file) for file in files) else None

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-import tempfile
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.paths import check_input
 from thinkprm_jax.protocol.steps import locate_steps
-from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line
+from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line, type_name
+from thinkprm_jax.records.row_source import Part, RowSource
 from thinkprm_jax.records.schema import FORMAT_KEY, check_format
 
 # Formats of ours that rows with solutions may be of; what they say of it belongs to them and not to the output.
@@ -44,7 +39,7 @@ class SolutionRow:
 
 
 class SolutionFile:
-    """The rows of a JSON Lines file, each read when it is asked for: in memory is where every line begins.
+    """The rows of a source, each read when it is asked for: in memory is where some of the lines begin.
 
     A row has `problem` (or `question`), and one of
 
@@ -59,52 +54,63 @@ class SolutionFile:
 
     Example:
 
-        with SolutionFile(path) as rows:
+        with SolutionFile("solutions/*.parquet") as rows:
             print(len(rows), rows[0].problem)
 
     Args:
-      path: a file; or a pipe, which is copied into a temporary file first.
+      source: see :class:`thinkprm_jax.records.row_source.RowSource`.
       reserved: fields that a row must not have.
+      part: which rows are meant; numbers are those of the part, from 0.
+      split: of a data set.
+      known: :attr:`known` of the same rows, which were looked at before: they are not looked at again.
+      check: False: rows are looked at when they are asked for, or by :meth:`check`.
     Raises:
       UserError: names file, line and field: a missing field, a wrong type, or one of ``reserved``. All rows are
         looked at here, before the first one is used.
 
     Attributes:
-      solutions: of all rows together.
+      solutions: of all rows together; 0 where they were not looked at.
     """
 
-    def __init__(self, path: str | Path, reserved: Collection[str] = ()) -> None:
-        self._path, self._reserved = path, reserved
-        self._starts, self._numbers = array("Q"), array("Q")
+    def __init__(
+        self,
+        source: str | Path,
+        reserved: Collection[str] = (),
+        part: Part = Part(),
+        split: str = "train",
+        known: Mapping[str, Any] | None = None,
+        check: bool = True,
+    ) -> None:
+        self._reserved, self.part = reserved, part
+        self.source = RowSource(str(source), split, parse=_parse_finite, known=known)
         self.solutions = 0
-        self._file = _open_for_seeking(path)
         try:
-            start = 0
-            for number, line in enumerate(self._file, start=1):  # bytes end their lines at a newline alone
-                if line.strip():
-                    self.solutions += len(self._parse(line, number).solutions)
-                    self._starts.append(start)
-                    self._numbers.append(number)
-                start += len(line)
-            if not self._starts:
-                raise UserError(f"{path}: no rows in it")
-        except OSError as error:
-            self._file.close()
-            raise UserError(f"{path}: {error.strerror or error}") from error
+            self.rows = part.rows(len(self.source), str(source))
+            if known is not None and (known.get("rows") == [self.rows.start, self.rows.stop]):
+                self.solutions = known["solutions"]
+            elif check:
+                self.solutions = self.check(range(len(self)))
         except BaseException:
-            self._file.close()
+            self.source.close()
             raise
 
+    def check(self, rows: range) -> int:
+        """Looks at these rows. Returns: how many solutions they have."""
+        return sum(len(self[index].solutions) for index in rows)
+
+    @property
+    def known(self) -> dict[str, Any] | None:
+        """What was found of the rows, as JSON; None of a data set."""
+        known = self.source.known
+        return known and {**known, "rows": [self.rows.start, self.rows.stop], "solutions": self.solutions}
+
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> SolutionRow:
-        self._file.seek(self._starts[index])
-        return self._parse(self._file.readline(), self._numbers[index])
-
-    def _parse(self, line: bytes, number: int) -> SolutionRow:
-        place = f"{self._path}:{number}"
-        row = parse_line(line, place, finite=True)  # it is written again
+        place, row = self.source.json_row(self.rows[index])
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: a row must be a JSON object, this is {type_name(row)}")
         said = {FORMAT_KEY: row.pop(FORMAT_KEY)} if FORMAT_KEY in row else {}
         solution = parse_solution(row, place, self._reserved)
         check_format(said, _FORMATS, 2, place)
@@ -116,22 +122,11 @@ class SolutionFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.source.close()
 
 
-def _open_for_seeking(path: str | Path) -> IO[bytes]:
-    check_input(path, pipes=True)
-    try:
-        file: IO[bytes] = open(path, "rb")  # noqa: SIM115 (stays open for the run)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    with file:
-        copy = tempfile.TemporaryFile()  # noqa: SIM115
-        shutil.copyfileobj(file, copy)
-        copy.seek(0)
-        return copy
+def _parse_finite(line: bytes, place: str) -> dict[str, Any]:
+    return parse_line(line, place, finite=True)  # it is written again
 
 
 def problem_of(row: Mapping[str, Any], place: str) -> str:

@@ -59,9 +59,19 @@ def parse_line(line: bytes, place: str, finite: bool = False) -> dict[str, Any]:
     Args:
       finite: NaN and infinity, which JSON does not have, are refused with the name of their field.
     """
+    row = parse_value(line, place)
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
+    if finite and _NOT_FINITE.search(line):
+        check_finite(row, place)
+    return row
+
+
+def parse_value(line: bytes, place: str) -> Any:
+    """A line as any value of JSON; `UserError` with ``place`` where it is none."""
     line = line.removeprefix(b"\xef\xbb\xbf")  # of a file, or of several that were joined
     try:
-        row = parse_json(line.decode("utf-8"), parse_float=WrittenNumber)
+        return parse_json(line.decode("utf-8"), parse_float=WrittenNumber)
     except UnicodeDecodeError as error:
         raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
     except GivenTwice as error:
@@ -69,11 +79,6 @@ def parse_line(line: bytes, place: str, finite: bool = False) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         check_whole(line, place)
         raise UserError(f"{place}: not JSON: {json_fault(error)}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: a line must be a JSON object, this is {type_name(row)}")
-    if finite and _NOT_FINITE.search(line):
-        check_finite(row, place)
-    return row
 
 
 def check_finite(value: Any, place: str) -> None:
