@@ -32,8 +32,9 @@ Judges solutions of maths problems: writes a verification chain for each, reads 
 step, and the probability that the whole solution is correct."""
 MORE = """\
 input: JSON Lines (also .gz and .zst) or Parquet, a pattern of such files ('rows/*.parquet'), a folder of them, or
-the id of a data set of the Hugging Face Hub. A row has `problem` (or `question`) and `steps` (a list), `completions` (a list of whole
-solutions) or `solution` (one whole solution). Rows of ProcessBench and of search-and-learn are taken as they are.
+the id of a data set of the Hugging Face Hub. A row has `problem` (or `question`) and `steps` (a list),
+`completions` (a list of whole solutions) or `solution` (one whole solution). Rows of ProcessBench and of
+search-and-learn are taken as they are.
 
 A run that was stopped, even by kill -9, goes on where it was when the same command is given again. Two runs give
 the same chains and labels; scores can differ in their last digits, where several workers share a CPU.
@@ -124,8 +125,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="thinkprm score", description=ABOUT, epilog=MORE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "input", nargs="?", metavar="INPUT", help="a file, a pattern, a folder, the id of a data set; "
-        "without it: the bundled examples"
+        "input",
+        nargs="?",
+        metavar="INPUT",
+        help="a file, a pattern, a folder, the id of a data set; without it: the bundled examples",
     )
     add_part_options(parser)
     parser.add_argument(

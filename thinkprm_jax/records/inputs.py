@@ -11,7 +11,7 @@ from typing import Any, Self
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import locate_steps
 from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line, type_name
-from thinkprm_jax.records.row_source import Part, RowSource
+from thinkprm_jax.records.row_source import ALL_ROWS, Part, RowSource
 from thinkprm_jax.records.schema import FORMAT_KEY, check_format
 
 # Formats of ours that rows with solutions may be of; what they say of it belongs to them and not to the output.
@@ -76,7 +76,7 @@ class SolutionFile:
         self,
         source: str | Path,
         reserved: Collection[str] = (),
-        part: Part = Part(),
+        part: Part = ALL_ROWS,
         split: str = "train",
         known: Mapping[str, Any] | None = None,
         check: bool = True,

@@ -17,13 +17,13 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
 from thinkprm_jax.records.jsonl import WrittenNumber, parse_line
-from thinkprm_jax.user_files import GivenTwice, check_whole_file, json_fault, parse_json
+from thinkprm_jax.storage import Location, is_local, open_read
+from thinkprm_jax.user_files import LFS_START, GivenTwice, check_whole, json_fault, parse_json
 
 PACKED = (".gz", ".zst")
 _LINES = (".jsonl", ".json", ".ndjson")
@@ -34,14 +34,14 @@ _MARK_EVERY = 1024  # rows
 _BATCH = 256  # rows of Parquet that are decoded together
 
 
-def is_row_file(name: str | Path) -> bool:
+def is_row_file(name: str | Location) -> bool:
     """Whether the name is one of a file of rows."""
     return str(name).lower().endswith(SUFFIXES)
 
 
 class RowFile(abc.ABC):
-    """The rows of a file by number, from 0; ``rows[i]`` is (place, value as the file has it), and ``place`` names it in
-    messages (`rows.jsonl:12`). Rows in order come fastest.
+    """The rows of a file by number, from 0; ``rows[i]`` is (place, value as the file has it), and ``place`` names
+    it in messages (`rows.jsonl:12`). Rows in order come fastest.
 
     Example:
 
@@ -81,7 +81,7 @@ class RowFile(abc.ABC):
 
 
 def open_row_file(
-    path: str | Path, marks: Sequence[int] | None = None, parse: Callable[[bytes, str], Any] = parse_line
+    path: str | Location, marks: Sequence[int] | None = None, parse: Callable[[bytes, str], Any] = parse_line
 ) -> RowFile:
     """The rows of a file, of the kind that its name, or else its first character, says.
 
@@ -98,13 +98,14 @@ def open_row_file(
     if not name.lower().endswith(PACKED):
         file = _open_for_seeking(name)
         with _closing_on_error(file):
-            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-            file.seek(0)
+            with reading(name):
+                start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+                check_whole(start, name)
+                file.seek(0)
             if start.startswith(b"["):
                 with file:
                     return ListRows(name, file.read())
         return LineRows(name, lambda: file, seekable=True, marks=marks, parse=parse)
-    check_input(name, pipes=True)
     return LineRows(name, lambda: _open_packed(name), seekable=False, marks=marks, parse=parse)
 
 
@@ -222,7 +223,6 @@ class ParquetRows(RowFile):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        check_input(path)
         try:
             import pyarrow
             from pyarrow import parquet
@@ -230,18 +230,22 @@ class ParquetRows(RowFile):
             raise UserError(f"{path}: reading parquet needs the package pyarrow: pip install pyarrow") from error
         # ValueError: dates that Python does not have.
         self._failures: tuple[type[Exception], ...] = (OSError, ValueError, OverflowError, pyarrow.ArrowException)
-        with reading(path):
-            check_whole_file(Path(path))
-        try:
-            # Without these, a column of a whole row group is held, however large it is.
-            self._file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
-        except self._failures as error:
-            raise self._unreadable(error) from error
+        self._stream = _open_read(path)
+        with _closing_on_error(self._stream):
+            with reading(path):
+                check_whole(self._stream.read(len(LFS_START)), path)
+            try:
+                # Without these, a column of a whole row group is held, however large it is.
+                self._file = parquet.ParquetFile(self._stream, pre_buffer=False, buffer_size=1 << 20)
+            except UserError:
+                raise
+            except self._failures as error:
+                raise self._unreadable(error) from error
         found = self._file.metadata
         self._ends = array("Q")  # of the row groups
         for group in range(found.num_row_groups):
             self._ends.append((self._ends[-1] if self._ends else 0) + found.row_group(group).num_rows)
-        self._batches: Iterator[Any] = iter(())
+        self._batches: Iterator[Any] | None = None
         self._held: list[Any] = []
         self._first = 0  # of the rows that are held
 
@@ -257,7 +261,7 @@ class ParquetRows(RowFile):
         group = bisect.bisect_right(self._ends, index)
         start = self._ends[group - 1] if group else 0
         behind = self._first + len(self._held)
-        if index < self._first or (index >= behind and start > behind):
+        if self._batches is None or index < self._first or (index >= behind and start > behind):
             self._batches = self._file.iter_batches(_BATCH, row_groups=range(group, len(self._ends)))
             self._first, self._held = start, []
         place = f"{self.path}: row {index + 1}"
@@ -265,12 +269,15 @@ class ParquetRows(RowFile):
             while index >= self._first + len(self._held):
                 self._first += len(self._held)
                 self._held = next(self._batches).to_pylist()
+        except UserError:
+            raise
         except self._failures as error:
             raise UserError(f"{place}: cannot be read: {' '.join(str(error).split())}") from error
         return place, self._held[index - self._first]
 
     def close(self) -> None:
         self._file.close()
+        self._stream.close()
 
 
 def plain_value(value: Any, place: str, name: str = "") -> Any:
@@ -280,6 +287,8 @@ def plain_value(value: Any, place: str, name: str = "") -> Any:
       UserError: it has no form in JSON (bytes, images); names the field.
     """
     if isinstance(value, float):
+        if math.isinf(value):
+            raise UserError(f"{place}: the field `{name}` is {value}, which is no number of JSON; write null")
         return None if math.isnan(value) else value
     if value is None or isinstance(value, (str, bool, int)):
         return value
@@ -296,10 +305,17 @@ def plain_value(value: Any, place: str, name: str = "") -> Any:
     raise UserError(f"{place}: the field `{name}` holds {kind}, which is no JSON: leave the column out")
 
 
-def _open_for_seeking(path: str) -> IO[bytes]:
-    check_input(path, pipes=True)
+def _open_read(path: str, pipes: bool = False) -> IO[bytes]:
+    if is_local(path):
+        check_input(path, pipes)
     with reading(path):
-        file: IO[bytes] = open(path, "rb")  # noqa: SIM115 (stays open for the run)
+        return open_read(path)
+
+
+def _open_for_seeking(path: str) -> IO[bytes]:
+    file = _open_read(path, pipes=True)
+    if not is_local(path):
+        return file
     with _closing_on_error(file):
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return file
@@ -312,12 +328,13 @@ def _open_for_seeking(path: str) -> IO[bytes]:
 
 def _open_packed(path: str) -> IO[bytes]:
     """A stream of what a file of gzip or zstd holds."""
-    with reading(path):
+    file = _open_read(path, pipes=True)
+    with reading(path), _closing_on_error(file):
         if path.lower().endswith(".gz"):
-            return gzip.open(path, "rb")  # type: ignore[return-value]
+            return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
         import pyarrow  # zstd, which Python has from 3.14 on
 
-        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(path), "zstd"), 1 << 20)
+        return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(file), "zstd"), 1 << 20)
 
 
 @contextlib.contextmanager

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import bisect
-import glob
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.datasets import DATASET_FILES, is_dataset_id, load_dataset
+from thinkprm_jax.records.datasets import find_files, load_dataset
 from thinkprm_jax.records.jsonl import check_finite, parse_line
-from thinkprm_jax.records.row_files import SUFFIXES, RowFile, is_row_file, open_row_file, plain_value
+from thinkprm_jax.records.row_files import RowFile, open_row_file, plain_value
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,12 @@ class Part:
         rows = range(self.start, end)
         return rows if self.shard is None else split_rows(rows, self.shard[1])[self.shard[0]]
 
-    @property
-    def is_all(self) -> bool:
-        return self == Part()
+
+ALL_ROWS = Part()
 
 
 def split_rows(rows: range, parts: int) -> list[range]:
-    """Parts of equal length, the first ones a row longer where they do not divide; empty where there are too few."""
+    """Parts of equal length, the first ones a row longer where they do not divide; empty where rows are few."""
     size, more = divmod(len(rows), parts)
     starts = [rows.start + part * size + min(part, more) for part in range(parts + 1)]
     return [range(start, end) for start, end in itertools.pairwise(starts)]
@@ -64,41 +61,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if found is None:
         raise UserError(f"--shard is {text!r}, it must be i/N, such as 0/8")
     return int(found[1]), int(found[2])
-
-
-def find_files(source: str) -> list[str] | None:
-    """The files of rows that a source names, in order: a file, a pattern of files (`rows/*.parquet`), or those
-    in a folder. None: it is something for `datasets`, a folder that it saved or the id of a data set.
-
-    Raises:
-      UserError: nothing fits the pattern, or the folder holds no such files.
-    """
-    path = Path(source)
-    if path.is_dir():
-        if any((path / name).exists() for name in DATASET_FILES):
-            return None
-        files = sorted(str(file) for file in path.iterdir() if _is_visible(file) and is_row_file(file))
-        if not files and any(_is_visible(file) and file.is_dir() for file in path.iterdir()):
-            return None  # the layout of the hub: `datasets` knows which files belong to which split
-        if not files:
-            raise UserError(f"{source}: holds no files of rows ({', '.join(SUFFIXES)})")
-        return files
-    if path.exists():
-        return [source]
-    if is_pattern(source):
-        files = sorted(glob.glob(source, recursive=True))
-        if not files:
-            raise UserError(f"{source}: no such files")
-        return files
-    return None if is_dataset_id(source) else [source]
-
-
-def is_pattern(source: str) -> bool:
-    return any(character in source for character in "*?[")
-
-
-def _is_visible(file: Path) -> bool:
-    return not file.name.startswith((".", "_"))
 
 
 class TableRows(RowFile):
@@ -151,7 +113,7 @@ class RowSource:
         table = None
         if self.files is None:
             found = load_dataset(source, split, config)
-            self.files, table = (found, None) if isinstance(found, list) else (None, found)
+            self.files, table = (list(found), None) if isinstance(found, tuple) else (None, found)
         if self.files is None:
             self._open = 0, TableRows(source, table)
             self._marks = [self._open[1].marks]
