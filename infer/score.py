@@ -20,6 +20,7 @@ from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_ver
 from thinkprm_jax.paths import check_output
 from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
+from thinkprm_jax.records.output_index import read_header
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
         check_output(options.output)
     # What is wrong with the input is said before anything is loaded or computed.
     source, part = bundled_examples() if options.input is None else options.input, chosen_part(options)
-    with SolutionFile(source, RESERVED, part, options.split) as rows:
+    known = read_header(options.output).get("inputs") if isinstance(options.output, Path) else None
+    with SolutionFile(source, RESERVED, part, options.split, known) as rows:
         if options.output and any(_is_same_file(options.output, file) for file in rows.source.files or ()):
             raise UserError(f"{options.output}: is the input")
         return score_file(rows, options)
@@ -63,16 +65,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     """Returns the exit status."""
-    from thinkprm_jax.infer.score_report import Report
+    from thinkprm_jax.infer.score_report import Report, count_row
     from thinkprm_jax.verifier.loading import with_fingerprints
     from thinkprm_jax.verifier.registry import current_stamp, load_verifier
 
     settings = choose_verifier(options)
-    given = LazyInputs(len(rows), lambda index: rows[index].row)
+    given = LazyInputs(len(rows), lambda index: rows[index].row, rows.identity)
     report = Report(rows.solutions, source=str(options.output), quiet=options.quiet)
     stamp = {"verifier": settings.stamp}
-    with OrderedOutput(options.output, VerdictRow, given, stamp, current_stamp, report.resumed) as output:
-        report.begin()
+    with OrderedOutput(options.output, VerdictRow, given, stamp, current_stamp, tally=count_row) as output:
+        report.begin(output.counts)
         if output.missing:
             settings = with_fingerprints(settings)
             output.check_models(verifier=settings.stamp)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -28,7 +29,7 @@ class Report:
 
     Args:
       total: solutions of the input.
-      source: of the rows of an earlier run, which :meth:`resumed` takes.
+      source: of the rows of an earlier run.
     """
 
     def __init__(self, total: int, source: str = "", quiet: bool = False) -> None:
@@ -43,14 +44,11 @@ class Report:
         self._progress: VerdictProgress | None = None
         self._speed = ""
 
-    def resumed(self, row: VerdictRow) -> None:
-        """An output row of an earlier run."""
-        self._done += len(row.verdicts)
-        self.failed += sum(verdict.error is not None for verdict in row.verdicts)
-        self._counts += ChainCounts.of(row.verdicts)
-
-    def begin(self) -> None:
-        """After all of those."""
+    def begin(self, resumed: Mapping[str, int]) -> None:
+        """resumed: of the output rows of an earlier run, the sum of :func:`count_row`."""
+        found = dict(resumed)
+        self._done, self.failed = found.pop("solutions", 0), found.pop("failed", 0)
+        self._counts = ChainCounts(**found)
         if self._done:
             self._say(f"{self._source}: {self._done} of {self._total} solutions are judged already")
 
@@ -108,6 +106,12 @@ class Report:
     def _say(self, text: str) -> None:
         if not self._quiet:
             self._err.print(text, markup=False, soft_wrap=True)
+
+
+def count_row(row: VerdictRow) -> dict[str, int]:
+    """What a report counts in a row."""
+    failed = sum(verdict.error is not None for verdict in row.verdicts)
+    return {"solutions": len(row.verdicts), "failed": failed, **dataclasses.asdict(ChainCounts.of(row.verdicts))}
 
 
 def verdict_line(name: str, verdict: VerdictRecord) -> str:

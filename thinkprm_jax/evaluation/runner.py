@@ -90,7 +90,7 @@ def judge_all(
         counts += ChainCounts.of([row.verdict])
 
     with OrderedOutput(details_path, EvaluationRow, given, stamp, current_stamp, resume) as details:
-        missing = details.missing
+        missing = list(details.missing)
         if missing:
             settings = with_fingerprints(settings)
             details.check_models(verifier=settings.stamp)

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import locate_steps
+from thinkprm_jax.records.datasets import find_files
 from thinkprm_jax.records.jsonl import get_field, get_texts, parse_line, type_name
+from thinkprm_jax.records.output_index import file_digest, file_facts
 from thinkprm_jax.records.row_source import ALL_ROWS, Part, RowSource
 from thinkprm_jax.records.schema import FORMAT_KEY, check_format
 
@@ -62,7 +64,7 @@ class SolutionFile:
       reserved: fields that a row must not have.
       part: which rows are meant; numbers are those of the part, from 0.
       split: of a data set.
-      known: :attr:`known` of the same rows, which were looked at before: they are not looked at again.
+      known: :meth:`identity` of a run before. Where the files are still the same, they are not looked at again.
       check: False: rows are looked at when they are asked for, or by :meth:`check`.
     Raises:
       UserError: names file, line and field: a missing field, a wrong type, or one of ``reserved``. All rows are
@@ -82,12 +84,15 @@ class SolutionFile:
         check: bool = True,
     ) -> None:
         self._reserved, self.part = reserved, part
-        self.source = RowSource(str(source), split, parse=_parse_finite, known=known)
+        known = known if known is not None and _still_fits(known, str(source)) else {}
+        self.source = RowSource(str(source), split, parse=_parse_finite, known=known.get("source"))
         self.solutions = 0
         try:
             self.rows = part.rows(len(self.source), str(source))
-            if known is not None and (known.get("rows") == [self.rows.start, self.rows.stop]):
-                self.solutions = known["solutions"]
+            # From before its rows are read: whoever writes the file meanwhile is noticed.
+            self._files = [[*file_facts(file), ""] for file in self.source.files or ()]
+            if known.get("rows") == [self.rows.start, self.rows.stop] and known["solutions"] is not None:
+                self.solutions, self._files = known["solutions"], known["files"]
             elif check:
                 self.solutions = self.check(range(len(self)))
         except BaseException:
@@ -98,11 +103,24 @@ class SolutionFile:
         """Looks at these rows. Returns: how many solutions they have."""
         return sum(len(self[index].solutions) for index in rows)
 
-    @property
-    def known(self) -> dict[str, Any] | None:
-        """What was found of the rows, as JSON; None of a data set."""
-        known = self.source.known
-        return known and {**known, "rows": [self.rows.start, self.rows.stop], "solutions": self.solutions}
+    def identity(self) -> dict[str, Any] | None:
+        """In JSON: ``digest``, which tells these rows from others, and what was found of them. The files are read
+        through once. None where nothing tells: a data set without a fingerprint."""
+        if self.source.files is None:
+            if self.source.fingerprint is None:
+                return None
+            digests = [self.source.fingerprint]
+        else:
+            for facts, file in zip(self._files, self.source.files, strict=True):
+                facts[-1] = facts[-1] or file_digest(file)
+            digests = [facts[-1] for facts in self._files]
+        return {
+            "digest": [*digests, self.rows.start, self.rows.stop],
+            "files": self._files,
+            "rows": [self.rows.start, self.rows.stop],
+            "solutions": self.solutions,
+            "source": self.source.known,
+        }
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,6 +141,18 @@ class SolutionFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.source.close()
+
+
+def _still_fits(known: Mapping[str, Any], source: str) -> bool:
+    """Whether the files are those that an identity is of: by size and times, else by digest."""
+    files = find_files(source)
+    if files is None or len(files) != len(known["files"]):
+        return False
+    for file, (*facts, digest) in zip(files, known["files"], strict=True):
+        now = file_facts(file)
+        if now != facts and (now[:1] != facts[:1] or file_digest(file) != digest):
+            return False
+    return True
 
 
 def _parse_finite(line: bytes, place: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class RowSource:
       UserError: it cannot be read, or holds no rows.
 
     Attributes:
-      files: None of a data set.
+      files: None of a data set. fingerprint: of a data set.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class RowSource:
         if self.files is None:
             found = load_dataset(source, split, config)
             self.files, table = (list(found), None) if isinstance(found, tuple) else (None, found)
+        self.fingerprint: str | None = getattr(table, "_fingerprint", None)
         if self.files is None:
             self._open = 0, TableRows(source, table)
             self._marks = [self._open[1].marks]
