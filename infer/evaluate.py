@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.storage import location
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.report import EvaluationReport
@@ -114,7 +114,7 @@ def compare_runs(options: argparse.Namespace) -> int:
     runs = []
     for text in options.runs:
         name, equals, path = text.partition("=")
-        named = bool(equals) and not Path(text).exists()
+        named = bool(equals) and not location(text).exists()
         runs.append(read_run(path if named else text, name if named else None, options.answers, options.aggregate))
     output.write(selection_report(runs, options.method))
     return 0

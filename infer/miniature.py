@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.search import search
-from thinkprm_jax.paths import check_output_folder
+from thinkprm_jax.paths import check_local, check_output_folder
 from thinkprm_jax.seeds import check_seeds
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ def make_plan(options: argparse.Namespace) -> MiniaturePlan:
     for model in (options.generator, *verifiers.values()):
         find_model(model)
     folder = options.output or Path("runs/miniature_quick" if options.quick else "runs/miniature")
+    check_local(folder)  # its stages are processes that share a folder
     check_output_folder(folder)
     plan = MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
     try:

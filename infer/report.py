@@ -6,11 +6,12 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_output
+from thinkprm_jax.storage import Location, same_file
+from thinkprm_jax.views.places import place_option
 
 ABOUT = """\
 Makes one HTML page of a run: every problem, its steps coloured by score, the chains beside them with their
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     output = options.output or default_output(options.run)
     check_output(output)
-    if output.exists() and options.run.exists() and output.samefile(options.run):
+    if same_file(output, options.run):
         raise UserError(f"{output}: is the run itself; give another --output")
 
     from thinkprm_jax.records.files import atomic_write
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def default_output(run: Path) -> Path:
+def default_output(run: Location) -> Location:
     """report.html in a folder; FILE.html beside FILE.jsonl."""
     return run / "report.html" if run.is_dir() else run.with_suffix(".html")
 
@@ -63,9 +64,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         epilog=MORE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a folder or a file, see below")
+    parser.add_argument("run", type=place_option, metavar="RUN", help="a folder or a file, see below")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE.html", help="(default: report.html in the folder, or beside the file)"
+        "--output",
+        type=place_option,
+        metavar="FILE.html",
+        help="(default: report.html in the folder, or beside the file)",
     )
     parser.add_argument("--title", help="of the page (default: the kind of run and its name)")
     return parser.parse_args(arguments)

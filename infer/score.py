@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,8 @@ from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.output_index import read_header
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
+from thinkprm_jax.storage import same_file
+from thinkprm_jax.views.places import place_option
 
 if TYPE_CHECKING:
     from thinkprm_jax.infer.score_report import Report
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     source, part = bundled_examples() if options.input is None else options.input, chosen_part(options)
     known = read_header(options.output).get("inputs") if isinstance(options.output, Path) else None
     with SolutionFile(source, RESERVED, part, options.split, known) as rows:
-        if options.output and any(_is_same_file(options.output, file) for file in rows.source.files or ()):
+        if options.output and any(same_file(options.output, file) for file in rows.source.files or ()):
             raise UserError(f"{options.output}: is the input")
         return score_file(rows, options)
 
@@ -134,7 +135,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_part_options(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="OUT.jsonl", help="one line for each input line, in input order"
+        "--output", type=place_option, metavar="OUT.jsonl", help="one line for each input line, in input order"
     )
     parser.add_argument("--quiet", action="store_true", help="no verdicts and no progress bar on the screen")
     add_verifier_options(parser)
@@ -145,10 +146,6 @@ def bundled_examples() -> Path:
     import thinkprm_jax
 
     return Path(thinkprm_jax.__file__).parent / "bundled" / "examples.jsonl"
-
-
-def _is_same_file(a: str | Path, b: str | Path) -> bool:
-    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
+from thinkprm_jax.storage import Location
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.selection.search_report import SearchReport
@@ -79,7 +79,7 @@ def search(recipe: SearchRecipe) -> SearchReport:
     return found
 
 
-def save(folder: Path, found: SearchReport) -> None:
+def save(folder: Location, found: SearchReport) -> None:
     """accuracy.json, accuracy.png and accuracy.svg; what failed is named on stderr."""
     from thinkprm_jax.records.search_folder import ACCURACY
     from thinkprm_jax.views.output import FigureOutput

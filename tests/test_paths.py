@@ -43,12 +43,12 @@ def test_files_and_what_is_not_there_yet_pass(place, name):
         ("to_device", "is a device"),
         ("/dev/null", "is a device"),
         ("/dev/zero", "is a device"),
-        ("gs://bucket/rows.jsonl", "gs://bucket/rows.jsonl: is an address"),
-        (Path("s3://bucket/rows.jsonl"), "s3://bucket/rows.jsonl: is an address"),
+        ("ftp://host/rows.jsonl", "ftp://host/rows.jsonl: files are read and written at gs://, s3://"),
+        (Path("https://host/rows.jsonl"), "https:/host/rows.jsonl: files are read and written at gs://, s3://"),
     ],
 )
 def test_what_is_no_file_is_neither_read_nor_written(place, name, said):
-    path = name if str(name).startswith(("gs:", "s3:")) else place / name
+    path = name if str(name).startswith(("ftp:", "https:")) else place / name
     for refused in (check_input, check_output, check_output_folder, lambda path: atomic_write(path, "")):
         if (refused, name) != (check_output_folder, "folder"):
             with pytest.raises(UserError, match=said):

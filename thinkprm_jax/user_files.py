@@ -10,12 +10,13 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.paths import check_input
+from thinkprm_jax.storage import ObjectPath, open_read
 
 LFS_START = b"version https://git-lfs.github.com/spec/"
 MOST_JSON = 64 * 2**20  # bytes; the largest that models have, the index of their weights, is a tenth of it
 
 
-def read_text(path: str | Path, most: int, place: str | None = None, pipes: bool = False) -> str:
+def read_text(path: str | Path | ObjectPath, most: int, place: str | None = None, pipes: bool = False) -> str:
     """The text of a file in UTF-8, without the mark that some editors write at its start.
 
     Args:
@@ -26,7 +27,7 @@ def read_text(path: str | Path, most: int, place: str | None = None, pipes: bool
     """
     place = place or str(path)
     check_input(path, pipes)
-    with reading(place), open(path, "rb") as file:
+    with reading(place), open_read(path) as file:
         content = file.read(most + 1)
         if len(content) > most:
             raise UserError(f"{place}: is longer than {most:,} bytes")
@@ -34,20 +35,20 @@ def read_text(path: str | Path, most: int, place: str | None = None, pipes: bool
         return content.decode("utf-8-sig")
 
 
-def check_whole(start: bytes, place: str | Path) -> None:
+def check_whole(start: bytes, place: str | Path | ObjectPath) -> None:
     """UserError where ``start`` begins a file that is not there yet: git without lfs leaves a few lines of text
     in the place of a large one."""
     if start.startswith(LFS_START):
         raise UserError(f"{place}: is a pointer of git-lfs, not the file: run `git lfs pull` in its folder")
 
 
-def check_whole_file(path: Path, place: str | None = None) -> None:
+def check_whole_file(path: Path | ObjectPath, place: str | None = None) -> None:
     """The same of a file that a library is going to read."""
-    with path.open("rb") as file:
+    with open_read(path) as file:
         check_whole(file.read(len(LFS_START)), place or path)
 
 
-def read_json(path: str | Path, most: int = MOST_JSON) -> dict[str, Any]:
+def read_json(path: str | Path | ObjectPath, most: int = MOST_JSON) -> dict[str, Any]:
     """The JSON object in a file.
 
     Args:
@@ -68,7 +69,7 @@ def read_json(path: str | Path, most: int = MOST_JSON) -> dict[str, Any]:
     return content
 
 
-def _check_characters(text: str, content: dict[str, Any], path: str | Path) -> None:
+def _check_characters(text: str, content: dict[str, Any], path: str | Path | ObjectPath) -> None:
     """UserError where a text of ``content`` has no UTF-8: it would fail where it is written again."""
     if not _HALF.search(text):
         return  # only an escape can make half of a pair

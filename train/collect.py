@@ -13,10 +13,10 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
+from thinkprm_jax.storage import Location
 
 if TYPE_CHECKING:
     from thinkprm_jax.activity import Activity
@@ -89,7 +89,7 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
 
 
 def generate(
-    recipe: CollectRecipe, teacher: Teacher, prefixes: Sequence[Prefix], path: Path, collection: Collection
+    recipe: CollectRecipe, teacher: Teacher, prefixes: Sequence[Prefix], path: Location, collection: Collection
 ) -> None:
     """Gives the collection the chains of one wave of prefixes after another, until it is complete.
 

@@ -135,7 +135,7 @@ def test_where_nothing_may_be_written(place, capsys, monkeypatch, program, error
     [
         ("/dev/null", "/dev/null: is a device, and the output must be a f"),
         ("pipe", "pipe: is a pipe, and the output must be a f"),
-        ("gs://bucket/run", "gs://bucket/run: is an address, not a path of this machine"),
+        ("ftp://host/run", "ftp://host/run: files are read and written at gs://, s3://"),
     ],
 )
 def test_results_go_into_files_alone(place, capsys, arguments, where, said):

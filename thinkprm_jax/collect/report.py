@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.collect.filters import REASONS, Candidate
@@ -13,6 +12,7 @@ from thinkprm_jax.records.collection import DecisionRow
 from thinkprm_jax.records.files import atomic_write, write_json
 from thinkprm_jax.records.output import has_rows, write_rows
 from thinkprm_jax.records.run_folder import claim_folder
+from thinkprm_jax.storage import Location, location
 
 GENERATIONS = "generations.jsonl"  # every chain as it came; filters are run again without generating
 CHAINS = "chains.jsonl"  # what is kept, in the columns of launch/thinkprm-1K-verification-cots
@@ -30,13 +30,13 @@ PUBLISHED = {
 }
 
 
-def open_collection(recipe: CollectRecipe) -> Path:
+def open_collection(recipe: CollectRecipe) -> Location:
     """The run's folder, with the resolved recipe in it.
 
     Raises:
       UserError: the folder holds a run of another recipe (names the fields), or cannot be written.
     """
-    folder = Path(recipe.output)
+    folder = location(recipe.output)
     begun = any(has_rows(folder / name) for name in (GENERATIONS, CHAINS))
     claim_folder(folder, recipe, begun, FREE_FIELDS)
     return folder
@@ -76,7 +76,7 @@ def make_report(
 
 
 def save_collection(
-    folder: Path,
+    folder: Location,
     report: Mapping[str, Any],
     kept: Sequence[Candidate],
     decisions: Iterable[DecisionRow],

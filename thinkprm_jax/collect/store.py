@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.collect.recipe import Generated
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.records.collection import GenerationRow
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
+from thinkprm_jax.storage import Location
 
 
 class GenerationStore:
@@ -25,7 +25,9 @@ class GenerationStore:
       UserError: the file cannot be used, or holds chains of other prefixes or settings.
     """
 
-    def __init__(self, path: Path, prefixes: Sequence[Prefix], chains: int, teacher: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Location, prefixes: Sequence[Prefix], chains: int, teacher: Mapping[str, Any]
+    ) -> None:
         self._prefixes, self._chains, self._teacher = prefixes, chains, teacher
         # Chains at the end, at most, and at the start.
         self.size, self.stored = len(prefixes) * chains, 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import cannot_write, check_output
+from thinkprm_jax.storage import Location, ObjectPath, PartLog, location, write_whole
+from thinkprm_jax.storage.parts import list_parts, read_lines
 
 try:
     import fcntl
@@ -20,33 +21,16 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """The file then holds ``content``; after a kill or on a full disk, what it held before, never a part.
+def atomic_write(path: str | Path | ObjectPath, content: bytes | str) -> None:
+    """:func:`thinkprm_jax.storage.write_whole`, with every failure in one line.
 
-    The content goes into a hidden file beside it, which then takes its name. Two programs that write one file at
-    a time do not mix: the last one counts.
-
-    Args:
-      path: in a folder that exists; of a link, the file behind it is replaced.
-      content: a text is written in UTF-8.
     Raises:
       UserError: the file cannot be written (names it and says why), or is a device or the like, which the new
         file would replace.
     """
     check_output(path)
-    target = Path(path)
-    with contextlib.suppress(OSError, RuntimeError):  # a link that leads nowhere, or in a circle: replaced itself
-        target = target.resolve(strict=True)
-    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    data = content.encode() if isinstance(content, str) else content
     try:
-        try:
-            with open(work, "xb") as file:  # in the mode that any new file has
-                file.write(data)
-            os.replace(work, target)
-        except BaseException:
-            work.unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -54,16 +38,22 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 class LineFile:
     """A file that grows line by line, written by this run alone.
 
+    In a store it grows by parts (:class:`~thinkprm_jax.storage.PartLog`): a line is there when its part is, and
+    at the end :meth:`seal` makes one file of them.
+
     Raises:
       UserError: it cannot be written, or another run has it open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path | ObjectPath) -> None:
         check_output(path)
-        self.path = path
+        self.path = location(path)
+        if isinstance(self.path, ObjectPath):
+            self._file: FileIO | PartLog = PartLog(self.path)
+            return
         try:
             # Without a buffer: what a full disk refused must not be tried once more when the file is closed.
-            self._file: FileIO = open(path, "ab", buffering=0)  # noqa: SIM115 (stays open for the run)
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (stays open for the run)
         except OSError as error:
             raise cannot_write(path, error) from error
         if fcntl is None:
@@ -76,8 +66,20 @@ class LineFile:
         except OSError:  # a file system without locks
             pass
 
+    def lines(self) -> Iterator[tuple[bytes, bool]]:
+        """(line, whether it has its newline) of what is there."""
+        try:
+            there = self._file.lines() if isinstance(self._file, PartLog) else read_line_file(self.path)
+            for line in there:
+                yield line, line.endswith(b"\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror or error}") from error
+
     def append(self, line: bytes) -> None:
         """A whole line or none: where the disk is full, what got there of it is cut off again."""
+        if isinstance(self._file, PartLog):
+            self._file.append(line)
+            return
         end = self._file.seek(0, os.SEEK_END)
         left = memoryview(line)
         try:
@@ -90,6 +92,9 @@ class LineFile:
 
     def cut(self, size: int) -> None:
         """Leaves so many bytes."""
+        if isinstance(self._file, PartLog):
+            self._file.cut(size)
+            return
         if os.fstat(self._file.fileno()).st_size == size:
             return
         try:
@@ -97,13 +102,61 @@ class LineFile:
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
+    def seal(self) -> None:
+        """Nothing more will come."""
+        if isinstance(self._file, PartLog):
+            self._file.seal()
+
     def close(self) -> None:
         try:
             self._file.close()
         except OSError as error:  # network file systems say only now that the disk is full
             raise cannot_write(self.path, error) from error
 
+    def remove(self) -> None:
+        """Closes it, and there is no such file any more."""
+        if isinstance(self._file, PartLog):
+            self._file.discard()
+        self.close()
+        remove_lines(self.path)
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+
+def has_lines(place: Location) -> bool:
+    """Whether there is anything in a file that grows."""
+    if isinstance(place, ObjectPath):
+        return any(file.size() for file in [place] if file.is_file()) or bool(list_parts(place))
+    return place.exists() and place.stat().st_size > 0
+
+
+def write_lines(place: Location, lines: Iterable[bytes]) -> None:
+    """A file that grows, anew and whole; nobody has it open."""
+    atomic_write(place, b"".join(lines))
+    for part in list_parts(place) if isinstance(place, ObjectPath) else ():
+        part.unlink(missing_ok=True)  # where a kill leaves them, the whole file counts
+
+
+def remove_lines(place: Location) -> None:
+    """A file that grows, and in a store its parts; nobody has it open."""
+    place.unlink(missing_ok=True)
+    for part in list_parts(place) if isinstance(place, ObjectPath) else ():
+        part.unlink(missing_ok=True)
+
+
+def read_line_file(place: Location) -> Iterator[bytes]:
+    """Its lines so far, with their newlines: in a store of its parts, until it is whole.
+
+    Raises:
+      UserError: there is neither in a store. OSError: it cannot be read on this machine.
+    """
+    if isinstance(place, ObjectPath):
+        if not place.is_file() and not list_parts(place):
+            raise UserError(f"{place}: no such file")
+        yield from read_lines(place)
+        return
+    with open(place, "rb") as file:  # bytes end their lines at a newline alone
+        yield from file
+
+
+def write_json(path: str | Path | ObjectPath, content: Mapping[str, Any]) -> None:
     """:func:`atomic_write` of a JSON object, indented, in ASCII."""
     atomic_write(path, json.dumps(content, indent=2) + "\n")

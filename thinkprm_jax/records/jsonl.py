@@ -13,6 +13,8 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_input
+from thinkprm_jax.records.files import read_line_file
+from thinkprm_jax.storage import ObjectPath, location
 from thinkprm_jax.user_files import GivenTwice, check_whole, json_fault, parse_json
 
 # Where one of these stands in a line, it may hold a number that is not finite.
@@ -37,7 +39,7 @@ class WrittenNumber(float):
         return WrittenNumber, (self.text,)
 
 
-def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def iterate_rows(path: str | Path | ObjectPath) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of every line that is not blank, line by line; place is `file:line`, for error messages.
 
     Raises:
@@ -45,10 +47,9 @@ def iterate_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     check_input(path)
     try:
-        with open(path, "rb") as file:  # bytes end their lines at a newline alone
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
+        for number, line in enumerate(read_line_file(location(path)), start=1):
+            if line.strip():
+                yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
 
@@ -100,7 +101,7 @@ def _check_finite(value: Any, place: str, name: str) -> None:
             _check_finite(item, place, f"{name}[{index}]")
 
 
-def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+def read_rows(path: str | Path | ObjectPath) -> list[tuple[str, dict[str, Any]]]:
     """:func:`iterate_rows` as a list; `UserError` also where there is no row."""
     rows = list(iterate_rows(path))
     if not rows:
@@ -108,7 +109,7 @@ def read_rows(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def read_growing(path: str | Path) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+def read_growing(path: str | Path | ObjectPath) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
     """Of a file that a program may be writing: (rows as of :func:`iterate_rows`, whether the last line is
     half-written and not among them). Such a line has no newline yet and is no JSON."""
     check_input(path)
@@ -123,11 +124,10 @@ def read_growing(path: str | Path) -> tuple[list[tuple[str, dict[str, Any]]], bo
     return rows, False
 
 
-def _ends_half_written(path: str | Path, good: int) -> bool:
+def _ends_half_written(path: str | Path | ObjectPath, good: int) -> bool:
     """Whether all lines but the last have been read, and that one is not closed."""
     try:
-        with open(path, "rb") as file:
-            lines = [line for line in file if line.strip()]
+        lines = [line for line in read_line_file(location(path)) if line.strip()]
     except OSError:
         return False
     return len(lines) == good + 1 and not lines[-1].endswith(b"\n")

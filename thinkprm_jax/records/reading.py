@@ -13,6 +13,7 @@ from thinkprm_jax.records.jsonl import read_rows
 from thinkprm_jax.records.schema import FORMAT_KEY, Row
 from thinkprm_jax.records.search import CompletionRow, SearchJudgementRow, SearchPieceRow, SearchVerdictRow
 from thinkprm_jax.records.verdicts import VerdictRow
+from thinkprm_jax.storage import ObjectPath
 
 # Class -> fields by which its rows are known where they say nothing of their format; the first that fits counts.
 ROWS: Mapping[type[Row], tuple[str, ...]] = {
@@ -28,7 +29,7 @@ ROWS: Mapping[type[Row], tuple[str, ...]] = {
 }
 
 
-def read(path: str | Path) -> list[Row]:
+def read(path: str | Path | ObjectPath) -> list[Row]:
     """All rows of a file of results, as whatever class they are: see :mod:`thinkprm_jax.records`.
 
     Example:
@@ -43,7 +44,7 @@ def read(path: str | Path) -> list[Row]:
     return [class_of(row, place).from_dict(row, place) for place, row in read_rows(path)]
 
 
-def read_verdicts(path: str | Path) -> list[VerdictRow]:
+def read_verdicts(path: str | Path | ObjectPath) -> list[VerdictRow]:
     """The output of `thinkprm score`.
 
     Example:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_output_folder
 from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, read_fields
 from thinkprm_jax.records.files import atomic_write
+from thinkprm_jax.storage import Location
 
 RECIPE = "recipe.yaml"
 
 
-def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) -> None:
+def claim_folder(folder: Location, recipe: Any, begun: bool, free: tuple[str, ...]) -> None:
     """Writes the resolved recipe into the folder of a run; before the run has ``begun`` it may replace another.
 
     Args:
@@ -38,7 +38,7 @@ def claim_folder(folder: Path, recipe: Any, begun: bool, free: tuple[str, ...]) 
     atomic_write(saved, dump_recipe(recipe))
 
 
-def read_saved_recipe(folder: Path) -> Mapping[str, Any]:
+def read_saved_recipe(folder: Location) -> Mapping[str, Any]:
     """The fields of the recipe in the folder of a run, unchecked; {} where there is none.
 
     Raises:

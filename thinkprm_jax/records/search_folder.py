@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import has_lines
 from thinkprm_jax.records.jsonl import read_growing
 from thinkprm_jax.records.run_folder import read_saved_recipe
 from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
 from thinkprm_jax.records.verdicts import VerdictRecord
+from thinkprm_jax.storage import Location, ObjectPath, location
 from thinkprm_jax.user_files import read_json
 
 COMPLETIONS, VERDICTS, ACCURACY = "completions.jsonl", "verdicts.jsonl", "accuracy.json"
@@ -48,15 +50,15 @@ class SearchFolder:
       growing: the files whose last line is half-written, which the rows do not hold.
     """
 
-    path: Path
+    path: Location
     rows: tuple[SearchedProblemRow, ...]
     recipe: Mapping[str, Any]
     accuracy: Mapping[str, Any] | None = None
     verdict_lines: int | None = None
-    growing: tuple[Path, ...] = ()
+    growing: tuple[Location, ...] = ()
 
 
-def read_search_folder(path: str | Path) -> SearchFolder:
+def read_search_folder(path: str | Path | ObjectPath) -> SearchFolder:
     """The folder of `thinkprm search`, or a file of completions, search-and-learn's too.
 
     A search that still runs is read as far as it is.
@@ -69,19 +71,19 @@ def read_search_folder(path: str | Path) -> SearchFolder:
     Raises:
       UserError: no search has finished a problem here, or a row is not as described; names file, line and field.
     """
-    path = Path(path)
+    path = location(path)
     if not path.is_dir():
         completions, growing = read_growing(path)
         rows = tuple(SearchedProblemRow(place, CompletionRow.from_dict(row, place)) for place, row in completions)
         return SearchFolder(path, _some(rows, path), {}, growing=(path,) if growing else ())
     file, judged = path / COMPLETIONS, path / VERDICTS
-    if not file.exists():
+    if not has_lines(file):
         raise UserError(f"{path}: holds no {COMPLETIONS}, so no search has finished a problem here")
     half_written = []
     completions, growing = read_growing(file)
     half_written += [file] if growing else []
     verdicts: list[tuple[str, dict[str, Any]]] = []
-    if judged.exists():
+    if has_lines(judged):
         verdicts, growing = read_growing(judged)
         half_written += [judged] if growing else []
     return SearchFolder(
@@ -96,12 +98,12 @@ def read_search_folder(path: str | Path) -> SearchFolder:
         ),
         read_saved_recipe(path),
         read_json(path / ACCURACY) if (path / ACCURACY).exists() else None,
-        len(verdicts) if judged.exists() else None,
+        len(verdicts) if has_lines(judged) else None,
         tuple(half_written),
     )
 
 
-def _some(rows: tuple[SearchedProblemRow, ...], file: Path) -> tuple[SearchedProblemRow, ...]:
+def _some(rows: tuple[SearchedProblemRow, ...], file: Location) -> tuple[SearchedProblemRow, ...]:
     if not rows:
         raise UserError(f"{file}: no rows in it")
     return rows

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from importlib import resources
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,6 +18,7 @@ from thinkprm_jax.report.charts import charts
 from thinkprm_jax.report.data import encode
 from thinkprm_jax.report.mathematics import with_formulas
 from thinkprm_jax.report.run import ReportRun
+from thinkprm_jax.storage import location
 from thinkprm_jax.tables import TextTable
 
 SCRIPTS = ("store.js", "text.js", "list.js", "problem.js", "app.js")
@@ -36,7 +36,7 @@ def render(run: ReportRun, title: str | None = None) -> str:
         .get_template("page.html")
         .render(
             run=run,
-            title=title or f"{KINDS[run.kind]}: {Path(run.source).resolve().name}",
+            title=title or f"{KINDS[run.kind]}: {location(run.source).resolve().name}",
             summary=summary(run),
             figures=figures.overview(run),
             charts=charts(figures.solutions_of(run), figures.accuracy_curves(run)),

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.evaluation import EvaluationRow
@@ -14,9 +13,10 @@ from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.report.run import ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.search_run import load_search
 from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, shown_settings, verdict_fields
+from thinkprm_jax.storage import Location
 
 
-def load_run(path: Path) -> ReportRun:
+def load_run(path: Location) -> ReportRun:
     """Reads a file, or the folder of a search.
 
     Raises:

@@ -15,6 +15,7 @@ from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.search.engine import SearchSettings
 from thinkprm_jax.search.voting import Strategy
 from thinkprm_jax.seeds import check_seeds
+from thinkprm_jax.storage import Location, location
 from thinkprm_jax.verifier.registry import all_settings, judges
 
 # The system turn of search-and-learn's and ThinkPRM's runs, character by character.
@@ -219,8 +220,8 @@ class SearchRecipe(_VerifierKeys):
         return found
 
     @property
-    def folder(self) -> Path:
-        return Path(self.output_dir or f"data/{self.model_path}")
+    def folder(self) -> Location:
+        return location(self.output_dir or f"data/{self.model_path}")
 
     @property
     def settings(self) -> SearchSettings:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.records.output import OrderedOutput, has_rows
@@ -20,6 +19,7 @@ from thinkprm_jax.search.progress import SearchProgress
 from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
 from thinkprm_jax.search.results import completion_row, verdict_row
 from thinkprm_jax.search.unfinished import KeepingEngine, UnfinishedStore
+from thinkprm_jax.storage import Location
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.model_engine import ModelEngine
@@ -111,7 +111,7 @@ class OpenSearch:
         return self._progress.speed(len(self.missing))
 
 
-def has_begun(folder: Path) -> bool:
+def has_begun(folder: Location) -> bool:
     """Whether a run has written rows there."""
     return any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS, UNFINISHED))
 

@@ -10,15 +10,15 @@ import functools
 import hashlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
-from thinkprm_jax.records.files import LineFile, atomic_write
+from thinkprm_jax.records.files import LineFile, has_lines, remove_lines, write_lines
 from thinkprm_jax.records.jsonl import read_growing, write_line
 from thinkprm_jax.records.output import other_model
 from thinkprm_jax.records.search import SearchJudgementRow, SearchPieceRow
 from thinkprm_jax.sampler.handle import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Continuation, Engine, Finish, Judgement, Piece, Problem
+from thinkprm_jax.storage import Location
 
 UnfinishedRow = SearchPieceRow | SearchJudgementRow
 _TIDY_FROM = 1024  # lines of finished problems that may stand in the file
@@ -36,7 +36,7 @@ class UnfinishedStore:
       UserError: the file cannot be used; names file and line.
     """
 
-    def __init__(self, path: Path, wanted: Collection[int]) -> None:
+    def __init__(self, path: Location, wanted: Collection[int]) -> None:
         self._path = path
         self._lock = threading.Lock()  # pieces and judgements come from two threads
         self._lines: dict[int, list[bytes]] = {}
@@ -44,7 +44,7 @@ class UnfinishedStore:
         self._finished = 0  # lines of the file that nobody needs any more
         self._file: LineFile | None = None
         self._made_by: dict[str, Mapping[str, str]] = {}  # format of a row -> fingerprints of what makes it
-        rows, half_written = read_growing(path) if path.exists() else ([], False)
+        rows, half_written = read_growing(path) if has_lines(path) else ([], False)
         for place, content in rows:
             kind = SearchJudgementRow if "verdict" in content else SearchPieceRow
             row: UnfinishedRow = kind.from_dict(content, place)
@@ -112,7 +112,7 @@ class UnfinishedStore:
         with self._lock:
             self._close_file()
             if not self._lines:
-                self._path.unlink(missing_ok=True)
+                remove_lines(self._path)
 
     def _append(self, row: UnfinishedRow) -> None:
         line = write_line(row.to_dict())
@@ -125,7 +125,7 @@ class UnfinishedStore:
     def _tidy(self) -> None:
         """Writes the file anew, without lines of finished problems."""
         self._close_file()
-        atomic_write(self._path, b"".join(line for lines in self._lines.values() for line in lines))
+        write_lines(self._path, (line for lines in self._lines.values() for line in lines))
         self._finished = 0
 
     def _close_file(self) -> None:

@@ -21,7 +21,7 @@ nothing before it is complete, and what grows is a row of numbered parts, each o
 from __future__ import annotations
 
 from thinkprm_jax.storage.copies import local_copy, upload_folder
-from thinkprm_jax.storage.location import Location, ObjectPath, is_local, location
+from thinkprm_jax.storage.location import Location, ObjectPath, is_local, location, same_file
 from thinkprm_jax.storage.parts import PartLog
 from thinkprm_jax.storage.reading import open_read
 from thinkprm_jax.storage.writing import open_whole, write_whole
@@ -35,6 +35,7 @@ __all__ = [
     "location",
     "open_read",
     "open_whole",
+    "same_file",
     "upload_folder",
     "write_whole",
 ]

@@ -181,6 +181,14 @@ def location(place: str | Path | ObjectPath) -> Location:
     return ObjectPath(text)
 
 
+def same_file(a: str | Path | ObjectPath, b: str | Path | ObjectPath) -> bool:
+    """Whether both are there and the same, links or not."""
+    a, b = location(a), location(b)
+    if isinstance(a, Path) and isinstance(b, Path):
+        return a.exists() and b.exists() and a.samefile(b)
+    return a == b
+
+
 def is_local(place: str | Path | ObjectPath) -> bool:
     """Whether it names a path of this machine."""
     return isinstance(location(place), Path)

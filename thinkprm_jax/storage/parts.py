@@ -87,6 +87,21 @@ class PartLog:
         self.place.unlink()
         self._is_whole = False
 
+    def cut(self, size: int) -> None:
+        """Leaves so many bytes of the lines that are in the store."""
+        left, kept, is_all = size, [], True
+        for line in self.lines():
+            if len(line) > left:
+                is_all = False
+                break
+            kept.append(line)
+            left -= len(line)
+        if is_all:
+            return
+        self.discard()
+        if kept:
+            self._put(b"".join(kept))
+
     def seal(self) -> None:
         """Writes the whole file, and removes the parts."""
         self.flush()
@@ -121,7 +136,9 @@ def list_parts(place: ObjectPath) -> list[ObjectPath]:
 
 
 def read_lines(place: ObjectPath) -> Iterator[bytes]:
-    """The lines of a file that is whole, or of its parts so far; none where there is neither."""
+    """The lines of a file that is whole, or of its parts so far; none where there is neither.
+
+    A line without a newline is the last one of a file that somebody else wrote."""
     for file in [place] if place.is_file() else list_parts(place):
         with open_read(file) as stream:
             yield from stream

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import importlib.util
 import logging
 import os
 import re
+import secrets
 import sys
 import threading
 import warnings
@@ -56,6 +58,7 @@ def filesystem(scheme: str) -> AbstractFileSystem:
     """fsspec's, one a process (fsspec keeps them, and makes new ones after a fork)."""
     import fsspec
 
+    importlib.import_module(_PACKAGES[scheme][0])
     _hear_retries(scheme)
     options: dict[str, Any] = {"use_listings_cache": False}  # other processes write, too
     if scheme == "s3":
@@ -151,6 +154,13 @@ def put_file(url: str, path: str) -> None:
         fs, key = _of(url)
         options = {} if url.startswith(("hf:", "memory:")) else {"chunksize": PIECE}
         fs.put_file(path, key, **options)
+
+
+def probe(folder: str) -> None:
+    """Writes an object into a folder and deletes it; `UserError` where either is not allowed."""
+    url = f"{folder}/.thinkprm-{secrets.token_hex(4)}"
+    put_bytes(url, b"")
+    delete(url, missing_ok=True)
 
 
 def delete(url: str, missing_ok: bool) -> None:
@@ -252,7 +262,11 @@ _OUT = re.compile(r"out of retries|non-retriable exception")
 def _hear_retries(scheme: str) -> None:
     for name in _LOGGERS.get(scheme, ()):
         logger = logging.getLogger(name)
-        logger.addFilter(_RetryLines(logger.getEffectiveLevel()))
+        level = logger.getEffectiveLevel()
+        for other, below in list(logging.root.manager.loggerDict.items()):
+            if other.startswith(f"{name}.") and isinstance(below, logging.Logger) and not below.level:
+                below.setLevel(level)  # they would take the new one
+        logger.addFilter(_RetryLines(level))
         logger.setLevel(logging.DEBUG)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import tokenizers
 
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.gguf_header import SUFFIX, gguf_of, read_header
+from thinkprm_jax.storage import ObjectPath, local_copy, location
 from thinkprm_jax.tokenizer.gguf import read_gguf_tokenizer
 from thinkprm_jax.tokenizer.sentencepiece_model import SentencePieceModel
 from thinkprm_jax.user_files import check_whole, check_whole_file, read_json, read_text
@@ -38,6 +40,10 @@ _MOST_TEMPLATE = 2**20  # bytes
 def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILES) -> Path:
     """The local folder of a tokenizer (or of other `files`, by name or pattern), or the GGUF file that stands for
     one; a Hugging Face id is downloaded first, or found in the hub's cache."""
+    address = _address(path_or_id)
+    if isinstance(address, ObjectPath):
+        return local_copy(address, files)
+    path_or_id = address
     with reading(str(path_or_id)[:200]):  # a name that is no name of a file
         folder = Path(path_or_id).expanduser()
         gguf = gguf_of(folder)
@@ -57,6 +63,15 @@ def resolve_folder(path_or_id: str | Path, files: Sequence[str] = TOKENIZER_FILE
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         message = f"{path_or_id}: no such folder, and not available from the Hugging Face Hub ({reason})"
         raise UserError(message) from error
+
+
+def _address(path_or_id: str | Path) -> str | Path | ObjectPath:
+    """What is in a store; of `hf://OWNER/NAME` the id, which the hub's own cache serves."""
+    if os.fspath(path_or_id).startswith("hf:"):
+        name = str(location(path_or_id)).removeprefix("hf://").removeprefix("models/")
+        return name if _HUB_ID.fullmatch(name) or name.endswith(SUFFIX) else location(path_or_id)
+    place = location(path_or_id)
+    return place if isinstance(place, ObjectPath) else path_or_id
 
 
 def _download_file(name: str) -> Path:

@@ -38,6 +38,7 @@ from thinkprm_jax.export.base import keep_base
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution, choose_attention
 from thinkprm_jax.model.lora import LoraSpec
+from thinkprm_jax.paths import check_local
 from thinkprm_jax.recipe import dump_recipe, to_dict
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.records.run_folder import claim_folder
@@ -65,6 +66,7 @@ def open_run(recipe: TrainRecipe) -> Path:
       UserError: the folder holds a run of another recipe (names the fields); it cannot be written; another process
         was given another recipe, or does not see process 0's folder.
     """
+    check_local(recipe.output)
     folder = Path(recipe.output)
     _check_same_recipe(recipe)
     if jax.process_index() == 0:

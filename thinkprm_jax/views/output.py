@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_output, check_output_folder
 from thinkprm_jax.records.files import write_json
+from thinkprm_jax.storage import Location, ObjectPath, location
+from thinkprm_jax.views.places import place_option
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.report import EvaluationReport
@@ -29,8 +30,8 @@ class FigureOutput:
     """
 
     json: str | None = None
-    details: Path | None = None
-    plots: Path | None = None
+    details: Location | None = None
+    plots: Location | None = None
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> FigureOutput:
@@ -88,14 +89,14 @@ def add_output_options(parser: argparse.ArgumentParser, details: bool = True) ->
     if details:
         add(
             "--details",
-            type=Path,
+            type=place_option,
             metavar="FILE.jsonl",
             help="every solution with its verdict; a run that was stopped goes on from it",
         )
-    add("--plots", type=Path, metavar="STEM", help="pictures: STEM.png and STEM.svg")
+    add("--plots", type=place_option, metavar="STEM", help="pictures: STEM.png and STEM.svg")
     add(
         "--output-dir",
-        type=Path,
+        type=place_option,
         metavar="FOLDER",
         help="all of these: figures.json, figures.png, figures.svg" + (", details.jsonl" if details else ""),
     )
@@ -106,7 +107,9 @@ def check_writable(path: str | None) -> None:
     if path is None or path == "-":
         return
     check_output(path)
-    file = Path(path)
+    file = location(path)
+    if isinstance(file, ObjectPath):
+        return  # a folder comes with its first file, and `check_output` has tried to write
     if not file.parent.is_dir():
         raise UserError(f"{path}: there is no folder {file.parent}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):

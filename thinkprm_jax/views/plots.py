@@ -18,6 +18,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.intervals import Estimate, share_estimate, show
 from thinkprm_jax.evaluation.panels import AxisScale, Curve, CurvesPanel, Panel, PointsPanel, ReliabilityPanel
 from thinkprm_jax.records.files import atomic_write
+from thinkprm_jax.storage import Location, ObjectPath, location
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,8 +139,12 @@ def _draw_points(axes: Axes, panel: PointsPanel) -> None:
 
 
 def save_figure(
-    path: str | Path, panels: Sequence[Panel], *, columns: int = 2, size: tuple[float, float] = (5.2, 3.6)
-) -> list[Path]:
+    path: str | Path | ObjectPath,
+    panels: Sequence[Panel],
+    *,
+    columns: int = 2,
+    size: tuple[float, float] = (5.2, 3.6),
+) -> list[Location]:
     """Writes ``path``.png and ``path``.svg (``path`` has no suffix) and returns them; makes the folder.
 
     Args:
@@ -147,7 +152,7 @@ def save_figure(
     Raises:
       UserError: a file cannot be written.
     """
-    stem = Path(path)
+    stem = location(path)
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
     contents = [_render(panels, columns, size, kind) for kind in ("png", "svg")]
     try:

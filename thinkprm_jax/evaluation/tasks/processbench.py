@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
@@ -30,6 +29,7 @@ from thinkprm_jax.evaluation.summary import (
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.evaluation import LabelledSolutionRow
 from thinkprm_jax.records.jsonl import get_field, type_name
+from thinkprm_jax.storage import location
 
 HUB = "Qwen/ProcessBench"
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
@@ -146,7 +146,7 @@ def read_processbench(source: str = HUB, subsets: Sequence[str] = SUBSETS) -> li
 
 def _iterate(source: str, subsets: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
     """(place, row, name of the subset where the row itself does not say) of every row."""
-    path = Path(source)
+    path = location(source)
     if path.is_dir() and not ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         files = sorted(file for file in path.iterdir() if file.suffix in _FILES)
         if not files:
