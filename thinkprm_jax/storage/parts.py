@@ -74,6 +74,8 @@ class PartLog:
             stores.put_bytes(str(part), content, new=True)
         except FileExistsError as error:
             raise UserError(f"{part}: another run is writing it") from error
+        except UserError as error:
+            raise UserError(f"{error}; what is there is whole, and the same command goes on") from error
         self._parts.append(part)
         self._next += 1
 
@@ -89,15 +91,14 @@ class PartLog:
 
     def cut(self, size: int) -> None:
         """Leaves so many bytes of the lines that are in the store."""
-        left, kept, is_all = size, [], True
+        if size == sum(file.size() for file in ([self.place] if self._is_whole else self._parts)):
+            return
+        kept, left = [], size
         for line in self.lines():
             if len(line) > left:
-                is_all = False
                 break
             kept.append(line)
             left -= len(line)
-        if is_all:
-            return
         self.discard()
         if kept:
             self._put(b"".join(kept))
