@@ -35,10 +35,10 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 constexpr int LANES = BYTES / 4;
-constexpr int SIXTEEN = 16;  // positions whose scores are computed together, whatever the width
+constexpr int SIXTEEN = 16;  // numbers that have a sum of their own, whatever the width
 constexpr int VECTORS = SIXTEEN / LANES;
 constexpr int64_t BLOCK = 64;  // positions that have a sum of their own first, so that few digits are lost
-constexpr int64_t AHEAD = 32;  // positions
+constexpr int KEYS = 32;  // whose scores are computed together
 constexpr int QUERIES = 4;     // at a time
 
 typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
@@ -106,14 +106,26 @@ int64_t places(const Call& call, int64_t row, int32_t* to) {
   return count;
 }
 
-void widen(const Half* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = uint32_t{from[i]} << 16;
-    std::memcpy(to + i, &bits, 4);
-  }
+// count: a multiple of sixteen.
+INLINE void widen(const Half* from, int64_t count, float* to) {
+  typedef Half Some __attribute__((vector_size(BYTES / 2), aligned(2), may_alias));
+  typedef uint32_t Bits __attribute__((vector_size(BYTES)));
+  for (int64_t i = 0; i < count; i += LANES)
+    store(to + i, reinterpret_cast<Vector>(__builtin_convertvector(*reinterpret_cast<const Some*>(from + i), Bits) << 16));
 }
 
-// Sixteen vectors of `width` numbers -> [width, 16].
+// Memory that is wanted soon: as many cache lines as a loop asks for, one at a time. A processor asks by itself only
+// to the end of a page, which is some keys; and many questions at once would make it wait.
+struct Ahead {
+  const char* line;
+  const char* end;
+
+  INLINE void ask(int64_t count) {
+    for (int64_t i = 0; i < count && line < end; ++i, line += 64) __builtin_prefetch(line, 0, 2);
+  }
+};
+
+// Sixteen vectors of `width` numbers -> [width, KEYS], the first sixteen.
 INLINE void turn(const float* const* from, int64_t width, float* to) {
   int64_t begin = 0;
 #if defined(__AVX512F__)
@@ -139,48 +151,56 @@ INLINE void turn(const float* const* from, int64_t width, float* to) {
     for (int c = 0; c < 4; ++c) {
       const __m512 first = _mm512_shuffle_f32x4(a[c], a[4 + c], 0x88), second = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x88);
       const __m512 third = _mm512_shuffle_f32x4(a[c], a[4 + c], 0xdd), fourth = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xdd);
-      _mm512_storeu_ps(to + (begin + c) * 16, _mm512_shuffle_f32x4(first, second, 0x88));
-      _mm512_storeu_ps(to + (begin + 4 + c) * 16, _mm512_shuffle_f32x4(third, fourth, 0x88));
-      _mm512_storeu_ps(to + (begin + 8 + c) * 16, _mm512_shuffle_f32x4(first, second, 0xdd));
-      _mm512_storeu_ps(to + (begin + 12 + c) * 16, _mm512_shuffle_f32x4(third, fourth, 0xdd));
+      _mm512_storeu_ps(to + (begin + c) * KEYS, _mm512_shuffle_f32x4(first, second, 0x88));
+      _mm512_storeu_ps(to + (begin + 4 + c) * KEYS, _mm512_shuffle_f32x4(third, fourth, 0x88));
+      _mm512_storeu_ps(to + (begin + 8 + c) * KEYS, _mm512_shuffle_f32x4(first, second, 0xdd));
+      _mm512_storeu_ps(to + (begin + 12 + c) * KEYS, _mm512_shuffle_f32x4(third, fourth, 0xdd));
     }
   }
 #endif
   for (; begin < width; ++begin)
-    for (int i = 0; i < SIXTEEN; ++i) to[begin * SIXTEEN + i] = from[i][begin];
+    for (int i = 0; i < SIXTEEN; ++i) to[begin * KEYS + i] = from[i][begin];
 }
 
-// The scores of COUNT queries at sixteen positions.
+// The scores of COUNT queries at the positions of `turned`.
 template <int COUNT>
-INLINE void score(const float* const* q, const float* turned, int64_t width, float* const* to) {
-  Vector sums[COUNT][VECTORS] = {};
-  for (int64_t d = 0; d < width; ++d)
+INLINE void score(const float* const* q, const float* turned, int64_t width, float* const* to, Ahead* ahead,
+                  int64_t lines) {
+  constexpr int TURNS = KEYS / LANES > 4 ? 2 : 1, VECTORS = KEYS / LANES / TURNS;  // as registers allow
+  for (int turn = 0; turn < TURNS; ++turn, turned += VECTORS * LANES) {
+    Vector sums[COUNT][VECTORS] = {};
+    for (int64_t d = 0; d < width; ++d) {
+      ahead->ask(lines);
 #pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; ++v) {
-      const Vector key = load(turned + d * SIXTEEN + v * LANES);
+      for (int v = 0; v < VECTORS; ++v) {
+        const Vector key = load(turned + d * KEYS + v * LANES);
 #pragma GCC unroll 8
-      for (int i = 0; i < COUNT; ++i) sums[i][v] = sums[i][v] + key * q[i][d];
+        for (int i = 0; i < COUNT; ++i) sums[i][v] = sums[i][v] + key * q[i][d];
+      }
     }
-  for (int i = 0; i < COUNT; ++i)
-    for (int v = 0; v < VECTORS; ++v) store(to[i] + v * LANES, sums[i][v]);
+    for (int i = 0; i < COUNT; ++i)
+      for (int v = 0; v < VECTORS; ++v) store(to[i] + (turn * VECTORS + v) * LANES, sums[i][v]);
+  }
 }
 
 // sums [COUNT] of `width` numbers += the values of `count` positions, each by its weight.
 template <int COUNT>
 INLINE void weigh(const float* const* weights, const float* const* values, int64_t count, int64_t width,
-                  float* const* sums) {
+                  float* const* sums, Ahead* ahead, int64_t lines) {
   constexpr int PART = 4;  // vectors at a time
   for (int64_t d = 0; d < width; d += PART * LANES) {
     const int64_t parts = std::min<int64_t>(PART, (width - d) / LANES);
     Vector here[COUNT][PART] = {};
     if (parts == PART) {
-      for (int64_t t = 0; t < count; ++t)
+      for (int64_t t = 0; t < count; ++t) {
+        ahead->ask(lines);
 #pragma GCC unroll 4
         for (int p = 0; p < PART; ++p) {
           const Vector value = load(values[t] + d + p * LANES);
 #pragma GCC unroll 8
           for (int i = 0; i < COUNT; ++i) here[i][p] = here[i][p] + value * weights[i][t];
         }
+      }
     } else {
       for (int64_t t = 0; t < count; ++t)
         for (int p = 0; p < parts; ++p) {
@@ -287,8 +307,8 @@ struct Weigh {
 // The queries begin .. end of those of a row that read one head of keys; query i: token i / group of the step.
 void attend(const Call& call, int64_t row, int64_t head, int64_t begin, int64_t end) {
   const int64_t width = call.width, group = call.heads / call.kv_heads, queries = end - begin;
-  int32_t* place = scratch<int32_t, 0>(call.length + call.columns + SIXTEEN);
-  const int64_t count = places(call, row, place), padded = (count + SIXTEEN - 1) / SIXTEEN * SIXTEEN;
+  int32_t* place = scratch<int32_t, 0>(call.length + call.columns + KEYS);
+  const int64_t count = places(call, row, place), padded = (count + KEYS - 1) / KEYS * KEYS;
   for (int64_t t = count; t < padded; ++t) place[t] = place[count - 1];
   const int64_t first = (row * call.kv_heads + head) * (call.length + call.columns);
   auto vectors = [&](const void* data, int64_t from, int64_t number, float* room, const float** to) {
@@ -314,27 +334,28 @@ void attend(const Call& call, int64_t row, int64_t head, int64_t begin, int64_t 
     std::fill(output[i], output[i] + width, 0.0f);
   }
   float* room = scratch<float, 6>(BLOCK * width);
-  float* turned = scratch<float, 7>(SIXTEEN * width);
+  float* turned = scratch<float, 7>(KEYS * width);
   const float* found[BLOCK];
   const float* weights[QUERIES];
   float* here[QUERIES];
-  // What is wanted next is asked for: a processor does that by itself only to the end of a page, which is some keys.
   const int64_t bytes = width * (call.half ? 2 : 4);
-  auto ask = [&](const void* data, int64_t from, int64_t number) {
-    for (int64_t t = from; t < std::min(from + number, count); ++t) {
-      const char* line = static_cast<const char*>(data) + (first + place[t]) * bytes;
-      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(line + byte, 0, 2);
-    }
+  // Of keys or values that stand one behind the other, as most do.
+  auto ahead = [&](const void* data, int64_t from, int64_t number) {
+    if (from + number > count) return Ahead{nullptr, nullptr};
+    const char* begin = static_cast<const char*>(data) + (first + place[from]) * bytes;
+    return Ahead{begin, begin + number * bytes};
   };
-  for (int64_t t = 0; t < padded; t += SIXTEEN) {
-    ask(call.keys, t + AHEAD, SIXTEEN);
-    vectors(call.keys, t, SIXTEEN, room, found);
-    turn(found, width, turned);
+  for (int64_t t = 0; t < padded; t += KEYS) {
+    for (int64_t of = 0; of < KEYS; of += SIXTEEN) {
+      vectors(call.keys, t + of, SIXTEEN, room, found);
+      turn(found, width, turned + of);
+    }
+    Ahead next = ahead(call.keys, t + KEYS, KEYS);
     for (int64_t i = 0; i < queries; i += QUERIES) {
       const int64_t some = std::min<int64_t>(QUERIES, queries - i);
       for (int64_t j = 0; j < some; ++j) here[j] = scores[i + j] + t;
       of_count<Score>(some, static_cast<const float* const*>(q + i), static_cast<const float*>(turned), width,
-                      static_cast<float* const*>(here));
+                      static_cast<float* const*>(here), &next, int64_t{i ? 0 : 2});
     }
   }
   for (int64_t i = 0; i < queries; ++i) {
@@ -343,13 +364,13 @@ void attend(const Call& call, int64_t row, int64_t head, int64_t begin, int64_t 
   }
   for (int64_t t = 0; t < count; t += BLOCK) {
     const int64_t number = std::min(BLOCK, count - t);
-    ask(call.values, t + BLOCK, BLOCK);
     vectors(call.values, t, number, room, found);
+    Ahead next = ahead(call.values, t + BLOCK, BLOCK);
     for (int64_t i = 0; i < queries; i += QUERIES) {
       const int64_t some = std::min<int64_t>(QUERIES, queries - i);
       for (int64_t j = 0; j < some; ++j) weights[j] = scores[i + j] + t;
       of_count<Weigh>(some, static_cast<const float* const*>(weights), static_cast<const float* const*>(found), number,
-                      width, static_cast<float* const*>(output + i));
+                      width, static_cast<float* const*>(output + i), &next, i ? 0 : (bytes + 63) / 64);
     }
   }
   for (int64_t i = 0; i < queries; ++i)
