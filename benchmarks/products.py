@@ -7,7 +7,7 @@ number of rows, the milliseconds of
 
     xla f32, xla bf16       x [B, in] @ W [in, out]
     left f32                W^T as the left operand, kept [out, in], and a barrier before the result is turned
-    ours f32, ours bf16     products.cc
+    ours f32, ours bf16     our kernel (model/cc)
     torch f32, torch bf16   torch.nn.functional.linear on W [out, in]
 
 They take turns, and the table has medians. Each works through several copies of the weights, more bytes than a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 
 from thinkprm_jax.model.attention import attend_cache
 from thinkprm_jax.model.cache import KVCache, readable
-from thinkprm_jax.model.decode_step import attend_in_order, load_kernels, log_sum_exp, sum_of_squares
+from thinkprm_jax.model.decode_step import attend_in_order, log_sum_exp, sum_of_squares
+from thinkprm_jax.model.products import load_kernels
 
 ROWS, HEADS, KV_HEADS, LENGTH, COLUMNS = 3, 6, 2, 40, 24
 
 pytestmark = pytest.mark.skipif(
-    jax.default_backend() != "cpu" or load_kernels() is None, reason="the kernel is for CPUs with a C++ compiler"
+    jax.default_backend() != "cpu" or not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="the kernel is for CPUs with a C++ compiler",
 )
 
 

@@ -26,7 +26,7 @@ ROWS = (130, 64, 33, 17, 16, 7, 5, 2, 1)
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 
 
-def check(kernel: products.Kernel, inputs: int, outputs: int, dtype: jnp.dtype, transposed: bool) -> None:
+def check(kernels: products.Kernels, inputs: int, outputs: int, dtype: jnp.dtype, transposed: bool) -> None:
     """Near numpy's product in float64, and every row the same bits whatever the number of rows."""
     rng = np.random.default_rng(inputs)
     weights = jnp.asarray(rng.normal(size=(outputs, inputs) if transposed else (inputs, outputs)), dtype)
@@ -34,7 +34,7 @@ def check(kernel: products.Kernel, inputs: int, outputs: int, dtype: jnp.dtype, 
     exact = np.asarray(x, np.float64) @ np.asarray(weights.T if transposed else weights, np.float64)
     all_rows = None
     for rows in ROWS:
-        call = jax.ffi.ffi_call(kernel.target, [jax.ShapeDtypeStruct((rows, outputs), jnp.float32)])
+        call = jax.ffi.ffi_call(kernels.target("products"), [jax.ShapeDtypeStruct((rows, outputs), jnp.float32)])
         y = np.asarray(call(x[:rows], weights, transposed=transposed)[0])
         np.testing.assert_allclose(y, exact[:rows], atol=1e-5 * inputs**0.5)
         all_rows = y if all_rows is None else all_rows
@@ -45,7 +45,7 @@ def check(kernel: products.Kernel, inputs: int, outputs: int, dtype: jnp.dtype, 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
 def test_products(inputs: int, outputs: int, dtype: jnp.dtype, transposed: bool) -> None:
-    check(products.load_kernel(), inputs, outputs, dtype, transposed)
+    check(products.load_kernels(), inputs, outputs, dtype, transposed)
 
 
 @pytest.mark.slow
@@ -60,11 +60,11 @@ def test_products(inputs: int, outputs: int, dtype: jnp.dtype, transposed: bool)
     ids=["no-tiles", "no-bf16", "avx2", "sse2"],
 )
 def test_products_of_lesser_processors(flags: tuple[str, ...]) -> None:
-    kernel = products.load_kernel(flags)
+    kernels = products.load_kernels(flags)
     for inputs, outputs in SIZES:
         for dtype in (jnp.float32, jnp.bfloat16):
             for transposed in (False, True):
-                check(kernel, inputs, outputs, dtype, transposed)
+                check(kernels, inputs, outputs, dtype, transposed)
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["in-out", "out-in"])
@@ -149,10 +149,10 @@ def no_compiler(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("THINKPRM_JAX_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    for function in (load_library, products.load_kernel, products._say_once):
+    for function in (load_library, products.load_kernels, products._say_once):
         function.cache_clear()
     yield
-    for function in (load_library, products.load_kernel, products._say_once):
+    for function in (load_library, products.load_kernels, products._say_once):
         function.cache_clear()
 
 

@@ -1,53 +1,37 @@
-"""What a decode step computes beside products with weights, by our own kernels on CPUs (``decode_step.cc``).
+"""What a decode step computes beside products with weights, by our own kernels on CPUs (``cc/``).
 
 XLA's attention reads the whole cache, columns that nobody reads included, and adds in an order that depends on
 where a token stands in it and on how many tokens a step has; its sums over a row depend on how many rows there
 are. The kernels read what may be read, in the order of the text, and add in one order: what a token gets is the
 same, bit for bit, in narrow steps and wide ones, beside whatever rows, in a cache of any length.
 
-They have no derivatives, and are taken where our kernel computes the products (:mod:`.products`).
+They have no derivatives, and are taken where our kernels compute the products (:mod:`.products`).
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from thinkprm_jax.model.native import NoLibraryError, load_library
+from thinkprm_jax.model.native import NoLibraryError
+from thinkprm_jax.model.products import load_kernels
 
-logger = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_name("decode_step.cc")
 _WIDTH = 16  # of a head: a multiple of it
-
-
-@functools.lru_cache(maxsize=8)
-def load_kernels(flags: tuple[str, ...] = ("-march=native",)) -> str | None:
-    """Compiles them where that has not been done, loads them and tells XLA of them.
-
-    Returns: what their names for XLA end with; None where they cannot be compiled, which one line says.
-    """
-    try:
-        library, name = load_library(SOURCE, jax.ffi.include_dir(), flags)
-    except NoLibraryError as error:
-        logger.warning("attention by XLA, which is slower: %s", error)
-        return None
-    for kernel in ("attention", "pieces", "sum"):  # compiled programs that are kept name what they were made for
-        function = getattr(library, f"thinkprm_{kernel}")
-        jax.ffi.register_ffi_target(f"thinkprm_{kernel}_{name}", jax.ffi.pycapsule(function), platform="cpu")
-    return name
+_DTYPES = (jnp.float32, jnp.bfloat16)
 
 
 def can_attend(head_dim: int, dtype: DTypeLike) -> bool:
     """Whether the kernels are for heads of such a width, with keys and values of ``dtype``, and run here."""
-    fits = head_dim % _WIDTH == 0 and jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
-    return fits and load_kernels() is not None
+    if head_dim % _WIDTH or jnp.dtype(dtype) not in _DTYPES:
+        return False
+    try:
+        load_kernels()
+    except NoLibraryError:  # whoever chose products has said so
+        return False
+    return True
 
 
 def attend_in_order(
@@ -63,9 +47,8 @@ def attend_in_order(
     """
     if keys.dtype != values.dtype or not can_attend(q.shape[-1], keys.dtype):
         return None
-    name = load_kernels()
     q = q.astype(keys.dtype).astype(jnp.float32)  # as products round their inputs
-    call = jax.ffi.ffi_call(f"thinkprm_attention_{name}", jax.ShapeDtypeStruct(q.shape, jnp.float32))
+    call = jax.ffi.ffi_call(load_kernels().target("attention"), jax.ShapeDtypeStruct(q.shape, jnp.float32))
     return call(q, keys, values, lengths.astype(jnp.int32), written, column.astype(jnp.int32).reshape(1))
 
 
@@ -89,7 +72,7 @@ def attend_pieces(
         raise ValueError("there is no kernel for such pieces")
     q = q.astype(keys.dtype).astype(jnp.float32)  # as products round their inputs
     call = jax.ffi.ffi_call(
-        f"thinkprm_pieces_{load_kernels()}",
+        load_kernels().target("pieces"),
         [jax.ShapeDtypeStruct(q.shape, jnp.float32), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in cache)],
         input_output_aliases={3: 1, 4: 2},
     )
@@ -97,23 +80,18 @@ def attend_pieces(
     return attended, keys, values
 
 
-def sum_of_squares(x: jax.Array) -> jax.Array | None:
-    """Over the last axis of float32 [..., N], which stays: [..., 1]. None: as of :func:`attend_in_order`."""
+def sum_of_squares(x: jax.Array) -> jax.Array:
+    """Over the last axis of [..., N], which stays: float32 [..., 1]."""
     return _sum(x, exponentials=False)
 
 
-def log_sum_exp(x: jax.Array) -> jax.Array | None:
-    """log sum exp over the last axis of float32 [..., N], which stays: [..., 1]. None: as of
-    :func:`attend_in_order`."""
+def log_sum_exp(x: jax.Array) -> jax.Array:
+    """log sum exp over the last axis of [..., N], which stays: float32 [..., 1]."""
     return _sum(x, exponentials=True)
 
 
-def _sum(x: jax.Array, exponentials: bool) -> jax.Array | None:
+def _sum(x: jax.Array, exponentials: bool) -> jax.Array:
     rows = math.prod(x.shape[:-1])
-    if x.dtype != jnp.float32:
-        return None
-    name = load_kernels()
-    if name is None:
-        return None
-    call = jax.ffi.ffi_call(f"thinkprm_sum_{name}", jax.ShapeDtypeStruct((rows,), jnp.float32))
-    return call(x.reshape(rows, x.shape[-1]), exponentials=exponentials).reshape(*x.shape[:-1], 1)
+    call = jax.ffi.ffi_call(load_kernels().target("sum"), jax.ShapeDtypeStruct((rows,), jnp.float32))
+    numbers = x.reshape(rows, x.shape[-1]).astype(jnp.float32)
+    return call(numbers, exponentials=exponentials).reshape(*x.shape[:-1], 1)

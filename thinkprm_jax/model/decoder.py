@@ -23,112 +23,21 @@ from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.model.all_layers import run_layers
 from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, can_attend, sum_of_squares
+from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, can_attend
 from thinkprm_jax.model.embedding import Embedding
 from thinkprm_jax.model.heads import ScoreHead, ValueHead
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.model.linear import Build, Linear, side_by_side
+from thinkprm_jax.model.layer import Layer
+from thinkprm_jax.model.linear import Build, Linear
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.matmul import contract
+from thinkprm_jax.model.norm import RMSNorm
 from thinkprm_jax.model.products import Products, multiply
-from thinkprm_jax.model.rope import rope, rotate
-
-
-class RMSNorm(nnx.Module):
-    """x / rms(x) * scale, in float32."""
-
-    def __init__(self, size: int, eps: float, param_dtype: DTypeLike) -> None:
-        self.scale = nnx.Param(jnp.ones((size,), param_dtype))
-        self.eps = eps
-        self.products: Products = "xla"  # another one: :func:`use_products`
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        squares = sum_of_squares(x) if self.products == "native" else None
-        if squares is None:
-            variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        else:
-            variance = squares / x.shape[-1]
-        return x * jax.lax.rsqrt(variance + self.eps) * self.scale[...].astype(jnp.float32)
-
-
-class Attention(nnx.Module):
-    """Projections of grouped-query attention; the attention itself is in :mod:`.attention`."""
-
-    def __init__(self, build: Build) -> None:
-        config = build.config
-        d, heads = config.hidden_size, config.num_heads * config.head_dim
-        kv_heads = config.num_kv_heads * config.head_dim
-        self.query = build.linear(d, heads, config.qkv_bias, "attention.query")
-        self.key = build.linear(d, kv_heads, config.qkv_bias, "attention.key")
-        self.value = build.linear(d, kv_heads, config.qkv_bias, "attention.value")
-        self.output = build.linear(heads, d, config.output_bias, "attention.output")
-        self.query_norm, self.key_norm = (
-            RMSNorm(config.head_dim, config.rms_norm_eps, build.param_dtype) if config.qk_norm else None
-            for _ in range(2)
-        )
-        self.head_dim = config.head_dim
-
-    def project(
-        self, x: jax.Array, cos: jax.Array, sin: jax.Array, dropout_key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """[..., D] -> q [..., H, h] (rotated, scaled), k [..., K, h] (rotated), v [..., K, h]."""
-
-        q, k, v = (
-            y.reshape(*y.shape[:-1], -1, self.head_dim)
-            for y in side_by_side((self.query, self.key, self.value), x, dropout_key)
-        )
-        if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
-        return rotate(q, cos, sin) * self.head_dim**-0.5, rotate(k, cos, sin), v
-
-    def merge(self, heads: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        """[..., H, h] -> [..., D]."""
-        return self.output(heads.reshape(*heads.shape[:-2], -1), dropout_key)
-
-
-class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x))."""
-
-    def __init__(self, build: Build) -> None:
-        config = build.config
-        d, f, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate = build.linear(d, f, bias, "mlp.gate")
-        self.up = build.linear(d, f, bias, "mlp.up")
-        self.down = build.linear(f, d, bias, "mlp.down")
-
-    def __call__(self, x: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
-        gate, up = side_by_side((self.gate, self.up), x, dropout_key)
-        return self.down(jax.nn.silu(gate) * up, dropout_key)
-
-
-class Layer(nnx.Module):
-    """One pre-norm block."""
-
-    def __init__(self, build: Build) -> None:
-        config = build.config
-        self.attention_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build.param_dtype)
-        self.attention = Attention(build)
-        self.mlp_norm = RMSNorm(config.hidden_size, config.rms_norm_eps, build.param_dtype)
-        self.mlp = MLP(build)
-
-    def sequence(
-        self,
-        x: jax.Array,
-        cos: jax.Array,
-        sin: jax.Array,
-        segment_ids: jax.Array | None,
-        dropout_key: jax.Array | None,
-        execution: Execution,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The residual stream [B, T, D] after this block, and its k, v [B, T, K, h]."""
-        q, k, v = self.attention.project(self.attention_norm(x), cos, sin, dropout_key)
-        attended = execution.attend(q, k, v, segment_ids, self.attention.query.dtype)
-        x = x + self.attention.merge(attended, dropout_key)
-        x = x + self.mlp(self.mlp_norm(x), dropout_key)
-        return execution.constrain(x, "batch", None, None), k, v
+from thinkprm_jax.model.rope import rope
 
 
 class Decoder(nnx.Module):
@@ -237,7 +146,7 @@ class Decoder(nnx.Module):
         positions = pieces[piece, 1] + number - (ends - pieces[:, 2])[piece]
         # Computed once: without the barrier XLA fuses the cosines into every use.
         cos, sin = (x[0] for x in jax.lax.optimization_barrier(rope(self.config, positions[None])))
-        return self._feed(tokens, pieces, (cos, sin), cache)[1]
+        return self._feed(tokens, pieces, (cos, sin), cache, states=False)[1]
 
     def step_in_place(
         self,
@@ -260,14 +169,24 @@ class Decoder(nnx.Module):
         rows = jnp.where(active, jnp.arange(batch), -1)
         pieces = jnp.stack([rows, positions, jnp.full(batch, width)], axis=1)
         cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
-        x, cache = self._feed(tokens.reshape(-1), pieces, (cos, sin), cache)
-        return self.norm(x), cache
+        return self._feed(tokens.reshape(-1), pieces, (cos, sin), cache)
 
     def _feed(
-        self, tokens: jax.Array, pieces: jax.Array, rotations: tuple[jax.Array, jax.Array], cache: KVCache
+        self,
+        tokens: jax.Array,
+        pieces: jax.Array,
+        rotations: tuple[jax.Array, jax.Array],
+        cache: KVCache,
+        states: bool = True,
     ) -> tuple[jax.Array, KVCache]:
-        """Tokens int [N] of pieces to their places. Returns: their residual stream [N, D], the cache."""
+        """Tokens int [N] of pieces to their places. Returns: their states [N, D] after the final norm, where they
+        are wanted, and the cache."""
         x = self.embed(tokens)
+        pairs = list(zip(cache.keys, cache.values, strict=True))
+        done = run_layers(self.config, self.layers, self.norm, x, rotations, pieces, pairs, states)
+        if done is not None:
+            x, pairs = done
+            return x, KVCache([k for k, _ in pairs], [v for _, v in pairs], cache.steps)
         keys, values = [], []
         for layer, *old in zip(self.layers, cache.keys, cache.values, strict=True):
             q, k, v = layer.attention.project(layer.attention_norm(x), *rotations)
@@ -276,7 +195,7 @@ class Decoder(nnx.Module):
             x = x + layer.mlp(layer.mlp_norm(x))
             keys.append(new_keys)
             values.append(new_values)
-        return x, KVCache(keys, values, cache.steps)
+        return self.norm(x), KVCache(keys, values, cache.steps)
 
     def steps_in_place(self, cache: KVCache) -> bool:
         """Whether :meth:`extend_rows` and :meth:`step_in_place` are for this cache and run here."""

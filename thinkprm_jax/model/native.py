@@ -42,18 +42,15 @@ def load_library(
     """(the compiled source, what it was compiled from and for: a short name).
 
     Args:
-      source: a C++ file. include: the folder of the headers that it wants.
+      source: a C++ file; headers beside it are part of it. include: the folder of other headers that it wants.
       flags: for the processor; where the compiler does not know them, it is asked without.
     Raises:
       NoLibraryError: there is no compiler, or it fails, or the result cannot be loaded.
     """
-    parts = (
-        source.read_bytes(),
-        repr((_FLAGS, flags, os.environ.get(COMPILER_VARIABLE))),
-        version("jaxlib"),
-        machine(),
-    )
-    name = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)).hexdigest()[:12]
+    parts = [source.read_bytes(), *(header.read_bytes() for header in sorted(source.parent.glob("*.h")))]
+    made_by = repr((_FLAGS, flags, os.environ.get(COMPILER_VARIABLE)))
+    parts += [part.encode() for part in (made_by, version("jaxlib"), machine())]
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
     kept = cache_folder()
     if kept is not None:
         try:

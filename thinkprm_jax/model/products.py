@@ -1,4 +1,4 @@
-"""Products with weights by our own kernel on CPUs, for the few rows of a decode step (``products.cc``).
+"""Products with weights by our own kernel on CPUs, for the few rows of a decode step (``cc/products.h``).
 
 XLA's product of 2 to 64 rows takes several times as long as reading the weights; the kernel's takes about that
 long. It reads weights where they are and as they are, and a row's results do not depend on the rows beside it. It
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 import os
@@ -30,36 +31,52 @@ logger = logging.getLogger(__name__)
 Products = Literal["xla", "native"]
 Requested = Literal["auto", "xla", "native"]
 VARIABLE = "THINKPRM_JAX_PRODUCTS"
-SOURCE = Path(__file__).with_name("products.cc")
+SOURCE = Path(__file__).parent / "cc" / "kernels.cc"
+_TARGETS = ("products", "attention", "pieces", "layers", "sum")
 _MOST_ROWS = 128  # above it XLA's products are as fast
 _LEAST_WEIGHT_BYTES = 8 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel:
-    """The compiled kernel. target: its name for XLA. tiles: the processor has tiles for bfloat16 (AMX)."""
+class Kernels:
+    """The compiled kernels. name: what their names for XLA end with. tiles: the processor has tiles for bfloat16
+    (AMX)."""
 
-    target: str
+    name: str
     tiles: bool
 
+    def target(self, kernel: str) -> str:
+        """Its name for XLA."""
+        return f"thinkprm_{kernel}_{self.name}"
+
     def most_rows(self, dtype: DTypeLike) -> float:
-        """Of a product that is better done by it."""
+        """Of a product that is better done by ours."""
         return math.inf if self.tiles and jnp.dtype(dtype) == jnp.bfloat16 else _MOST_ROWS
 
 
 @functools.lru_cache(maxsize=8)
-def load_kernel(flags: tuple[str, ...] = ("-march=native",)) -> Kernel:
-    """Compiles it where that has not been done, loads it and tells XLA of it.
+def load_kernels(flags: tuple[str, ...] = ("-march=native",)) -> Kernels:
+    """Compiles them where that has not been done, loads them and tells XLA of them.
 
     Raises:
-      NoLibraryError: it cannot run here.
+      NoLibraryError: they cannot run here.
     """
     library, name = load_library(SOURCE, jax.ffi.include_dir(), flags)
-    target = f"thinkprm_products_{name}"  # compiled programs that are kept name the kernel that they were made for
-    jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library.thinkprm_products), platform="cpu")
     has_tiles = library.thinkprm_has_tiles
     has_tiles.restype = ctypes.c_bool
-    return Kernel(target, bool(has_tiles()))
+    kernels = Kernels(name, bool(has_tiles()))
+    for kernel in _TARGETS:  # compiled programs that are kept name what they were made for
+        function = getattr(library, f"thinkprm_{kernel}")
+        jax.ffi.register_ffi_target(kernels.target(kernel), jax.ffi.pycapsule(function), platform="cpu")
+    return kernels
+
+
+def kernel_version() -> str:
+    """Of the kernels' source: a short name that changes with it."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCE.parent.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def choose_products(
@@ -83,7 +100,7 @@ def choose_products(
     obstacle = _obstacle(dtype, mesh)
     if obstacle is None:
         try:
-            load_kernel()
+            load_kernels()
             return "native"
         except NoLibraryError as error:
             obstacle = str(error)
@@ -105,7 +122,7 @@ def choose_weight_gradients(dtype: DTypeLike, mesh: Mesh) -> Products:
     if mesh.devices.flat[0].platform != "cpu" or jnp.dtype(dtype) != jnp.bfloat16:
         return "xla"
     chosen = choose_products(None, dtype, _LEAST_WEIGHT_BYTES, mesh)  # rows are many, however small the model is
-    return "native" if chosen == "native" and load_kernel().tiles else "xla"
+    return "native" if chosen == "native" and load_kernels().tiles else "xla"
 
 
 def _obstacle(dtype: DTypeLike, mesh: Mesh | None) -> str | None:
@@ -134,13 +151,13 @@ def multiply(
       transposed: the weights are [N, K].
     Returns: None where there are so many rows that XLA is faster.
     """
-    kernel = load_kernel()
+    kernels = load_kernels()
     rows = math.prod(x.shape[:-1])
-    if rows > kernel.most_rows(dtype):
+    if rows > kernels.most_rows(dtype):
         return None
     outputs = [weight.shape[0 if transposed else 1] for weight in weights]
     results = jax.ffi.ffi_call(
-        kernel.target, [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in outputs]
+        kernels.target("products"), [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in outputs]
     )(
         x.reshape(rows, x.shape[-1]).astype(dtype),
         *(weight.astype(dtype) for weight in weights),

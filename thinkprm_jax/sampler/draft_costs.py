@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import importlib.resources
 import json
 import logging
 import os
@@ -24,7 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from thinkprm_jax.model.decoder import Decoder, Layer
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.layer import Layer
+from thinkprm_jax.model.products import kernel_version
 from thinkprm_jax.runtime import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -116,17 +116,10 @@ def _name(model: Decoder, rows: int) -> str:
     device, config = jax.devices()[0], model.config
     query = model.layers[0].attention.query.kernel[...]
     shape = f"{config.num_layers}x{config.hidden_size}x{config.intermediate_size}x{config.vocab_size}"
-    kernel = f"native-{_kernel_version()}" if model.products == "native" else model.products
+    kernel = f"native-{kernel_version()}" if model.products == "native" else model.products
     kinds = f"{query.dtype.name}/{jnp.dtype(model.dtype).name}, {kernel} products"
     processors = os.cpu_count() if device.platform == "cpu" else jax.device_count()
     return f"{device.device_kind} x{processors}, jax {jax.__version__}, {shape} {kinds}, {rows} rows"
-
-
-@functools.cache
-def _kernel_version() -> str:
-    """Of our products: what another kernel costs is measured anew."""
-    source = importlib.resources.files("thinkprm_jax.model") / "products.cc"
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:8]
 
 
 def _read(path: Path | None) -> dict[str, dict[str, float]]:
