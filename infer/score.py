@@ -14,19 +14,22 @@ from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.job_options import add_job_options, chosen_job
 from thinkprm_jax.infer.part_options import add_part_options, chosen_part
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
-from thinkprm_jax.paths import check_output
+from thinkprm_jax.paths import check_output, check_output_folder
 from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.output_index import read_header
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
-from thinkprm_jax.storage import same_file
-from thinkprm_jax.views.places import place_option
+from thinkprm_jax.storage import location, same_file
 
 if TYPE_CHECKING:
     from thinkprm_jax.infer.score_report import Report
+    from thinkprm_jax.records.sharded_output import ShardedOutput
     from thinkprm_jax.verifier.base import Verifier
+
+    Output = OrderedOutput[VerdictRow] | ShardedOutput[VerdictRow]
 
 RESERVED = ("verdict", "verdicts", "verifier")
 ABOUT = """\
@@ -53,10 +56,23 @@ Compiled programs are kept in the user's cache folder: THINKPRM_JAX_CACHE=FOLDER
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
+    source, part = bundled_examples() if options.input is None else options.input, chosen_part(options)
+    job = chosen_job(options)
+    if job is not None:
+        from thinkprm_jax.infer.score_job import score_folder
+        from thinkprm_jax.records.sharded_output import read_job
+
+        if str(location(source)) == str(job.folder):
+            raise UserError(f"{job.folder}: is the input")
+        check_output_folder(job.folder)
+        # What is wrong with a row is said when the part that it is in has its turn; others go on.
+        known = read_job(job.folder).get("inputs")
+        with SolutionFile(source, RESERVED, part, options.split, known, check=False) as rows:
+            return score_folder(rows, options, job, score)
     if options.output is not None:
+        options.output = location(options.output)
         check_output(options.output)
     # What is wrong with the input is said before anything is loaded or computed.
-    source, part = bundled_examples() if options.input is None else options.input, chosen_part(options)
     known = read_header(options.output).get("inputs") if isinstance(options.output, Path) else None
     with SolutionFile(source, RESERVED, part, options.split, known) as rows:
         if options.output and any(same_file(options.output, file) for file in rows.source.files or ()):
@@ -87,7 +103,7 @@ def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
-def score(verifier: Verifier, rows: SolutionFile, output: OrderedOutput[VerdictRow], report: Report) -> None:
+def score(verifier: Verifier, rows: SolutionFile, output: Output, report: Report) -> None:
     """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged. Rows are
     read as there is room for their solutions."""
     stamp = verifier.settings.stamp
@@ -134,10 +150,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="a file, a pattern, a folder, the id of a data set; without it: the bundled examples",
     )
     add_part_options(parser)
-    parser.add_argument(
-        "--output", type=place_option, metavar="OUT.jsonl", help="one line for each input line, in input order"
-    )
+    help = "one line for each row, in order: a file of JSON Lines; or FOLDER/, for its parts"
+    parser.add_argument("--output", metavar="OUT.jsonl", help=help)
     parser.add_argument("--quiet", action="store_true", help="no verdicts and no progress bar on the screen")
+    add_job_options(parser)
     add_verifier_options(parser)
     return parser.parse_args(arguments)
 

@@ -8,7 +8,7 @@ import io
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from thinkprm_jax.errors import TooLongCount
-from thinkprm_jax.progress import ProgressBar, VerdictProgress, spell_rate
+from thinkprm_jax.progress import ProgressBar, Ticker, VerdictProgress, spell_rate
 from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
     from thinkprm_jax.verifier.base import Verdict, Verifier
+
+_LOOK_SECONDS = 5.0  # between two looks at how far other processes are
 
 
 class Report:
@@ -43,14 +45,20 @@ class Report:
         self._out, self._err = Console(highlight=False), Console(stderr=True, highlight=False)
         self._progress: VerdictProgress | None = None
         self._speed = ""
+        self._everyone: Callable[[], tuple[int, str]] | None = None
+
+    def share(self, everyone: Callable[[], tuple[int, str]]) -> None:
+        """The total is one of rows, which several processes judge: ``everyone`` says how many they have, and what
+        else is to be shown."""
+        self._everyone = everyone
 
     def begin(self, resumed: Mapping[str, int]) -> None:
         """resumed: of the output rows of an earlier run, the sum of :func:`count_row`."""
         found = dict(resumed)
         self._done, self.failed = found.pop("solutions", 0), found.pop("failed", 0)
         self._counts = ChainCounts(**found)
-        if self._done:
-            self._say(f"{self._source}: {self._done} of {self._total} solutions are judged already")
+        if self._done and self._everyone is None:
+            self.say(f"{self._source}: {self._done} of {self._total} solutions are judged already")
 
     @contextlib.contextmanager
     def loading(self, model: str) -> Iterator[None]:
@@ -63,6 +71,13 @@ class Report:
         began, done, sampled = time.monotonic(), self._done, verifier.sampled_tokens
         if self._quiet:
             yield
+        elif self._everyone is not None:
+            rows, _ = self._everyone()
+            with VerdictProgress(self._total, rows, unit="row") as progress:
+                progress.follow({"": lambda: verifier.activity}, verifier.requests(1)[0])
+                everyone = self._everyone
+                with Ticker(_LOOK_SECONDS, lambda: progress.show(*everyone())):
+                    yield
         else:
             with VerdictProgress(self._total, self._done, unit="solution") as self._progress:
                 left = self._total - self._done
@@ -99,11 +114,12 @@ class Report:
 
     def summary(self) -> None:
         failures = f", {self.failed} not judged (`error` in the output says why)" if self.failed else ""
-        self._say(f"{self._done} solutions{failures}{self._speed}")
+        self.say(f"{self._done} solutions{failures}{self._speed}")
         for line in [*self._too_long.lines("--max-length"), *self._counts.lines]:
-            self._say(line)
+            self.say(line)
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """A line on stderr, unless quiet."""
         if not self._quiet:
             self._err.print(text, markup=False, soft_wrap=True)
 

@@ -126,13 +126,17 @@ class SolutionFile:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> SolutionRow:
+        return self.placed(index)[1]
+
+    def placed(self, index: int) -> tuple[str, SolutionRow]:
+        """(place, row); the place names it in messages."""
         place, row = self.source.json_row(self.rows[index])
         if not isinstance(row, dict):
             raise UserError(f"{place}: a row must be a JSON object, this is {type_name(row)}")
         said = {FORMAT_KEY: row.pop(FORMAT_KEY)} if FORMAT_KEY in row else {}
         solution = parse_solution(row, place, self._reserved)
         check_format(said, _FORMATS, 2, place)
-        return solution
+        return place, solution
 
     def __enter__(self) -> Self:
         return self

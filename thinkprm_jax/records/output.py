@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import LineFile, atomic_write
+from thinkprm_jax.records.files import LineFile, atomic_write, has_lines, remove_lines, write_lines
 from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.output_index import OutputIndex
 from thinkprm_jax.records.schema import FINGERPRINTS, Row, optional_fields
+from thinkprm_jax.storage import Location
 
 Kind = TypeVar("Kind", bound=Row)
 _WAITING_BYTES = 16 * 2**20  # of the file of waiting rows; then those that have had their turn leave it
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
+def write_rows(path: Location, rows: Iterable[Row]) -> None:
     """A file of these rows, whole or not there at all.
 
     Raises:
@@ -29,12 +30,12 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     atomic_write(path, b"".join(write_line(row.to_dict()) for row in rows))
 
 
-def has_rows(path: Path) -> bool:
+def has_rows(path: Location) -> bool:
     """Whether a run has written a row to this file, or one that waits for its turn beside it."""
-    return any(file.exists() and file.stat().st_size for file in (path, _waiting(path)))
+    return any(has_lines(file) for file in (path, _waiting(path)))
 
 
-def _waiting(path: Path) -> Path:
+def _waiting(path: Location) -> Location:
     return path.with_name(f"{path.name}.waiting")
 
 
@@ -131,7 +132,7 @@ class OrderedOutput(Generic[Kind]):
 
     def __init__(
         self,
-        path: Path | None,
+        path: Location | None,
         kind: type[Kind],
         inputs: Inputs,
         stamp: Mapping[str, Mapping[str, Any]],
@@ -212,7 +213,7 @@ class OrderedOutput(Generic[Kind]):
             del self._early[self._next]  # not before it is written: whoever is stopped here closes the files
             rows.append((self._next, row))
             self._next += 1
-        if self._files and self._waiting_bytes > _WAITING_BYTES:
+        if self._files and self._waiting_bytes > _WAITING_BYTES and isinstance(self._files[0].path, Path):
             self._shorten_waiting()
         return rows
 
@@ -232,20 +233,24 @@ class OrderedOutput(Generic[Kind]):
             return
         path = self._files[1].path
         self._files[1].close()
-        atomic_write(path, b"".join(waits.values()))
+        write_lines(path, waits.values())
         self._files[1] = LineFile(path)
         self._waiting_bytes = left
 
     def close(self) -> None:
         files, self._files = self._files, []
+        if len(files) == 2 and self._loaded and not self._early:
+            files.pop().remove()
+        if self._loaded and self._next == len(self._inputs):
+            for file in files:
+                file.seal()
         for file in files:
             file.close()
         index, self._index = self._index, None
         if index is not None and self._loaded:
             index.close()
-        nothing_waits = self._loaded and not self._early
-        if len(files) == 2 and (nothing_waits or not files[1].path.stat().st_size):
-            files[1].path.unlink(missing_ok=True)
+        if len(files) == 2 and not has_lines(files[1].path):
+            remove_lines(files[1].path)
 
     def __enter__(self) -> OrderedOutput[Kind]:
         return self
@@ -253,11 +258,11 @@ class OrderedOutput(Generic[Kind]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _load(self, path: Path) -> int:
+    def _load(self, path: Location) -> int:
         """Takes up the rows of an output file; returns the bytes they take. What follows them is a half-written
         line."""
         size = self._resume_known(path)
-        for place, line, is_complete in _lines(path, size, self._next + 1):
+        for place, line, is_complete in _lines(self._files[0], size, self._next + 1):
             if self._next == len(self._inputs):
                 raise UserError(f"{path}: has more rows than the input; give another output file")
             given = self._inputs[self._next]
@@ -274,7 +279,7 @@ class OrderedOutput(Generic[Kind]):
             size += len(line)
         return size
 
-    def _open_index(self, path: Path) -> OutputIndex | None:
+    def _open_index(self, path: Location) -> OutputIndex | None:
         """None where every row is asked for, or nothing says whose rows these are."""
         identity = getattr(self._inputs, "identity", lambda: None)
         if self._on_resumed is not None or not isinstance(path, Path):
@@ -290,7 +295,7 @@ class OrderedOutput(Generic[Kind]):
         rows = f"{self._kind.FORMAT}/{self._kind.VERSION}"
         return OutputIndex(path, lambda: {"rows": rows, "stamp": stamp, "inputs": identity()})
 
-    def _resume_known(self, path: Path) -> int:
+    def _resume_known(self, path: Location) -> int:
         """Takes up the rows that need not be read; returns the bytes they take."""
         index = self._index
         if index is None or not index.resume():
@@ -306,8 +311,7 @@ class OrderedOutput(Generic[Kind]):
 
     def _load_early(self) -> int:
         size = 0
-        path = self._files[1].path
-        for place, line, is_complete in _lines(path):
+        for place, line, is_complete in _lines(self._files[1]):
             if not is_complete:
                 break
             entry = _parse(place, line)
@@ -352,7 +356,7 @@ class OrderedOutput(Generic[Kind]):
         return self._kind.from_dict(row, place)
 
 
-def other_model(place: str | Path, made_by: str, name: str, theirs: object, ours: object) -> UserError:
+def other_model(place: str | Location, made_by: str, name: str, theirs: object, ours: object) -> UserError:
     """One line on a row, at ``place``, that another model has made; ``name``: of the fingerprint that differs."""
     field = f"{made_by}.{name}" if made_by else name
     return UserError(
@@ -380,15 +384,19 @@ def _inner(row: Mapping[str, Any], dotted: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _lines(path: Path, start: int = 0, first: int = 1) -> Iterator[tuple[str, bytes, bool]]:
+def _lines(file: LineFile, start: int = 0, first: int = 1) -> Iterator[tuple[str, bytes, bool]]:
     """(place, line with its newline, whether it has one) from a byte on, at which the line ``first`` begins."""
+    if not isinstance(file.path, Path):  # of which there is no index: all of it
+        for number, (line, is_complete) in enumerate(file.lines(), start=1):
+            yield f"{file.path}:{number}", line, is_complete
+        return
     try:
-        with open(path, "rb") as file:
-            file.seek(start)
-            for number, line in enumerate(file, start=first):  # bytes end their lines at a newline alone
-                yield f"{path}:{number}", line, line.endswith(b"\n")
+        with open(file.path, "rb") as stream:
+            stream.seek(start)
+            for number, line in enumerate(stream, start=first):  # bytes end their lines at a newline alone
+                yield f"{file.path}:{number}", line, line.endswith(b"\n")
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
+        raise UserError(f"{file.path}: {error.strerror or error}") from error
 
 
 def _parse(place: str, line: bytes) -> dict[str, Any]:

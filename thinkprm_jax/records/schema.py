@@ -63,7 +63,9 @@ class Record:
         prefix = f"{name}." if name else ""
         values: dict[str, Any] = {}
         for field, kind in _fields(cls):
-            if field.name in content:
+            # In a table, which has all columns, null is what is left out.
+            is_left_out = "left_out" in field.metadata and content.get(field.name) is None
+            if field.name in content and not is_left_out:
                 values[field.name] = decode(kind, content[field.name], place, prefix + field.name)
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise UserError(f"{place}: the field `{prefix}{field.name}` is missing")
