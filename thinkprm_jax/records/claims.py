@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.storage import Location
 from thinkprm_jax.storage.stores import put_bytes
 
@@ -54,12 +55,6 @@ def create_whole(place: Location, content: bytes) -> bool:
     except OSError as error:
         raise UserError(f"{place}: cannot be written: {error.strerror or error}") from error
     return True
-
-
-def replace_whole(place: Location, content: bytes) -> None:
-    from thinkprm_jax.storage import write_whole
-
-    write_whole(place, content)
 
 
 @dataclass
@@ -176,7 +171,7 @@ class Claims:
         with self._lock:
             self._held.pop(claim.part, None)
             if not claim.lost:
-                replace_whole(claim.place, self._content(claim, released=True))
+                atomic_write(claim.place, self._content(claim, released=True))
 
     def _content(self, claim: Claim, released: bool = False) -> bytes:
         said = {**self._me, "beat": claim.beat, "done": claim.done, **({"released": True} if released else {})}
@@ -200,7 +195,7 @@ class Claims:
                 with self._lock:
                     if claim.part in self._held:
                         claim.beat += 1
-                        replace_whole(claim.place, self._content(claim))
+                        atomic_write(claim.place, self._content(claim))
 
     def close(self) -> None:
         """Gives back what is held."""

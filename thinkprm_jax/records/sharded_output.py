@@ -22,13 +22,13 @@ from typing import Any, Generic, Self, TypeVar
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.claims import LEASE_SECONDS, Claim, Claims, create_whole
 from thinkprm_jax.records.datasets import JOB
-from thinkprm_jax.records.files import has_lines, read_line_file, remove_lines, write_lines
+from thinkprm_jax.records.files import atomic_write, has_lines, read_line_file, remove_lines, write_lines
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput, other_model
 from thinkprm_jax.records.output_index import same_rows
 from thinkprm_jax.records.parts import part_name, write_part
 from thinkprm_jax.records.row_source import split_rows
 from thinkprm_jax.records.schema import FINGERPRINTS, Row
-from thinkprm_jax.storage import Location, write_whole
+from thinkprm_jax.storage import Location
 
 FORMAT = "job/1"
 Kind = TypeVar("Kind", bound=Row)
@@ -135,10 +135,12 @@ class ShardedOutput(Generic[Kind]):
         header = json.loads(json.dumps(header))
         found = read_job(self.folder)
         if not found:
-            if self.folder.is_dir() and any(True for _ in self.folder.iterdir()):
+            if self.folder.is_dir() and any(place.name != JOB for place in self.folder.iterdir()):
                 raise UserError(
                     f"{self.folder}: holds other files, and no job of this program; give an empty folder"
                 )
+            for name in ("claims", "work", "done"):
+                (self._job / name).mkdir(parents=True, exist_ok=True)
             columns = self._plan.columns() if self._plan.columns is not None else None
             parts = max(1, min(self._plan.parts, len(self._inputs)))
             made = {**header, "parts": parts, "form": self._plan.form, "columns": columns}
@@ -267,7 +269,7 @@ class ShardedOutput(Generic[Kind]):
         del self._mine[part]
         shard.output.close()
         if not self._is_lost(shard):
-            write_whole(self._job / "done" / f"{part:05d}.json", json.dumps(dict(shard.counts)))
+            atomic_write(self._job / "done" / f"{part:05d}.json", json.dumps(dict(shard.counts)))
             work = self._work(part, shard.claim.number)
             if self.form == "jsonl" and isinstance(work, Path):
                 work.replace(self._part(part))
@@ -291,9 +293,7 @@ class ShardedOutput(Generic[Kind]):
 
     def _work(self, part: int, number: int) -> Location:
         """Rows of a part that is not done, of the claim with this number."""
-        below = self._job / "work"
-        below.mkdir(parents=True, exist_ok=True)
-        return below / f"{part:05d}.{number:04d}.jsonl"
+        return self._job / "work" / f"{part:05d}.{number:04d}.jsonl"
 
     def _adopt(self, claim: Claim) -> Location:
         """The file of a claim, with what the one before has left: a copy, since its holder may still write."""
