@@ -1,15 +1,16 @@
 """How long the device waits for the host, and whether a chunk should be launched before the last one is read.
 
     python benchmarks/idle.py verdicts MODEL... [--rows 16 64]    share of the time that the device waits
-    python benchmarks/idle.py host [--rows 16 64 128]             milliseconds of the host between two chunks
+    python benchmarks/idle.py host [--rows 16 64 128]             the host beside a fast device, made to be slow
     python benchmarks/idle.py loops                               the loop as it is beside one that launches ahead
 
 ``verdicts`` writes chains of a verifier with real scripts (think, be made to decide, a verdict for every step);
 a MODEL is a file or folder, or a shape of benchmarks/sampler.py with random weights. Device and host are timed
 inside the sampler (`SamplerStats.device_seconds`, `host_seconds`), compiling left out by a run before.
 
-``host`` does the same with a model so small that only the host's part is of interest, and says what share that
-would be beside a device whose step takes so many milliseconds.
+``host`` does the same with a model so small that only the host's part is of interest, beside a device that is
+pretended: a chunk's results are held back until so many milliseconds a step have passed since its launch. It runs
+without and with chunks that are launched before results are given (``Sampler(ahead=...)``), in turns.
 
 ``loops`` runs no model: slots with chains of random lengths on two clocks. The loop as it is: a chunk, then the
 host goes on with the rows that stopped. Ahead: while the host reads a chunk the device runs the next one with the
@@ -22,6 +23,7 @@ import argparse
 import dataclasses
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,17 +72,31 @@ def run(sampler: Sampler, count: int, new: int, seed: int) -> SamplerStats:
     return type(sampler.stats)(**{name: after[name] - before[name] for name in after})
 
 
+def pretend(sampler: Sampler, milliseconds: float) -> None:
+    """That a step of the device takes so long."""
+    for worker in sampler._workers:
+        fetch, clock = worker._fetch, worker._clock
+
+        def slow(output, fetch=fetch, clock=clock):
+            fetched = fetch(output)
+            begun = clock._busy
+            time.sleep(max(begun + 1e-3 * milliseconds * int(fetched.steps) - time.monotonic(), 0))
+            return fetched
+
+        worker._fetch = slow
+
+
 def count_chunks(sampler: Sampler) -> list[int]:
     """A list that gets a number for each chunk from now on."""
     seen: list[int] = []
     for worker in sampler._workers:
-        chunk = worker.chunk
+        launch = worker.launch
 
-        def counted(parameters, chunk=chunk):
+        def counted(parameters, launch=launch):
             seen.append(1)
-            return chunk(parameters)
+            launch(parameters)
 
-        worker.chunk = counted
+        worker.launch = counted
     return seen
 
 
@@ -136,22 +152,45 @@ def show_host(arguments: argparse.Namespace) -> None:
 
     tokenizer = Tokenizer.load(Path(bundled.__file__).parent / "mini")
     model = Decoder(qwen2(tokenizer.vocab_size, 64, 64, 1, 1, 1), rngs=nnx.Rngs(0), param_dtype=jnp.float32)
-    device = arguments.step
-    title = f"the host's part, {arguments.new} tokens of thought, {arguments.drafts} drafted"
-    table = table_of(title, "rows", "chunks", "steps a chunk", "host, ms a chunk", f"idle, {device:g} ms a step")
+    title = f"{arguments.new} tokens of thought, {arguments.drafts} drafted, {arguments.step:g} ms a step"
+    columns = (
+        "rows",
+        "ahead",
+        "chunks",
+        "steps a chunk",
+        "device waits, ms a chunk",
+        "share",
+        "rows busy",
+        "seconds",
+    )
+    table = table_of(title, *columns)
     for rows in arguments.rows:
-        # A prefix cache, however small, is kept by one worker: its clock is that of all rows.
-        sampler = Sampler(
-            model, tokenizer, slots=rows, max_length=2048, drafts=arguments.drafts, prefix_cache=16, products="xla"
-        )
-        seen = count_chunks(sampler)
-        run(sampler, rows, arguments.new, 0)
-        seen.clear()
-        stats = run(sampler, 2 * rows, arguments.new, 1)
-        host, steps = 1e3 * stats.host_seconds / len(seen), stats.decode_steps / len(seen)
-        table.add_row(
-            str(rows), str(len(seen)), f"{steps:.1f}", f"{host:.2f}", f"{host / (host + device * steps):.2%}"
-        )
+        samplers = []
+        for ahead in (False, True):
+            # A prefix cache, however small, is kept by one worker: its clock is that of all rows.
+            samplers.append(
+                Sampler(
+                    model, tokenizer, slots=rows, max_length=2048, drafts=arguments.drafts, prefix_cache=16,
+                    products="xla", ahead=ahead,
+                )
+            )  # fmt: skip
+        for sampler in samplers:
+            for seed in (0, 1):  # compiled
+                run(sampler, arguments.times * rows, arguments.new, seed)
+            pretend(sampler, arguments.step)
+        for sampler in samplers:
+            seen = count_chunks(sampler)
+            stats = run(sampler, arguments.times * rows, arguments.new, 2)
+            table.add_row(
+                str(rows),
+                "yes" if sampler.ahead else "no",
+                str(len(seen)),
+                f"{stats.decode_steps / len(seen):.1f}",
+                f"{1e3 * stats.host_seconds / len(seen):.2f}",
+                f"{stats.idle_share:.2%}",
+                f"{stats.occupancy:.0%}",
+                f"{stats.host_seconds + stats.device_seconds:.2f}",
+            )
     Console(width=110).print(table)
 
 
@@ -247,6 +286,7 @@ def main() -> None:
     host.add_argument("--rows", nargs="*", type=int, default=[16, 64, 128])
     host.add_argument("--new", type=int, default=512)
     host.add_argument("--step", type=float, default=12.0, help="milliseconds of a step of the device")
+    host.add_argument("--times", type=int, default=4, help="solutions a row")
     host.add_argument("--drafts", type=int, default=0)
     host.set_defaults(show=show_host)
     loops = commands.add_parser("loops")

@@ -112,6 +112,8 @@ class Sampler:
       drafts: tokens that a step may try at once, looked up in what stands there already (:mod:`.drafts`), at most;
         0: none; None: as many as pay on this machine, by a measurement, and none for a model of less than 64 MiB.
         They change no token.
+      ahead: launch the next chunk before the results of the last one are given to callers, so that the device
+        works while they do; None: where the device is not the host itself. It changes no token.
     Raises:
       UserError: a setting that cannot work.
 
@@ -119,6 +121,7 @@ class Sampler:
       loop: the steps, for whoever combines handles (:func:`.gather`).
       products: what computes them, "native" or "xla".
       drafts: for each number of rows so far, how long drafts are and what they cost.
+      ahead: whether the next chunk is launched before results are given.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Sampler:
         share_from: int = 64,
         products: Requested | None = None,
         drafts: int | None = None,
+        ahead: bool | None = None,
     ) -> None:
         refuse_forked()
         mesh = our_mesh(mesh)
@@ -161,7 +165,9 @@ class Sampler:
         self._workers = [
             self._worker(slots // count, prefix_cache, share_from, dtype, _rows(mesh)) for _ in range(count)
         ]
-        self._pool = None if count == 1 else concurrent.futures.ThreadPoolExecutor(count, "sampler worker")
+        self.ahead = jax.default_backend() != "cpu" if ahead is None else ahead
+        alone = count == 1 and not self.ahead
+        self._pool = None if alone else concurrent.futures.ThreadPoolExecutor(count, "sampler worker")
         self._under_way: dict[concurrent.futures.Future[ChunkOutput], Worker] = {}
 
     def __reduce__(self) -> NoReturn:
@@ -383,6 +389,7 @@ class Sampler:
         with self.loop.alone():
             self._collect(concurrent.futures.ALL_COMPLETED)
             for worker in self._workers:
+                worker.tell()
                 worker.drop_cancelled()
             if self._queued or self._weights.pending or any(worker.jobs for worker in self._workers):
                 raise RuntimeError("this sampler is running")
@@ -429,7 +436,9 @@ class Sampler:
     # Steps
 
     def _has_room(self) -> bool:
-        return sum(worker.free for worker in self._workers) > self._queued
+        """With chunks that are launched ahead some wait for the rows that the one under way will free."""
+        spare = max(self.slots // 4, 1) if self.ahead else 0
+        return sum(worker.free for worker in self._workers) + spare > self._queued
 
     def _forget(self, handle: RequestHandle) -> None:
         """Of a cancelled one; with ``loop.changed`` held."""
@@ -449,14 +458,28 @@ class Sampler:
         return None
 
     def _step(self) -> bool:
-        """A chunk of every worker that has jobs; returns once the first of them is through."""
-        worked = self._chunks()
+        """A chunk of every worker that has jobs; returns once the first of them is through. With ``ahead`` its
+        next one runs then, unless too many rows stand empty: what callers make of the results may be for them."""
+        try:
+            began = self._launch()
+            worked = self._collect(concurrent.futures.FIRST_COMPLETED) or began
+            if self.ahead and worked and self._few_are_empty():
+                self._launch()
+        finally:
+            for worker in self._workers:
+                worker.tell()
         with self.loop.changed:
             if not self._queue and not any(worker.jobs for worker in self._workers):
                 self._weights.rest()
         return worked
 
-    def _chunks(self) -> bool:
+    def _few_are_empty(self) -> bool:
+        """Whether at most an eighth of the rows is left for what may come."""
+        return 8 * (sum(worker.free for worker in self._workers) - self._queued) <= self.slots
+
+    def _launch(self) -> bool:
+        """A chunk of every worker that has jobs and none under way. False: there was no such worker."""
+        began = False
         idle = [worker for worker in self._workers if worker not in self._under_way.values()]
         for worker in idle:
             worker.drop_cancelled()
@@ -466,13 +489,22 @@ class Sampler:
                 worker.admit(self._take, -(-min(ready, self._queued) // (len(idle) - place)))
             if not worker.jobs:
                 continue
-            if self._pool is not None:
-                self._under_way[self._pool.submit(worker.chunk, self._weights.parameters())] = worker
-                continue
+            began = True
             with self._recovering(worker):
-                worker.absorb(worker.chunk(self._weights.parameters()))
-            return True
-        return self._collect(concurrent.futures.FIRST_COMPLETED)
+                self._run(worker, self._weights.parameters())
+        return began
+
+    def _run(self, worker: Worker, parameters: nnx.State) -> None:
+        """A chunk: in this thread, or launched by it, or all in another one where a CPU computes for several."""
+        if self._pool is None:
+            future = concurrent.futures.Future[ChunkOutput]()
+            future.set_result(worker.chunk(parameters))
+        elif len(self._workers) == 1:
+            worker.launch(parameters)
+            future = self._pool.submit(worker.read)
+        else:
+            future = self._pool.submit(worker.chunk, parameters)
+        self._under_way[future] = worker
 
     def _next_turn(self) -> int:
         """Has other weights run, where it is time for them. Returns: how many requests of the queue may run."""

@@ -4,8 +4,8 @@
     DeviceClock     how long the device computes, and how long it waits for the host
     Worker          one decode loop: rows, the jobs on them, a chunk of decode steps for all of them together
 
-Everything here is host code apart from :meth:`Worker.chunk`, which touches no script and no handle: that is why a
-thread of its own may run it.
+Everything here is host code apart from :meth:`Worker.launch` and :meth:`Worker.read`, which touch no script and
+no handle: that is why a thread of its own may run them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice
 from thinkprm_jax.sampler.drafts import DraftControls
 from thinkprm_jax.sampler.handle import RequestHandle
 from thinkprm_jax.sampler.job import PENDING, Job, Limits
-from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED, SamplerStats, Think
+from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED, Result, SamplerStats, Think
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class Worker:
 
     Attributes:
       jobs: what runs, by number of the row.
+      ended: what has ended and was not told yet (:meth:`tell`).
       doing: "prefilling" or "decoding", in the chunk that runs or the last one.
     """
 
@@ -145,6 +146,8 @@ class Worker:
     ) -> None:
         self.store, self.stats, self._clock = store, stats, DeviceClock(stats)
         self.jobs: dict[int, Job] = {}
+        self.ended = collections.deque[tuple[RequestHandle, Result | BaseException]]()
+        self._output: ChunkOutput | None = None  # of the chunk that was launched, on the device
         self.doing, self._admitted = "", list[CacheRow]()
         self._device, self._tokenizer, self._limits = device, tokenizer, limits
         self._choose_drafts, self._chosen = drafts, dict[int, DraftChoice]()
@@ -196,8 +199,13 @@ class Worker:
             self._clock.rest()
 
     def chunk(self, parameters: nnx.State) -> ChunkOutput:
-        """Brings the prompts of newly admitted requests into the cache, and decodes one chunk for all jobs. Only
-        touches rows; :meth:`absorb` then tells the jobs."""
+        """One chunk for all jobs, from beginning to end; :meth:`absorb` then tells the jobs."""
+        self.launch(parameters)
+        return self.read()
+
+    def launch(self, parameters: nnx.State) -> None:
+        """Has the device bring the prompts of newly admitted requests into the cache, and decode one chunk for all
+        jobs; only touches rows. Does not wait for it, where the device is not the host itself."""
         store = self.store
         admitted, self._admitted = self._admitted, []
         if admitted:
@@ -214,10 +222,18 @@ class Worker:
             self._chosen[rows] = self._choose_drafts(rows, parameters)
         controls = self._controls(self._chosen[rows])
         self._clock.begin()
-        cache, output = self._device.decode(parameters, store.take_cache(), controls)
-        output = jax.device_get(output)  # an error of the device appears here
+        store.cache, self._output = self._device.decode(parameters, store.take_cache(), controls)
+
+    def read(self) -> ChunkOutput:
+        """What the chunk did that was launched last, once it is through."""
+        output, self._output = self._output, None
+        assert output is not None
+        try:
+            output = self._fetch(output)  # an error of the device appears here
+        except BaseException:
+            self.store.cache = None  # its arrays are as broken
+            raise
         self._clock.ready()
-        store.cache = cache
         return output
 
     def _feed(self, parameters: nnx.State) -> None:
@@ -231,6 +247,11 @@ class Worker:
             self._count_given(row, goal - row.fed)
         self._clock.begin()
         self.store.feed(wanted, parameters)
+
+    @staticmethod
+    def _fetch(output: ChunkOutput) -> ChunkOutput:
+        fetched: ChunkOutput = jax.device_get(output)
+        return fetched
 
     def absorb(self, output: ChunkOutput) -> None:
         """What the scripts make of a chunk."""
@@ -256,13 +277,23 @@ class Worker:
             result = job.advance(outcome)
         except BaseException as error:
             self._leave(job, 0)
-            job.handle.fail(error)
+            self.ended.append((job.handle, error))
             if not isinstance(error, Exception):
                 raise
             return
         if result is not None:
             self._leave(job, job.keep)
-            job.handle.settle(result)
+            self.ended.append((job.handle, result))
+
+    def tell(self) -> None:
+        """Gives what has ended to whoever waits for it."""
+        while self.ended:
+            handle, outcome = self.ended[0]
+            if isinstance(outcome, Result):
+                handle.settle(outcome)
+            else:
+                handle.fail(outcome)
+            self.ended.popleft()
 
     def _leave(self, job: Job, keep: int) -> None:
         del self.jobs[job.row.number]
@@ -282,7 +313,7 @@ class Worker:
     def stop(self) -> list[RequestHandle]:
         """Frees everything, whatever state an interruption has left. Returns: the handles of what ran."""
         jobs = [self.jobs[number] for number in sorted(self.jobs)]
-        self.jobs, self._admitted = {}, []
+        self.jobs, self._admitted, self._output = {}, [], None
         self.store.recover()
         self._clock.rest()
         for job in jobs:
