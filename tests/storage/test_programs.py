@@ -19,7 +19,7 @@ from thinkprm_jax.paths import _check_store
 from thinkprm_jax.storage import Location, location, write_whole
 from thinkprm_jax.storage.copies import upload_folder
 
-ROWS = [{"problem": f"{i} + 2?", "steps": [f"{i} + 2 = {i + 2}."], "label": -1, "id": i} for i in range(5)]
+ROWS = [{"problem": f"{i} + 2?", "steps": [f"{i} + 2 = {i + 2}."], "label": -1, "id": str(i)} for i in range(5)]
 SOLVED = [{"problem": f"{i} + 2?", "answer": "4", "completions": ["The answer is 4."] * 2} for i in range(3)]
 SEARCH = {"prm_type": "guess", "n": 2}
 
@@ -120,7 +120,8 @@ def test_a_model(bucket: Location, monkeypatch: pytest.MonkeyPatch, capfd: pytes
             "no bucket",
         ),
         (["search", "{}://nowhere/search.yaml"], "no such file"),
-        (["report", "{}://nowhere/run"], "no such file"),
+        (["report", "{}://bucket/nothing", "--output", "page.html"], "no such file"),
+        (["report", "{}://nowhere/run"], "no bucket nowhere"),
         (["collect", "{}://nowhere/collect.yaml"], "no such file"),
         (["train", "{}://nowhere/train.yaml"], "no such file"),
         (["miniature", "--quick", "--output", "{}://bucket/small"], "is an address, not a path of this machine"),

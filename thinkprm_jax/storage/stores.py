@@ -159,8 +159,11 @@ def put_file(url: str, path: str) -> None:
 def probe(folder: str) -> None:
     """Writes an object into a folder and deletes it; `UserError` where either is not allowed."""
     url = f"{folder}/.thinkprm-{secrets.token_hex(4)}"
-    put_bytes(url, b"")
-    delete(url, missing_ok=True)
+    try:
+        put_bytes(url, b"")
+        delete(url, missing_ok=True)
+    except UserError as error:
+        raise UserError(str(error).replace(url, folder)) from error
 
 
 def delete(url: str, missing_ok: bool) -> None:
