@@ -21,7 +21,8 @@ from thinkprm_jax.data.prm800k import Prefix, Prm800kCounts, read_prm800k
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import split_solution
 from thinkprm_jax.recipe import MeshConfig, at_least
-from thinkprm_jax.records.jsonl import get_field, get_texts, read_rows
+from thinkprm_jax.records.datasets import iterate_objects
+from thinkprm_jax.records.jsonl import get_field, get_texts
 from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.seeds import check_seeds
 
@@ -241,7 +242,7 @@ def read_generations(source: GenerationFiles, counts: SourceCounts) -> Iterator[
       UserError: a file cannot be read, or a row is not as described; names file, line and field.
     """
     for file in source.files:
-        for place, row in read_rows(file):
+        for place, row in iterate_objects(file):
             counts.rows += 1
             problem = get_field(row, "problem", str, place)
             texts = get_texts(row, "generations", place)

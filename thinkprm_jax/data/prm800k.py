@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError, reading
-from thinkprm_jax.records.jsonl import get_field, iterate_rows, type_name
+from thinkprm_jax.records.datasets import iterate_objects
+from thinkprm_jax.records.jsonl import get_field, type_name
 
 RATINGS = {1: 1, 0: 1, -1: 0}  # rating -> label; neutral steps count as correct
 _FINISHES = ("solution", "found_error", "give_up", "bad_problem")
@@ -73,7 +74,7 @@ def read_prm800k(
       UserError: the file cannot be read, or a row is not as described; names file, line and field.
     """
     counts = Prm800kCounts() if counts is None else counts
-    for place, row in iterate_rows(path):
+    for place, row in iterate_objects(str(path)):
         counts.rows += 1
         with reading(place):
             found = list(parse_row(row, place, alternatives=alternatives))

@@ -20,7 +20,8 @@ from thinkprm_jax.data.batches import TokenisedExample
 from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LeftOut
 from thinkprm_jax.data.sources import TokenisedDataset, stable_hash
 from thinkprm_jax.errors import RequestError, UserError
-from thinkprm_jax.records.jsonl import get_field, read_rows
+from thinkprm_jax.records.datasets import iterate_objects
+from thinkprm_jax.records.jsonl import get_field
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
@@ -83,7 +84,7 @@ def read_solved_problems(path: str) -> list[SolvedProblem]:
     """
     solutions = [
         SolvedProblem(get_field(row, "problem", str, place), get_field(row, "solution", str, place))
-        for place, row in read_rows(path)
+        for place, row in iterate_objects(path)
     ]
     if not solutions:
         raise UserError(f"{path}: no solutions in it")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.jsonl import parse_value
+from thinkprm_jax.records.jsonl import parse_value, type_name
 from thinkprm_jax.records.row_files import SUFFIXES, is_row_file, open_row_file
 from thinkprm_jax.storage import ObjectPath, location
 
@@ -43,6 +43,21 @@ def iterate_source(source: str, split: str = "train", config: str | None = None)
     for file in files:
         with open_row_file(file, parse=parse_value) as rows:
             yield from rows
+
+
+def iterate_objects(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """:func:`iterate_source` of rows that must be objects.
+
+    Raises:
+      UserError: also where one is something else, or there is none.
+    """
+    place = None
+    for place, row in iterate_source(source):
+        if not isinstance(row, dict):
+            raise UserError(f"{place}: a row must be a JSON object, this is {type_name(row)}")
+        yield place, row
+    if place is None:
+        raise UserError(f"{source}: no rows in it")
 
 
 def find_files(source: str) -> list[str] | None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.datasets import JOB
 from thinkprm_jax.records.files import has_lines
 from thinkprm_jax.records.jsonl import read_growing
+from thinkprm_jax.records.reading import read_results
 from thinkprm_jax.records.run_folder import read_saved_recipe
 from thinkprm_jax.records.schema import field_error
 from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
@@ -72,8 +74,8 @@ def read_search_folder(path: str | Path | ObjectPath) -> SearchFolder:
       UserError: no search has finished a problem here, or a row is not as described; names file, line and field.
     """
     path = location(path)
-    if not path.is_dir():
-        completions, growing = read_growing(path)
+    if not path.is_dir() or (path / JOB).is_dir():
+        completions, growing = read_results(path)
         rows = tuple(SearchedProblemRow(place, CompletionRow.from_dict(row, place)) for place, row in completions)
         return SearchFolder(path, _some(rows, path), {}, growing=(path,) if growing else ())
     file, judged = path / COMPLETIONS, path / VERDICTS

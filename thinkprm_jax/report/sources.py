@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.records.datasets import JOB
 from thinkprm_jax.records.evaluation import EvaluationRow
-from thinkprm_jax.records.jsonl import read_growing
-from thinkprm_jax.records.reading import class_of
+from thinkprm_jax.records.reading import class_of, read_results
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.report.run import ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.search_run import load_search
@@ -22,9 +22,9 @@ def load_run(path: Location) -> ReportRun:
     Raises:
       UserError: there is no such run, or what is wrong with it: file, line, field.
     """
-    if path.is_dir():
+    if path.is_dir() and not (path / JOB).is_dir():
         return load_search(path)
-    rows, growing = read_growing(path)
+    rows, growing = read_results(path)
     notes = (UNFINISHED.format(name=path.name),) if growing else ()
     if not rows:
         raise UserError(f"{path}: no rows in it")
