@@ -128,7 +128,7 @@ def _changed(change: Any) -> dict:
         ),
         (_changed(lambda r: r["label"].update(steps={})), "`label.steps` must be a list, it is an object"),
         (_changed(lambda r: r["label"].update(finish_reason="found_eror")), 'label.finish_reason is "found_eror"'),
-        ([1], "rows.jsonl:2: a line must be a JSON object, this is a list"),
+        ([1], "rows.jsonl:2: a row must be a JSON object, this is a list"),
     ],
 )
 def test_a_row_that_is_not_as_described_is_named(tmp_path, bad, said):
