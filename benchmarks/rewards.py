@@ -1,6 +1,7 @@
 """What a policy learns from which reward: GRPO in Tunix on the arithmetic task, several seeds.
 
-    python benchmarks/rewards.py [--rewards rule score steps] [--seeds 0 1 2] [--output FILE.jsonl]
+    python benchmarks/rewards.py --output FILE.jsonl [--rewards rule score steps] [--seeds 0 1 2]
+    python benchmarks/rewards.py --output FILE.jsonl --shapes new --temperature 0.8
     python benchmarks/rewards.py --table --output FILE.jsonl
 
 The runs of `examples/rl_tunix.py` in one process: each line of the output is a run, and runs that are in it are
@@ -48,10 +49,12 @@ class Study:
         self.held_out = next(self.batches(HELD_OUT_SEED, options.held_out))
 
     def batches(self, seed: int, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Expressions of shapes that the solver has not learnt: (a - b) * c and (a - b + c) * d."""
-        indexes = (i for i in itertools.count() if solution_problem(seed, i, "unseen").family == "expression")
+        """Expressions that the solver has not seen, of shapes that it has learnt, or of two that it has not:
+        (a - b) * c and (a - b + c) * d."""
+        split = {"learnt": "test", "new": "unseen"}[self.options.shapes]
+        indexes = (i for i in itertools.count() if solution_problem(seed, i, split).family == "expression")
         while True:
-            rows = [make_solution(seed, index, "unseen") for index in itertools.islice(indexes, size)]
+            rows = [make_solution(seed, index, split) for index in itertools.islice(indexes, size)]
             chats = ([{"role": "user", "content": row.problem}] for row in rows)
             yield {
                 "prompts": np.asarray([self.tokenizer.render_chat(chat) for chat in chats]),
@@ -59,13 +62,15 @@ class Study:
                 "answer": np.asarray([row.answer for row in rows]),
             }
 
-    def solved(self, policy: object) -> list[int]:
-        """Of every held-out problem, whether the policy's solution is right."""
+    def solve(self, policy: object) -> dict[str, object]:
+        """Of every held-out problem, whether the policy's solution is right; and some solutions."""
         self.sampler.update_weights(weights_of(policy))
         found = self.sampler.generate(
             self.held_out["prompts"].tolist(), temperature=self.options.temperature, max_new_tokens=LENGTH
         )
-        return [int(value) for value in right([one.text for [one] in found], self.held_out["answer"])]
+        texts = [one.text for [one] in found]
+        solved = [int(value) for value in right(texts, self.held_out["answer"])]
+        return {"solved": solved, "solutions": texts[:8]}
 
     def run(self, name: str, seed: int) -> dict[str, object]:
         """One run; a line of the output."""
@@ -108,7 +113,7 @@ class Study:
         return {
             "reward": name,
             "seed": seed,
-            "solved": self.solved(rl.actor_trainer.model),
+            **self.solve(rl.actor_trainer.model),
             "rewards": [round(value, 4) for value, _ in means],
             "truths": [round(value, 4) for _, value in means],
             "mixed_groups": round(float(np.mean(mixed)), 3),
@@ -154,7 +159,8 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=8, help="solutions of a problem")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--warmup", type=int, default=5, help="steps until the learning rate is reached")
-    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--shapes", choices=("learnt", "new"), default="learnt", help="of the problems")
+    parser.add_argument("--temperature", type=float, default=1.2, help="of the policy, in training and after it")
     parser.add_argument("--held-out", type=int, default=400)
     parser.add_argument("--minutes", type=float, default=60, help="after these no further run begins")
     parser.add_argument("--output", type=Path, default=Path("runs/rewards.jsonl"))
@@ -174,7 +180,7 @@ def main() -> None:
         if (name, seed) in done or time.perf_counter() - begin > 60 * options.minutes:
             continue
         if name == "none":
-            row = {"reward": name, "seed": 0, "solved": study.solved(load_qwen2("mini-solver", study.mesh))}
+            row = {"reward": name, "seed": 0, **study.solve(load_qwen2("mini-solver", study.mesh))}
         else:
             row = study.run(name, seed)
         with options.output.open("a") as file:

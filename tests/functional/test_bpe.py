@@ -1,4 +1,4 @@
-"""Verdicts inside jit with the tokenizer of R1-Distill-Qwen, whose tokens run over the borders of a chain's parts.
+"""Verdicts inside jit with tokens of R1-Distill-Qwen, which run over the borders of a chain's parts.
 
 The bundled tokenizer writes a digit or a word a token. Qwen's has tokens such as ` \\`, `}\\n\\n` and `.\\n`, so
 that what is cut, forced and read begins and ends inside tokens. A decoder of two layers learns a few chains by
@@ -7,7 +7,6 @@ heart: then it writes whole chains in that tokenizer, with real verdicts.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import jax
@@ -17,15 +16,16 @@ import optax
 import pytest
 from flax import nnx
 
-from support import tiny_model
-from thinkprm_jax import ThinkPRM, score_tokens, token_chains, token_prompts, verifier_params, verify_tokens
+from support import r1_tokenizer, tiny_model
+from thinkprm_jax import ThinkPRM, token_chains, token_prompts, verifier_params, verify_tokens
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
-STEPS = 3
+STEPS, STEPS_OF_TRAINING = 3, 200
 VERIFY = jax.jit(verify_tokens, static_argnames=("max_tokens", "rows"))
-# Solution, chain, answer. The second is silent about its last step, the third is wrong in the second.
+# Problem, solution, chain, answer. The second chain is silent about its last step, the third finds the second step
+# wrong, the fourth has a verdict of a form that only the host reads.
 ITEMS = [
     (
         "A café sells 1,250 espressos at €2.40 each. What does it take in?",
@@ -49,7 +49,7 @@ ITEMS = [
         "If f(n) = 2n + 1, find f(f(3)).",
         ["f(3) = 7.", "f(7) = 16.", "The answer is 16."],
         (
-            "Step 1: 2·3 + 1 = 7. The step is \\boxed{correct}\n\nStep 2: 2·7 + 1 = 15, not 16! The step is "
+            "Step 1: 2·3 + 1 = 7. The step is \\boxed{correct}\n\nStep 2: 2·7 + 1 = 15, not 16. The step is "
             "\\boxed{incorrect}\n\n"
         ),
         " No",
@@ -82,7 +82,7 @@ def learnt_by_heart(tokenizer: Tokenizer) -> Decoder:
     )
     small = Decoder(replace(config, vocab_size=len(known)), rngs=nnx.Rngs(0))
     graph, weights = nnx.split(small)
-    adam = optax.adam(3e-3)
+    adam = optax.adam(4e-3)
 
     def loss(weights: nnx.State) -> jax.Array:
         model = nnx.merge(graph, weights)
@@ -98,7 +98,7 @@ def learnt_by_heart(tokenizer: Tokenizer) -> Decoder:
             updates, state = adam.update(gradient, state)
             return (optax.apply_updates(weights, updates), state), value
 
-        (weights, _), values = jax.lax.scan(step, (weights, adam.init(weights)), length=300)
+        (weights, _), values = jax.lax.scan(step, (weights, adam.init(weights)), length=STEPS_OF_TRAINING)
         return weights, values[-1]
 
     weights, value = learn(weights)
@@ -110,44 +110,31 @@ def learnt_by_heart(tokenizer: Tokenizer) -> Decoder:
     return large
 
 
-@pytest.fixture(scope="module")
-def decoder(r1: Tokenizer) -> Decoder:
-    return learnt_by_heart(r1)
-
-
-@functools.cache
-def verifier(decoder: Decoder, tokenizer: Tokenizer, **settings: int) -> ThinkPRM:
-    sampler = Sampler(decoder, tokenizer, slots=4, max_length=512)
-    return ThinkPRM(sampler=sampler, **{"temperature": 0.0, "max_gen_tokens": 110, **settings})
-
-
-@pytest.mark.parametrize("settings", [{}, {"rounds": 2, "max_gen_tokens": 90}, {"max_gen_tokens": 40}],
-                         ids=["one round", "two rounds", "a budget that cuts"])  # fmt: skip
-def test_verdicts_are_those_of_the_host(settings, decoder, r1):
-    prm = verifier(decoder, r1, **settings)
+@pytest.mark.slow
+def test_verdicts_are_those_of_the_host(tmp_path):
+    """Chains of up to 80 tokens and what is forced behind them: three sizes of the columns (48, 96, 192)."""
+    ranks = r1_tokenizer.first_ranks(4096, ("correct", "incorrect", " Yes", " No", "boxed"))
+    tokenizer = Tokenizer.load(r1_tokenizer.build(tmp_path, ranks))
+    sampler = Sampler(learnt_by_heart(tokenizer), tokenizer, slots=4, max_length=512)
+    prm = ThinkPRM(sampler=sampler, temperature=0.0, max_gen_tokens=110)
     params = verifier_params(prm, max_steps=STEPS)
     prompts = token_prompts(prm, PROBLEMS, SOLUTIONS, max_steps=STEPS)
-    found = jax.tree.map(np.asarray, VERIFY(params, prompts, max_tokens=prm.settings.max_gen_tokens))
+    found = jax.tree.map(np.asarray, VERIFY(params, prompts, max_tokens=110))
     host = prm.predict_correctness_batch(PROBLEMS, SOLUTIONS)
-    assert found.covered.sum() >= 3
-    for row in np.flatnonzero(found.covered):
-        steps, result = len(SOLUTIONS[row]), host[row]
+    # It is no noise that is compared: they are the chains that were learnt, with their verdicts.
+    assert all(result["outputs"][0].startswith(chain.rstrip()) for result, chain in zip(host, CHAINS, strict=True))
+    assert [result["step_labels"][0] for result in host] == [[1, 1], [1, 1, 1], [1, 0, 0], [1]]
+    assert host[1]["step_forced"][0] == [False, False, True]
+    assert [result["prefix_score"] > 0.5 for result in host] == [True, True, False, True]
+
+    assert found.covered.tolist() == [True, True, True, False]
+    for row, result in enumerate(host):
+        steps = len(SOLUTIONS[row])
         chain = found.ids[row, prompts.lengths[row] : found.lengths[row]]
-        assert r1.decode(chain) == result["outputs"][0]
+        assert tokenizer.decode(chain) == result["outputs"][0]
         assert found.output_tokens[row] == result["output_tokens"][0]
         assert found.step_labels[row, :steps].tolist() == result["step_labels"][0]
         assert found.step_forced[row, :steps].tolist() == result["step_forced"][0]
         np.testing.assert_allclose(found.prefix_score[row], result["prefix_score"], atol=1e-5)
-        np.testing.assert_allclose(found.step_scores[row, :steps], result["step_scores"][0], atol=1e-5)
-    scores = jax.jit(score_tokens)(params, found.ids, found.spans)
-    np.testing.assert_allclose(scores.prefix_score, found.prefix_score, atol=1e-5)
-
-
-def test_chains_are_written_and_judged(decoder, r1):
-    """What the test above compares is no noise: they are the chains that were learnt, with their verdicts."""
-    host = verifier(decoder, r1).predict_correctness_batch(PROBLEMS, SOLUTIONS)
-    for result, chain in zip(host, CHAINS, strict=True):
-        assert result["outputs"][0].startswith(chain.rstrip())
-    assert [result["step_labels"][0] for result in host] == [[1, 1], [1, 1, 1], [1, 0, 0], [1]]
-    assert host[1]["step_forced"][0] == [False, False, True]
-    assert [result["prefix_score"] > 0.5 for result in host] == [True, True, False, True]
+        if found.covered[row]:
+            np.testing.assert_allclose(found.step_scores[row, :steps], result["step_scores"][0], atol=1e-5)

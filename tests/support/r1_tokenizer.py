@@ -93,13 +93,26 @@ def merge_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | Non
     return (parts[0], parts[1]) if len(parts) == 2 else None
 
 
-def build(folder: Path) -> Path:
-    """Write tokenizer.json and tokenizer_config.json to `folder`, and return it."""
+def first_ranks(most: int, words: tuple[str, ...] = ()) -> dict[bytes, int]:
+    """The first tokens alone, and those of which these words are made: a small vocabulary that encodes as Qwen's
+    where these suffice."""
+    ranks = read_ranks()
+    kept, missing = {token for token, rank in ranks.items() if rank < most}, [word.encode() for word in words]
+    while missing:
+        token = missing.pop()
+        if token not in kept:
+            kept.add(token)
+            missing.extend(merge_of(token, ranks) or ())
+    return {token: number for number, token in enumerate(sorted(kept, key=ranks.__getitem__))}
+
+
+def build(folder: Path, ranks: dict[bytes, int] | None = None) -> Path:
+    """Write tokenizer.json and tokenizer_config.json to `folder`, and return it. ranks: None: all."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     alphabet = {byte: chr(byte) for byte in printable}
     for byte in range(256):
         alphabet.setdefault(byte, chr(256 + len(alphabet) - len(printable)))
-    ranks = read_ranks()
+    ranks = ranks or read_ranks()
 
     def spell(token: bytes) -> str:
         return "".join(map(alphabet.__getitem__, token))
