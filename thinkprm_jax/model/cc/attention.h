@@ -43,7 +43,7 @@ int64_t places(const Attention& call, int64_t row, int32_t* to) {
 
 // Memory that is wanted soon: as many cache lines as a loop asks for, one at a time. A processor asks by itself only
 // to the end of a page, which is some keys; and many questions at once would make it wait.
-struct Ahead {
+struct Sequence {
   const char* line;
   const char* end;
 
@@ -91,7 +91,7 @@ INLINE void turn(const float* const* from, int64_t width, float* to) {
 
 // The scores of COUNT queries at the positions of `turned`.
 template <int COUNT>
-INLINE void score(const float* const* q, const float* turned, int64_t width, float* const* to, Ahead* ahead,
+INLINE void score(const float* const* q, const float* turned, int64_t width, float* const* to, Sequence* ahead,
                   int64_t lines) {
   constexpr int TURNS = KEYS / LANES > 4 ? 2 : 1, VECTORS = KEYS / LANES / TURNS;  // as registers allow
   for (int turn = 0; turn < TURNS; ++turn, turned += VECTORS * LANES) {
@@ -113,7 +113,7 @@ INLINE void score(const float* const* q, const float* turned, int64_t width, flo
 // sums [COUNT] of `width` numbers += the values of `count` positions, each by its weight.
 template <int COUNT>
 INLINE void weigh(const float* const* weights, const float* const* values, int64_t count, int64_t width,
-                  float* const* sums, Ahead* ahead, int64_t lines) {
+                  float* const* sums, Sequence* ahead, int64_t lines) {
   constexpr int PART = 4;  // vectors at a time
   for (int64_t d = 0; d < width; d += PART * LANES) {
     const int64_t parts = std::min<int64_t>(PART, (width - d) / LANES);
@@ -200,16 +200,16 @@ void attend(const Attention& call, int64_t row, int64_t head, int64_t begin, int
   const int64_t bytes = width * (call.half ? 2 : 4);
   // Of keys or values that stand one behind the other, as most do.
   auto ahead = [&](const void* data, int64_t from, int64_t number) {
-    if (from + number > count) return Ahead{nullptr, nullptr};
+    if (from + number > count) return Sequence{nullptr, nullptr};
     const char* begin = static_cast<const char*>(data) + (first + place[from]) * bytes;
-    return Ahead{begin, begin + number * bytes};
+    return Sequence{begin, begin + number * bytes};
   };
   for (int64_t t = 0; t < padded; t += KEYS) {
     for (int64_t of = 0; of < KEYS; of += SIXTEEN) {
       vectors(call.keys, t + of, SIXTEEN, room, found);
       turn(found, width, turned + of);
     }
-    Ahead next = ahead(call.keys, t + KEYS, KEYS);
+    Sequence next = ahead(call.keys, t + KEYS, KEYS);
     for (int64_t i = 0; i < queries; i += QUERIES) {
       const int64_t some = std::min<int64_t>(QUERIES, queries - i);
       for (int64_t j = 0; j < some; ++j) here[j] = scores[i + j] + t;
@@ -224,7 +224,7 @@ void attend(const Attention& call, int64_t row, int64_t head, int64_t begin, int
   for (int64_t t = 0; t < count; t += BLOCK) {
     const int64_t number = std::min(BLOCK, count - t);
     vectors(call.values, t, number, room, found);
-    Ahead next = ahead(call.values, t + BLOCK, BLOCK);
+    Sequence next = ahead(call.values, t + BLOCK, BLOCK);
     for (int64_t i = 0; i < queries; i += QUERIES) {
       const int64_t some = std::min<int64_t>(QUERIES, queries - i);
       for (int64_t j = 0; j < some; ++j) weights[j] = scores[i + j] + t;

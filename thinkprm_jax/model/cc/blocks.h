@@ -124,11 +124,44 @@ struct Block {
   int64_t steps() const { return (rows + Kind::ROWS - 1) / Kind::ROWS; }
 };
 
+// A block that is wanted soon, whose lines are asked for while this one is packed and multiplied: some in every step,
+// since many questions at once make a processor wait.
+constexpr int LINES = BYTES == 64 ? 4 : 1;  // of a step
+struct Ahead {
+  const char* from = nullptr;
+  int64_t step = 0, lines[4] = {0, 64, 128, 192};
+
+  // Lines begin .. end of step s.
+  INLINE void ask(int64_t s, int begin, int end) const {
+    for (int line = begin; line < end; ++line) __builtin_prefetch(from + s * step + lines[line], 0, 2);
+  }
+};
+
 template <class Kind, bool TRANSPOSED>
-INLINE void pack_whole(const typename Kind::Weight* w, int64_t stride, int64_t steps, Vector* to) {
+INLINE Ahead ahead_of(const typename Kind::Weight* w, int64_t stride) {
+  const int64_t bytes = stride * sizeof(typename Kind::Weight);
+  if (TRANSPOSED) return {BYTES == 64 ? reinterpret_cast<const char*>(w) : nullptr, bytes};
+  Ahead ahead{reinterpret_cast<const char*>(w), Kind::ROWS * bytes};
+  if (sizeof(typename Kind::Weight) == 2) ahead.lines[2] = (Kind::ROWS - 1) * bytes, ahead.lines[3] = ahead.lines[2] + 64;
+  return ahead;
+}
+
+// How many of a step's lines are asked for while a block is packed. For few rows that takes as long as multiplying.
+template <class Kind>
+INLINE int asked_in_packing(int64_t rows, const Ahead& ahead) {
+  if (ahead.from == nullptr || LINES < 4) return 0;
+  return rows <= 2 ? 3 : sizeof(typename Kind::Weight) == 2 && rows <= TILE_X ? 2 : 0;
+}
+
+template <class Kind, bool TRANSPOSED>
+INLINE void pack_whole(const typename Kind::Weight* w, int64_t stride, int64_t steps, Vector* to, const Ahead& ahead,
+                       int asked) {
   if constexpr (TRANSPOSED) {
+    constexpr int EACH = WIDE * LANES / (TILE_W * DEEP);  // columns whose lines are asked for beside a square
+    int64_t asking = 0;
     for (int v = 0; v < TILE_W; ++v)
       for (int64_t s = 0; s < steps; s += LANES) {
+        for (int i = 0; i < EACH; ++i, ++asking) ahead.ask(asking, 0, asked);
         Vector square[LANES];
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; ++i) square[i] = Kind::along(w + (v * LANES + i) * stride + s * Kind::ROWS);
@@ -137,50 +170,36 @@ INLINE void pack_whole(const typename Kind::Weight* w, int64_t stride, int64_t s
         for (int i = 0; i < LANES; ++i) to[(s + i) * TILE_W + v] = square[i];
       }
   } else {
-    for (int64_t s = 0; s < steps; ++s, w += Kind::ROWS * stride) Kind::across(w, stride, to + s * TILE_W);
+    for (int64_t s = 0; s < steps; ++s, w += Kind::ROWS * stride) {
+      ahead.ask(s, 0, asked);
+      Kind::across(w, stride, to + s * TILE_W);
+    }
   }
 }
 
 // What W does not have is zero.
 template <class Kind, bool TRANSPOSED>
-void pack(const Block<Kind>& block, Vector* to) {
+void pack(const Block<Kind>& block, Vector* to, const Ahead& ahead, int asked) {
   using Weight = typename Kind::Weight;
   constexpr int UNIT = (TRANSPOSED ? LANES : 1) * Kind::ROWS;
   if (block.columns == WIDE && block.rows % UNIT == 0)
-    return pack_whole<Kind, TRANSPOSED>(block.w, block.stride, block.steps(), to);
+    return pack_whole<Kind, TRANSPOSED>(block.w, block.stride, block.steps(), to, ahead, asked);
   Weight* part = scratch<Weight, 5>(DEEP * Kind::ROWS * WIDE);
   const int64_t lines = TRANSPOSED ? block.columns : block.rows, size = TRANSPOSED ? block.rows : block.columns;
   const int64_t width = TRANSPOSED ? DEEP * Kind::ROWS : WIDE;
   std::memset(part, 0, DEEP * Kind::ROWS * WIDE * sizeof(Weight));
   for (int64_t i = 0; i < lines; ++i) std::memcpy(part + i * width, block.w + i * block.stride, size * sizeof(Weight));
-  pack_whole<Kind, TRANSPOSED>(part, width, block.steps(), to);
-}
-
-// A block that is wanted soon, whose lines are asked for while this one is multiplied: some in every step.
-constexpr int LINES = BYTES == 64 ? 4 : 1;
-struct Lines {
-  const char* from = nullptr;
-  int64_t step = 0, lines[4] = {0, 64, 128, 192};
-};
-
-template <class Kind, bool TRANSPOSED>
-INLINE Lines lines_of(const typename Kind::Weight* w, int64_t stride) {
-  const int64_t bytes = stride * sizeof(typename Kind::Weight);
-  if (TRANSPOSED) return {BYTES == 64 ? reinterpret_cast<const char*>(w) : nullptr, bytes};
-  Lines ahead{reinterpret_cast<const char*>(w), Kind::ROWS * bytes};
-  if (sizeof(typename Kind::Weight) == 2) ahead.lines[2] = (Kind::ROWS - 1) * bytes, ahead.lines[3] = ahead.lines[2] + 64;
-  return ahead;
+  pack_whole<Kind, TRANSPOSED>(part, width, block.steps(), to, ahead, asked);
 }
 
 // sums [COUNT, WIDE] += x [COUNT rows] times a packed block. The steps of a block have a sum of their own first:
 // one running sum over thousands of inputs would lose more digits than XLA's products do.
 template <class Kind, int COUNT>
-void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums, const Lines& ahead,
+void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums, const Ahead& ahead,
           int from, int to) {
   Vector block[COUNT][TILE_W] = {};
-  const char* next = ahead.from;
-  for (int64_t s = 0; s < steps; ++s, w += TILE_W, next += ahead.step) {
-    for (int line = from; line < to; ++line) __builtin_prefetch(next + ahead.lines[line], 0, 2);
+  for (int64_t s = 0; s < steps; ++s, w += TILE_W) {
+    ahead.ask(s, from, to);
     Vector here[TILE_W];
 #pragma GCC unroll 4
     for (int n = 0; n < TILE_W; ++n) here[n] = w[n];
@@ -199,20 +218,20 @@ void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vect
 
 template <class Kind, int COUNT>
 INLINE void tile_of(int64_t count, const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums,
-                    const Lines& ahead, int from, int to) {
+                    const Ahead& ahead, int from, int to) {
   if (count == COUNT) return tile<Kind, COUNT>(w, x, x_stride, steps, sums, ahead, from, to);
   if constexpr (COUNT > 1) tile_of<Kind, COUNT - 1>(count, w, x, x_stride, steps, sums, ahead, from, to);
 }
 
-// All rows of x with a packed block, as evenly in tiles as they go.
+// All rows of x with a packed block, as evenly in tiles as they go. asked: lines of a step that were asked for already.
 template <class Kind>
 void tiles_of(int64_t count, const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums,
-              const Lines& ahead) {
+              const Ahead& ahead, int asked) {
   const int64_t tiles = (count + TILE_X - 1) / TILE_X;
   const int64_t asking = ahead.from == nullptr ? 0 : tiles >= LINES ? LINES : tiles >= 2 && LINES > 1 ? 2 : 1;
   for (int64_t t = 0, b = 0; t < tiles; ++t) {
     const int64_t stop = count * (t + 1) / tiles;
-    const int from = t < asking ? LINES * t / asking : 0, to = t < asking ? LINES * (t + 1) / asking : 0;
+    const int from = t < asking ? std::max<int>(asked, LINES * t / asking) : 0, to = t < asking ? LINES * (t + 1) / asking : 0;
     tile_of<Kind, TILE_X>(stop - b, w, x + b * x_stride, x_stride, steps, sums + b * TILE_W, ahead, from, to);
     b = stop;
   }
@@ -242,12 +261,13 @@ void columns(const Product& product, int64_t begin, int64_t end) {
     for (int64_t i = 0, k, n; i < blocks; ++i) {
       const Weight* here = place(i, k, n);
       const Block<Kind> block{here, stride, std::min(ROWS, inputs - k), std::min<int64_t>(WIDE, end - n)};
-      Lines ahead;
+      Ahead ahead;
       int64_t next_k, next_n;
-      if (i + NEXT < blocks) ahead = lines_of<Kind, TRANSPOSED>(place(i + NEXT, next_k, next_n), stride);
-      pack<Kind, TRANSPOSED>(block, packed);
+      if (i + NEXT < blocks) ahead = ahead_of<Kind, TRANSPOSED>(place(i + NEXT, next_k, next_n), stride);
+      const int asked = asked_in_packing<Kind>(count, ahead);
+      pack<Kind, TRANSPOSED>(block, packed, ahead, asked);
       tiles_of<Kind>(count, packed, x + k / Kind::ROWS, x_stride, block.steps(), sums + (n - begin) / WIDE * count * TILE_W,
-                     ahead);
+                     ahead, asked);
     }
     for (int64_t b = 0; b < count; ++b)
       for (int64_t n = begin; n < end; n += WIDE)
