@@ -98,6 +98,16 @@ def test_reads_are_tried_again(
     assert f"{bucket / 'rows.jsonl'}: " in capfd.readouterr().err
 
 
+def test_a_part_whose_answer_is_lost_is_ours(bucket: ObjectPath, server: Store) -> None:
+    log = PartLog(bucket / "rows.jsonl", seconds=0)
+    server.faults.append(Fault(method="PUT", path="00000000.jsonl", cut="before the answer", times=1))
+    server.faults.append(Fault(method="POST", path="upload", cut="before the answer", times=1))
+    log.append(b"1\n")
+    log.append(b"2\n")
+    assert sum(fault.times for fault in server.faults) == 1  # gs writes by POST, s3 by PUT
+    assert list(log.lines()) == [b"1\n", b"2\n"]
+
+
 @pytest.mark.parametrize("size", [10, 11 * 2**20])
 def test_whole_or_absent(bucket: ObjectPath, server: Store, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store fails for good in the middle of a write; the older content stands."""

@@ -29,7 +29,8 @@ class Fault:
     """What happens to the next ``times`` requests of a method whose path has ``path`` in it.
 
     status: is answered without asking the store. seconds: to wait. cut: `request`: the connection ends when half
-    of what is sent has come, and the store hears of none of it; `answer`: when half of the answer is out.
+    of what is sent has come, and the store hears of none of it; `answer`: when half of the answer is out;
+    `before the answer`: the store has done what it was asked, and nobody hears of it.
     """
 
     method: str = ""
@@ -174,6 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
         connection.endheaders(body if length else None)
         answer = connection.getresponse()
         content = answer.read()
+        if fault.cut == "before the answer":
+            self._cut()
+            return
         self._answer(answer.status, dict(answer.getheaders()), content, fault.cut == "answer")
         connection.close()
 

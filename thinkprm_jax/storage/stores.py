@@ -138,14 +138,20 @@ def put_bytes(url: str, content: bytes, new: bool = False) -> None:
     """One object, whole; what was there before stays until the upload is complete.
 
     Args:
-      new: FileExistsError where there is one already, which the store decides: of several writers one succeeds.
+      new: FileExistsError where there is another one already, which the store decides: of several writers one
+        succeeds. Their contents should differ: an object with this very content counts as ours.
     """
     with asking(url, "written", passes=(FileExistsError,)):
         fs, key = _of(url)
         if not new or url.startswith("hf:"):
             fs.pipe_file(key, content)
-        else:
+            return
+        try:
             fs.pipe_file(key, content, mode="create")
+        except FileExistsError:
+            # The answer to our own write may have been lost; the library then tries again, and finds its object.
+            if fs.cat_file(key) != content:
+                raise
 
 
 def put_file(url: str, path: str) -> None:
