@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import yaml
 
 from thinkprm_jax.errors import UserError, reading
+from thinkprm_jax.storage import ObjectPath
 from thinkprm_jax.user_files import lone_surrogate, read_text
 
 MOST_BYTES = 2**17  # of a recipe
@@ -43,7 +44,7 @@ class _Value:
 
 def load_recipe(
     cls: type[Recipe],
-    path: str | Path,
+    path: str | Path | ObjectPath,
     overrides: Sequence[str] = (),
     unused: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
@@ -99,7 +100,7 @@ def plain_overrides(arguments: Sequence[str], options: Sequence[str] = ()) -> li
     return [plain(argument) for argument in arguments]
 
 
-def read_fields(path: str | Path) -> dict[str, Any]:
+def read_fields(path: str | Path | ObjectPath) -> dict[str, Any]:
     """The fields of a recipe as plain values, unchecked.
 
     Raises:
@@ -165,7 +166,7 @@ class MeshConfig:
                 raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
 
-def _parse_file(path: str | Path) -> _Value:
+def _parse_file(path: str | Path | ObjectPath) -> _Value:
     return _parse(read_text(path, MOST_BYTES, f"recipe {path}", pipes=True), str(path))
 
 

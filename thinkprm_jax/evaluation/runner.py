@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import TooLongCount
@@ -14,6 +13,7 @@ from thinkprm_jax.progress import VerdictProgress
 from thinkprm_jax.records.evaluation import EvaluationRow, Outcome
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.soundness import ChainCounts
+from thinkprm_jax.storage import Location
 from thinkprm_jax.verifier.loading import with_fingerprints
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
@@ -72,7 +72,7 @@ def judge_all(
     loader: VerifierLoader,
     settings: VerifierSettings,
     cases: Sequence[EvaluationCase],
-    details_path: Path | None = None,
+    details_path: Location | None = None,
 ) -> JudgedCases:
     """Judges what ``details_path`` does not hold yet.
 

@@ -28,6 +28,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.jsonl import iterate_rows, type_name
+from thinkprm_jax.storage import ObjectPath
 
 FORMAT_KEY = "thinkprm_format"
 # Metadata of a field that does not stand in the file where it has its default.
@@ -117,7 +118,7 @@ class Row(Record):
         return {**super().to_dict(), FORMAT_KEY: f"{self.FORMAT}/{self.VERSION}"}
 
     @classmethod
-    def read(cls, path: str | Path) -> list[Self]:
+    def read(cls, path: str | Path | ObjectPath) -> list[Self]:
         """All rows of a file.
 
         Raises:

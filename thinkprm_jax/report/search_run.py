@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from thinkprm_jax.protocol.steps import split_solution
@@ -14,9 +13,10 @@ from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.report.run import ReportPick, ReportProblem, ReportRun, ReportSolution
 from thinkprm_jax.report.verdicts import UNFINISHED, problem_name, read_groups, shown_settings, verdict_fields
 from thinkprm_jax.search.voting import select
+from thinkprm_jax.storage import Location
 
 
-def load_search(path: Path) -> ReportRun:
+def load_search(path: Location) -> ReportRun:
     """A run that has finished or still goes on.
 
     Raises:

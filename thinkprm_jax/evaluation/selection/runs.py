@@ -16,6 +16,7 @@ from thinkprm_jax.records.search import CompletionRow
 from thinkprm_jax.records.search_folder import VERDICTS, SearchedProblemRow, read_search_folder
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.search.voting import Strategy, aggregate
+from thinkprm_jax.storage import ObjectPath
 
 # Approaches whose solutions depend on how many are searched for: half of them is no search of half the size.
 WHOLE_SEARCHES = ("beam_search", "dvts")
@@ -61,7 +62,7 @@ class SelectionRun:
 
 
 def read_run(
-    path: str | Path, name: str | None = None, kind: AnswerKind = "math", agg: Strategy | None = None
+    path: str | Path | ObjectPath, name: str | None = None, kind: AnswerKind = "math", agg: Strategy | None = None
 ) -> SelectionRun:
     """A run's folder, or a file of completions.
 
