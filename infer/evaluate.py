@@ -7,6 +7,7 @@ files that it was given.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """A verifier on solutions whose errors are known."""
     from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
-    from thinkprm_jax.infer.verifier_options import choose_verifier
+    from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
     from thinkprm_jax.views.output import FigureOutput
 
     # What is judged, where the figures go, and who judges
@@ -45,7 +46,8 @@ def evaluate(options: argparse.Namespace) -> int:
     verifier = choose_verifier(options)
 
     # Verdicts: those that the details hold already, then the others
-    judged = judge_all(VerifierLoader(), verifier, task.cases, output.details)
+    loader = VerifierLoader(functools.partial(place_chosen, options))
+    judged = judge_all(loader, verifier, task.cases, output.details)
 
     # Figures
     output.write(report_of(task, verifier.stamp, judged))
@@ -56,7 +58,7 @@ def sweep(options: argparse.Namespace) -> int:
     """The same at every setting of a sweep, each in files of its own in the output folder."""
     from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
     from thinkprm_jax.evaluation.sweep import plan_sweep, sweep_report
-    from thinkprm_jax.infer.verifier_options import choose_verifier
+    from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
     from thinkprm_jax.views.output import FigureOutput
 
     # What is judged, where the figures go, and who judges
@@ -68,7 +70,8 @@ def sweep(options: argparse.Namespace) -> int:
     output = FigureOutput.of(options)
 
     # Verdicts: run by run, and the figures of each setting that a run gives
-    loader, settings, status = VerifierLoader(), [], 0
+    loader = VerifierLoader(functools.partial(place_chosen, options))
+    settings, status = [], 0
     for run, verifier in zip(runs, verifiers, strict=True):
         judged = judge_all(loader, verifier, task.cases, options.output_dir / f"{run.name}.jsonl")
         status = max(status, judged.status)

@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     """Returns the exit status."""
     from thinkprm_jax.infer.score_report import Report, count_row
+    from thinkprm_jax.infer.verifier_options import place_chosen
     from thinkprm_jax.verifier.loading import with_fingerprints
     from thinkprm_jax.verifier.registry import current_stamp, load_verifier
 
@@ -96,7 +97,8 @@ def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
             settings = with_fingerprints(settings)
             output.check_models(verifier=settings.stamp)
             with report.loading(settings.model or settings.kind):
-                verifier = load_verifier(settings)
+                placed, mesh = place_chosen(options, settings)
+                verifier = load_verifier(placed, mesh=mesh)
             with report.judging(verifier):
                 score(verifier, rows, output, report)
         report.summary()

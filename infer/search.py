@@ -32,21 +32,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm search", description=DESCRIPTION, epilog=STATUS)
     parser.add_argument("recipe", help="a YAML file, such as configs/search/mini_best_of_n.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
+    from thinkprm_jax.distributed.mesh_option import OPTION, check_mesh
     from thinkprm_jax.recipe import plain_overrides
 
-    options = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv))
+    help = "devices of both models, such as data=2,tensor=4, or auto (default: the recipe's mesh)"
+    parser.add_argument(OPTION, metavar="AXES", help=help)
+    options = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
+    check_mesh(options.mesh)
 
     from thinkprm_jax.search.recipe import load_search_recipe
     from thinkprm_jax.views.terminal import show_report
 
     recipe = load_search_recipe(options.recipe, options.overrides)
-    found = search(recipe)
+    found = search(recipe, options.mesh)
     show_report(found.report.lines, found.report.tables)
     return int(bool(found.failures))
 
 
-def search(recipe: SearchRecipe) -> SearchReport:
-    """Searches what the recipe's folder does not hold yet, and writes what was found into it."""
+def search(recipe: SearchRecipe, mesh: str | None = None) -> SearchReport:
+    """Searches what the recipe's folder does not hold yet, and writes what was found into it.
+
+    mesh: in place of the recipe's.
+    """
     from thinkprm_jax.evaluation.selection.search_report import read_search
     from thinkprm_jax.search.models import describe, load_models, resolve, stamp_models
     from thinkprm_jax.search.problems import load_tasks
@@ -65,7 +72,7 @@ def search(recipe: SearchRecipe) -> SearchReport:
             # Generator and verifier, side by side
             run.stamp(stamp_models(resolved, tasks))
             run.phase("loading the models")
-            engine = load_models(resolved, tasks, run.say)
+            engine = load_models(resolved, tasks, run.say, mesh)
             run.watch(engine)
 
             # Wave by wave; a problem's rows are written when it is finished, and until then what there is of it

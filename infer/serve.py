@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def load_service(options: argparse.Namespace) -> Service:
     """The verifier that the options describe, loaded."""
-    from thinkprm_jax.infer.verifier_options import choose_verifier
+    from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
     from thinkprm_jax.serving.limits import ServerLimits
     from thinkprm_jax.serving.service import Service, base_settings
     from thinkprm_jax.verifier.loading import with_fingerprints
@@ -61,29 +61,11 @@ def load_service(options: argparse.Namespace) -> Service:
     limits = ServerLimits(
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(ServerLimits)}
     )
-    settings = with_fingerprints(choose_verifier(options))
-    verifier = load_verifier(settings, mesh=make_mesh(options.mesh))
+    settings, mesh = place_chosen(options, with_fingerprints(choose_verifier(options)))
+    verifier = load_verifier(settings, mesh=mesh)
     given = options.model or settings.model or settings.kind
     names = dict.fromkeys([options.served_name or given, given, settings.model or given, Path(given).name])
     return Service(verifier, base_settings(settings, options.temperature), names=tuple(names), limits=limits)
-
-
-def make_mesh(text: str | None) -> Any:
-    """The devices of `data=2,tensor=4`; None: one device."""
-    if text is None:
-        return None
-    from thinkprm_jax.distributed.mesh import make_mesh as make
-
-    axes: dict[str, Any] = {}
-    for part in text.split(","):
-        name, equals, size = part.partition("=")
-        if not equals or not size.strip().isdecimal():
-            raise UserError(f"--mesh {text}: write it as data=2,tensor=4")
-        axes[name.strip()] = int(size)
-    try:
-        return make(**axes)
-    except TypeError:
-        raise UserError(f"--mesh {text}: its axes are data, fsdp and tensor") from None
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:
@@ -108,7 +90,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: 8000)")
-    parser.add_argument("--mesh", metavar="AXES", help="devices, such as data=2,tensor=4 (default: one)")
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="keys, one a line; a request must bear one of them"
     )

@@ -6,9 +6,11 @@ Every field of every kind's settings is an option.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from thinkprm_jax.distributed.mesh_option import AUTO, OPTION, check_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.verifier.registry import (
     ANY_DISCRIMINATIVE,
@@ -20,7 +22,19 @@ from thinkprm_jax.verifier.registry import (
 )
 from thinkprm_jax.verifier.settings import SettingField, VerifierSettings, settings_of
 
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
 DEFAULT_MODEL, DEFAULT_KIND = "mini", "thinkprm"
+
+
+def add_mesh_option(parser: Any) -> None:
+    parser.add_argument(
+        OPTION,
+        metavar="AXES",
+        help=f"devices of this machine: data=2,tensor=4 is two copies of the model on four each; data=-1: as many "
+        f"copies as there are devices; {AUTO}: as few devices a copy as its memory needs (default: one device)",
+    )
 
 
 def add_verifier_options(parser: argparse.ArgumentParser, slots: int | None = None) -> None:
@@ -35,6 +49,7 @@ def add_verifier_options(parser: argparse.ArgumentParser, slots: int | None = No
         help=f"{', '.join(judging[:-1])} or {judging[-1]} (default: what config.json or the name of the model "
         f"says, else {DEFAULT_KIND})",
     )
+    add_mesh_option(parser)
     for name, (field, takers) in all_settings().items():
         if not field.option:
             continue
@@ -59,6 +74,7 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
     """
     from thinkprm_jax.runtime import enable_compilation_cache
 
+    check_mesh(options.mesh)
     if not judges(options.verifier):
         raise UserError(f"--verifier {options.verifier} gives no verdicts: it is for `thinkprm search`")
     enable_compilation_cache()
@@ -79,7 +95,25 @@ def choose_verifier(options: argparse.Namespace) -> VerifierSettings:
         elif not field.info.shared and value != field.default:
             which = f", which {model} is" if found.needs_model else ""
             raise UserError(f"{field.option} is no option of the verifier {found.kind}{which}")
-    return found.changed(**values)
+    found = found.changed(**values)
+    if options.mesh is not None and not found.needs_model:
+        raise UserError(f"{OPTION} {options.mesh}: a verifier of kind {found.kind} has no model on this machine")
+    return found
+
+
+def place_chosen(options: argparse.Namespace, settings: VerifierSettings) -> tuple[VerifierSettings, Mesh | None]:
+    """The devices of the verifier, and its settings on them: ``--slots`` is of each copy of the model.
+
+    Raises:
+      UserError: --mesh asks for what is not there.
+    """
+    import jax
+
+    from thinkprm_jax.verifier.placement import place_verifier
+
+    if options.mesh is None and settings.needs_model and (count := jax.local_device_count()) > 1:
+        print(f"one of the {count} devices here is used: {OPTION} {AUTO} uses all", file=sys.stderr)
+    return place_verifier(settings, options.mesh)
 
 
 def _help(field: SettingField, takers: Sequence[str], default: Any) -> str:

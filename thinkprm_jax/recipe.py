@@ -165,6 +165,11 @@ class MeshConfig:
             if getattr(self, name) < 1 and getattr(self, name) != -1:
                 raise ValueError(f"{name} must be at least 1, or -1 for whatever is left")
 
+    @property
+    def text(self) -> str:
+        """For messages."""
+        return f"mesh: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor}"
+
 
 def _parse_file(path: str | Path | ObjectPath) -> _Value:
     return _parse(read_text(path, MOST_BYTES, f"recipe {path}", pipes=True), str(path))

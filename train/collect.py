@@ -37,14 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm collect", description=DESCRIPTION, epilog=STATUS)
     parser.add_argument("recipe", help="a YAML file, such as configs/collect/arithmetic.yaml")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as filter.labels=outcome")
+    from thinkprm_jax.distributed.mesh_option import OPTION, check_mesh
     from thinkprm_jax.recipe import plain_overrides
 
-    arguments = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv))
-    return collect(arguments.recipe, arguments.overrides)
+    help = "devices of the teacher, such as data=2,tensor=4, or auto (default: the recipe's mesh)"
+    parser.add_argument(OPTION, metavar="AXES", help=help)
+    arguments = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
+    check_mesh(arguments.mesh)
+    return collect(arguments.recipe, arguments.overrides, arguments.mesh)
 
 
-def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
-    """Returns the exit status."""
+def collect(recipe_file: str, overrides: Sequence[str] = (), mesh: str | None = None) -> int:
+    """Returns the exit status. mesh: in place of the recipe's."""
     from thinkprm_jax.checkpoint.huggingface import resolve_folder
     from thinkprm_jax.collect.filters import Collection
     from thinkprm_jax.collect.recipe import CollectRecipe, SourceCounts, read_generations, select_prefixes
@@ -74,7 +78,7 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
             collection.add(number, generated)
     else:
         assert teacher is not None
-        generate(recipe, teacher, prefixes, folder / GENERATIONS, collection)
+        generate(recipe, teacher, prefixes, folder / GENERATIONS, collection, mesh)
 
     # What is kept
     kept, decisions = collection.select()
@@ -89,15 +93,26 @@ def collect(recipe_file: str, overrides: Sequence[str] = ()) -> int:
 
 
 def generate(
-    recipe: CollectRecipe, teacher: Teacher, prefixes: Sequence[Prefix], path: Location, collection: Collection
+    recipe: CollectRecipe,
+    teacher: Teacher,
+    prefixes: Sequence[Prefix],
+    path: Location,
+    collection: Collection,
+    mesh: str | None = None,
 ) -> None:
     """Gives the collection the chains of one wave of prefixes after another, until it is complete.
 
     What is stored in ``path`` is used first; the teacher is loaded only if something is missing.
     """
     from thinkprm_jax.collect.store import GenerationStore
-    from thinkprm_jax.collect.teacher import generate_chains, load_teacher, teacher_settings, with_fingerprints
-    from thinkprm_jax.distributed.mesh import optional_mesh
+    from thinkprm_jax.collect.teacher import (
+        generate_chains,
+        load_teacher,
+        place_teacher,
+        teacher_settings,
+        with_fingerprints,
+    )
+    from thinkprm_jax.distributed.mesh_option import local_mesh
     from thinkprm_jax.progress import VerdictProgress
     from thinkprm_jax.runtime import enable_compilation_cache
 
@@ -115,9 +130,12 @@ def generate(
                 if sampler is None:
                     store.check_teacher(with_fingerprints(settings))
                     enable_compilation_cache()
-                    mesh = recipe.mesh
+                    if mesh is None:
+                        devices = local_mesh(dataclasses.asdict(recipe.mesh), recipe.mesh.text)
+                    else:
+                        teacher, devices = place_teacher(teacher, mesh)
                     progress.phase(f"loading {teacher.model}")
-                    sampler = load_teacher(teacher, optional_mesh(mesh.data, mesh.fsdp, mesh.tensor))
+                    sampler = load_teacher(teacher, devices)
                 progress.follow({"": functools.partial(_activity, sampler)}, "chains", len(missing))
                 for key, generation in generate_chains(sampler, teacher, missing, recipe.seed):
                     store.add(key, **dataclasses.asdict(generation))

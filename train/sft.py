@@ -72,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    from thinkprm_jax.distributed.mesh_option import parse_mesh
     from thinkprm_jax.progress import ProgressBar
     from thinkprm_jax.recipe import load_recipe
     from thinkprm_jax.training import plan
     from thinkprm_jax.training.config import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, arguments.recipe, arguments.overrides)
-    mesh = plan.parse_mesh(arguments.mesh) if arguments.mesh else None
+    mesh = parse_mesh(arguments.mesh) if arguments.mesh else None
     memory = plan.parse_memory(arguments.device_memory) if arguments.device_memory else None
     with ProgressBar(None) as progress:
         progress.phase("planning")

@@ -1,4 +1,5 @@
-"""The sampler over a mesh: the same tokens on one device and on eight, with shared beginnings and drafts."""
+"""One program over a mesh: the same tokens on one device and on eight, with shared beginnings and drafts. Replicas
+are in test_replicas.py."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ def run(mesh, drafts):
 
 alone, _, programs, _ = run(None, 0)
 assert len(jax.devices()) == 8
-mesh = make_mesh(data=2, tensor=4)
+mesh = make_mesh(fsdp=2, tensor=4)
 graph, state = nnx.split(model)
 shardings = parameter_shardings(config, mesh)
 placed = [
@@ -83,5 +84,5 @@ def test_the_same_tokens_on_eight_devices(kv_heads, split_cache, drafts):
     assert (found["drafted"] > 0) == (drafts > 0)
     assert found["more_programs"] == 0  # each call leaves the cache split as the next one expects it
     assert "'tensor'" in found["query"]
-    assert "'data'" in found["cache"]
+    assert "'fsdp'" in found["cache"]
     assert ("'tensor'" in found["cache"]) == split_cache

@@ -14,8 +14,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.sampler.memory import PREFILL_TOKENS, PlannedModel
-from thinkprm_jax.search.memory import MemoryNeed, device_bytes, plan
+from thinkprm_jax.sampler.memory import PREFILL_TOKENS, PlannedModel, device_bytes
+from thinkprm_jax.search.memory import MemoryNeed, plan
 
 GB = 10**9
 

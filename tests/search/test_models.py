@@ -10,6 +10,7 @@ import pytest
 from support import tiny_model
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.errors import RequestError, UserError
+from thinkprm_jax.recipe import MeshConfig
 from thinkprm_jax.records import VerdictRecord
 from thinkprm_jax.sampler import Handle, StepLoop, finished
 from thinkprm_jax.search.engine import Piece, Problem
@@ -38,6 +39,20 @@ def engine(recipe: SearchRecipe) -> ModelEngine:
 
 def run(recipe: SearchRecipe, engine: ModelEngine, places: range) -> None:
     assert len(list(search_tasks(recipe, load_tasks(recipe), places, engine))) == len(places)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "option", "said"),
+    [
+        (MeshConfig(1, 1, 1), None, "prm_mesh: data=1 x fsdp=1 x tensor=1: mesh leaves no devices"),
+        (MeshConfig(1, 1, 1), "auto", "--mesh auto places both models, and the recipe has a prm_mesh"),
+        (None, "data=2", "--mesh data=2 needs 2 devices, this process has 1"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused_before_a_model_is_loaded(recipe, mesh, option, said) -> None:
+    apart = dataclasses.replace(recipe, prm_mesh=mesh)
+    with pytest.raises(UserError, match=said):
+        load_models(apart, load_tasks(apart), lambda line: None, option)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import yaml
 
 LAUNCH = Path(__file__).parents[2] / "train" / "launch"
 RECIPE = "configs/train/r1_distill_1.5b.yaml"
-SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
+SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), *sorted(LAUNCH.glob("*.sbatch"))]
 
 # Two hosts are two home folders. `ssh` runs the command there, `scp` copies; the state of the slice is a file.
 GCLOUD = r"""#!/usr/bin/env bash
@@ -31,7 +31,9 @@ done
 [[ $worker == all ]] && workers="0 1" || workers=$worker
 status=0
 case $verb in
-    describe) cat "$WORLD/state" 2>/dev/null || { echo "ERROR: NOT_FOUND: no $name" >&2; exit 1; } ;;
+    describe)
+        if [[ $source$target$* == *networkEndpoints* ]]; then echo 2; exit; fi
+        cat "$WORLD/state" 2>/dev/null || { echo "ERROR: NOT_FOUND: no $name" >&2; exit 1; } ;;
     create) rm -rf "$WORLD"/host*; mkdir "$WORLD/host0" "$WORLD/host1"; echo READY >"$WORLD/state" ;;
     delete) rm "$WORLD/state" ;;
     scp) for i in $workers; do cp "$name" "$WORLD/host$i/${target#*:}"; done ;;
@@ -48,6 +50,7 @@ exit $status
 # What a host has; `thinkprm` ends as the next line of `ends` says, or waits for a signal.
 THINKPRM = r"""#!/usr/bin/env bash
 echo "thinkprm $* in $PWD cache $THINKPRM_JAX_CACHE" >>"$WORLD/calls"
+[[ $1 != score ]] || { echo "bounds $TPU_HOST_BOUNDS" >>"$WORLD/calls"; [[ $* != *1/2* ]]; exit; }
 echo "step 1/94 on $HOME"
 [[ $HOME == */host0 ]] || { sleep 1; exit 0; }
 end=$(head -n 1 "$WORLD/ends"); sed -i 1d "$WORLD/ends"
@@ -208,6 +211,24 @@ def test_a_variable_that_is_missing_is_named(cloud: World, missing: str) -> None
     assert not cloud.calls("gcloud")
 
 
+def test_judge_gives_every_host_its_shard_and_ends_with_the_worst_status(cloud: World) -> None:
+    assert cloud.run("tpu_vm.sh", "create")[0] == 0
+    assert cloud.run("tpu_vm.sh", "install")[0] == 0
+    arguments = ["score", "a b.jsonl", "--shard", "{shard}/{shards}", "--output", "out/{shard}.jsonl"]
+    status, _, err = cloud.run("tpu_vm.sh", "judge", *arguments)
+    assert status == 1, err
+    assert sorted(call.split(" in ")[0] for call in cloud.calls("thinkprm")) == [
+        f"thinkprm score a b.jsonl --shard {i}/2 --output out/{i}.jsonl" for i in (0, 1)
+    ]
+    assert cloud.calls("bounds") == ["bounds 1,1,1"] * 2  # no host waits for the others of its slice
+
+
+def test_judge_wants_a_place_for_each_shard(cloud: World) -> None:
+    status, _, err = cloud.run("tpu_vm.sh", "judge", "score", "in.jsonl", "--output", "out.jsonl")
+    assert status == 2
+    assert "no {shard} in the arguments" in err
+
+
 # SLURM
 
 # srun's process is the shell that would watch the tasks; scancel is what reaches them.
@@ -278,6 +299,72 @@ def test_the_batch_script_names_what_is_missing(slurm: World) -> None:
     assert "no /nowhere/bin/thinkprm" in err
 
 
+# What a task of an array is: a program that ends as `ends` says, or waits for a signal as thinkprm does.
+TASK = r"""#!/usr/bin/env bash
+printf '%s\n' "thinkprm" "$@" >>"$WORLD/arguments"
+[[ -e $WORLD/ends ]] && exit "$(cat "$WORLD/ends")"
+touch "$WORLD/waits"
+trap 'exit 143' TERM
+while true; do sleep 0.02; done
+"""
+ARRAY = {
+    "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8",
+    "SLURM_ARRAY_TASK_MIN": "0", "SLURM_ARRAY_TASK_MAX": "7",
+}  # fmt: skip
+
+
+@pytest.fixture
+def array(slurm: World) -> World:
+    (slurm.folder / "venv/bin/thinkprm").write_text(TASK)
+    slurm.environment |= ARRAY
+    return slurm
+
+
+def test_a_task_of_an_array_judges_its_shard(array: World) -> None:
+    (array.folder / "ends").write_text("1")
+    status, _, err = array.run(
+        "judge.sbatch", "score", "a b.jsonl", "--shard", "{shard}/{shards}", "--mesh", "auto"
+    )
+    assert status == 1, err
+    assert (array.folder / "arguments").read_text().splitlines() == [
+        "thinkprm", "score", "a b.jsonl", "--shard", "3/8", "--mesh", "auto",
+    ]  # fmt: skip
+
+
+def test_a_task_whose_time_is_up_is_queued_again(array: World) -> None:
+    job = array.start("judge.sbatch", "score", "in.jsonl", "--output", "{shard}.jsonl")
+    while not (array.folder / "waits").exists():
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    _, err = job.communicate(timeout=30)
+    assert job.returncode == 0, err
+    assert array.calls("scontrol") == ["scontrol requeue 7_3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "said"),
+    [
+        (["score", "in.jsonl"], {}, "no {shard} in the arguments"),
+        (["score", "{shard}"], {"SLURM_ARRAY_TASK_COUNT": "2"}, "set SHARDS"),
+        (["score", "{shard}"], {"SHARDS": "3"}, "there is no shard 3 of 3"),
+        (["score", "{shard}"], {"SLURM_ARRAY_TASK_ID": ""}, "this is for sbatch --array"),
+        ([], {}, "give a program"),
+    ],
+)
+def test_an_array_names_what_is_missing(array: World, arguments, variables, said) -> None:
+    status, _, err = array.run("judge.sbatch", *arguments, **variables)
+    assert status
+    assert said in err
+
+
+def test_some_of_an_array_again_with_the_number_of_shards(array: World) -> None:
+    (array.folder / "ends").write_text("0")
+    few = {"SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "3"}
+    assert array.run("judge.sbatch", "score", "{shard}/{shards}", SHARDS="8", **few)[0] == 0
+    assert (array.folder / "arguments").read_text().splitlines() == ["thinkprm", "score", "3/8"]
+
+
 # GKE
 
 KUBECTL = """#!/usr/bin/env bash
@@ -325,4 +412,38 @@ def test_the_jobset_names_what_is_missing(tmp_path: Path, missing: str) -> None:
     status, out, err = World(tmp_path).run("gke.sh", "render", RECIPE, **(GKE | {missing: ""}))
     assert status
     assert f"set {missing}" in err
+    assert not out
+
+
+def test_the_jobset_that_judges(tmp_path: Path) -> None:
+    world = World(tmp_path, kubectl=KUBECTL)
+    arguments = [
+        "score",
+        "in.parquet",
+        "--shard",
+        "{shard}/{shards}",
+        "--output",
+        "{shard}.jsonl",
+        "--model",
+        "$x",
+    ]
+    status, _, err = world.run("gke.sh", "apply", *arguments, **GKE, HOSTS="6")
+    assert status == 0, err
+    (job,) = yaml.safe_load((tmp_path / "applied.yaml").read_text())["spec"]["replicatedJobs"]
+    job = job["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert job["completions"] == job["parallelism"] == job["maxFailedIndexes"] == 6
+    assert container["command"] == ["thinkprm"]
+    # Kubernetes fills in $(SHARD); $$ is its $.
+    expected = ["score", "in.parquet", "--shard", "$(SHARD)/6", "--output", "$(SHARD).jsonl", "--model", "$$x"]
+    assert container["args"] == expected
+    assert container["env"][0]["name"] == "SHARD"
+    rules = {rule["onExitCodes"]["values"][0]: rule["action"] for rule in job["podFailurePolicy"]["rules"]}
+    assert rules == {1: "FailIndex", 2: "FailJob"}
+
+
+def test_a_jobset_that_judges_wants_a_place_for_each_shard(tmp_path: Path) -> None:
+    status, out, err = World(tmp_path).run("gke.sh", "render", "score", "in.jsonl", **GKE)
+    assert status == 2
+    assert "no {shard} in the arguments" in err
     assert not out

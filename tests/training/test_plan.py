@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from support import processes, tiny_training
+from thinkprm_jax.distributed.mesh_option import parse_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training import plan
 from thinkprm_jax.training.config import ModelSource
-from thinkprm_jax.training.plan import model_shapes, parse_memory, parse_mesh
+from thinkprm_jax.training.plan import model_shapes, parse_memory
 from thinkprm_jax.training.setup import parameter_count
 
 MODEL = {
@@ -107,7 +108,7 @@ print(json.dumps({"status": status, "said": said.getvalue(), "plan": made.to_jso
 
 PAPER = """
 plan.DEPTHS = (1, 2)
-made = plan.make_plan(load("data.buckets=[512]"), plan.parse_mesh("fsdp=4,tensor=4"))
+made = plan.make_plan(load("data.buckets=[512]"), {"data": 1, "fsdp": 4, "tensor": 4})
 print(json.dumps({**made.to_json(), "table": made.table()}))
 """
 

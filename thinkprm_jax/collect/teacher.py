@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.collect.recipe import Teacher
 from thinkprm_jax.data.prm800k import Prefix
+from thinkprm_jax.distributed.mesh_option import replicas
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import (
     COLLECTION_PROMPT,
@@ -63,8 +64,25 @@ def with_fingerprints(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **fingerprints(find_model(settings["model"]))}
 
 
+def place_teacher(teacher: Teacher, mesh: str) -> tuple[Teacher, Mesh | None]:
+    """The devices of `--mesh`, and the teacher with the slots that a copy of it has there.
+
+    Raises:
+      UserError: there are no such devices, or the model cannot be split so.
+    """
+    from thinkprm_jax.checkpoint.huggingface import read_model_config
+    from thinkprm_jax.checkpoint.weights import find_model
+    from thinkprm_jax.sampler.memory import PlannedModel
+    from thinkprm_jax.verifier.placement import place_model
+
+    config, dtype = read_model_config(find_model(teacher.model)), teacher.dtype or default_dtype()
+    planned = PlannedModel(teacher.model, config, dtype, teacher.max_length, drafts=teacher.drafts)
+    placed, slots = place_model(planned, teacher.slots, mesh)
+    return dataclasses.replace(teacher, slots=slots), placed
+
+
 def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
-    """The teacher's sampler.
+    """The teacher's sampler; its slots are of each copy of the model.
 
     Raises:
       UserError: the model cannot be loaded, or max_length is above its positions.
@@ -73,7 +91,7 @@ def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
     from thinkprm_jax.sampler import Sampler
 
     model, tokenizer = load_model(teacher.model, dtype=teacher.dtype or default_dtype(), mesh=mesh)
-    slots, length = teacher.slots, teacher.max_length
+    slots, length = teacher.slots * replicas(mesh), teacher.max_length
     return Sampler(model, tokenizer, slots=slots, max_length=length, mesh=mesh, drafts=teacher.drafts)
 
 

@@ -195,13 +195,6 @@ def make_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1, devices: Sequence[j
     return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def optional_mesh(data: int = 1, fsdp: int = 1, tensor: int = 1) -> Mesh | None:
-    """:func:`make_mesh` over all devices; None where there is one device, and nothing to split over more."""
-    if jax.device_count() == 1 and max(data, fsdp, tensor) <= 1:
-        return None
-    return make_mesh(data, fsdp, tensor)
-
-
 def _by_topology(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
     """Devices [data, fsdp, tensor] so that inner axes use the fastest links. On several TPU slices, which only the
     data centre's network joins, `data` (else `fsdp`) runs over the slices."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,12 @@ from thinkprm_jax.verifier.loading import with_fingerprints
 from thinkprm_jax.verifier.registry import current_stamp, is_alike, load_verifier
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
     from thinkprm_jax.verifier.base import Verdict, Verifier
     from thinkprm_jax.verifier.settings import VerifierSettings
+
+    Place = Callable[[VerifierSettings], tuple[VerifierSettings, Mesh | None]]
 
 _NAMED = 20  # solutions without a verdict that are named one by one
 
@@ -56,15 +60,23 @@ class JudgedCases:
 
 
 class VerifierLoader:
-    """Loads verifiers when they are needed, and one model only once for all of its settings."""
+    """Loads verifiers when they are needed, and one model only once for all of its settings.
 
-    def __init__(self) -> None:
+    Args:
+      place: the devices of a verifier, and its settings on them; None: one device.
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
         self._last: Verifier | None = None
+        self._place = place
 
     def load(self, settings: VerifierSettings) -> Verifier:
         last = self._last
         shared = last if last is not None and is_alike(settings, last) else None
-        self._last = load_verifier(settings, like=shared)
+        mesh = None
+        if self._place is not None and shared is None:
+            settings, mesh = self._place(settings)
+        self._last = load_verifier(settings, mesh=mesh, like=shared)
         return self._last
 
 

@@ -23,13 +23,15 @@ sent whole with every chunk: the host owns the state of a slot, the device only 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import partition_spec
@@ -47,6 +49,7 @@ class DeviceFunctions:
         self._graphdef = graphdef
         self._products = products
         self._mesh = mesh
+        self._place: Sharding | None = None  # of arrays that nobody gave us
         self._chunk = chunk
         self.prefill = jax.jit(self._prefill)
         self.take = jax.jit(self._take, static_argnums=2)
@@ -57,6 +60,13 @@ class DeviceFunctions:
         self.save = jax.jit(self._save, donate_argnums=0)
         self.load = jax.jit(self._load, donate_argnums=0)
         self.decode = jax.jit(self._decode, donate_argnums=1)
+
+    def on(self, device: jax.Device) -> Self:
+        """The same functions for a cache on this device: what is traced is shared, and compiled for each device
+        that calls it."""
+        placed = copy.copy(self)
+        placed._place = SingleDeviceSharding(device)
+        return placed
 
     def compilations(self) -> int:
         """How many programs have been compiled so far; takes, inserts and copies count for all models of the
@@ -69,11 +79,11 @@ class DeviceFunctions:
         """Whether prompts go through the model by feed, with a cache of such heads in ``dtype``."""
         return self._products == "native" and can_attend(head_dim, dtype)
 
-    def cache_sharding(self, batch: int, kv_heads: int) -> NamedSharding | None:
+    def cache_sharding(self, batch: int, kv_heads: int) -> Sharding | None:
         """Slots (or blocks of the prefix cache) over data and fsdp, KV heads over tensor (copied where too
         few)."""
         if self._mesh is None:
-            return None
+            return self._place
         counts = {"batch": batch, "kv_heads": kv_heads}
         spec = list(partition_spec(self._mesh, ("batch", "kv_heads"), counts))
         while spec and spec[-1] is None:  # as XLA writes it: jit takes P(x) and P(x, None) for two shardings
@@ -214,7 +224,7 @@ def call_columns(chunk: int, drafted: int) -> int:
     return 2 * chunk + drafted if drafted else chunk
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=128)
 def device_functions(
     graphdef: nnx.GraphDef, mesh: Mesh | None, chunk: int, products: Products = "xla"
 ) -> DeviceFunctions:

@@ -6,7 +6,8 @@ queue      requests wait for a free slot; of their prompts only what no row and 
            once for all that begin with it
 step       C decode steps on the device, then the host reads what each slot sampled, looks for stop texts, runs the
            scripts of the slots that stopped, and refills the free ones
-workers    the slots are one decode loop, or several with a thread each (a small model on several processors)
+workers    the slots are one decode loop, or several with a thread each: a small model on several processors, or a
+           mesh with data replicas (:mod:`.replicas`)
 cache      allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
 
 Threads and coroutines may submit at any time. Whoever waits for a result steps (:mod:`.handle`), so nothing runs
@@ -43,11 +44,15 @@ from thinkprm_jax.model.products import Requested, choose_products
 from thinkprm_jax.runtime import refuse_forked, refuse_pickling
 from thinkprm_jax.sampler.buckets import coarse_buckets
 from thinkprm_jax.sampler.cache_store import CacheStore
+from thinkprm_jax.sampler.dealing import Dealer, dealing, draw, larger_first
 from thinkprm_jax.sampler.decoding import ChunkOutput
-from thinkprm_jax.sampler.device import DeviceFunctions, call_columns, device_functions
+from thinkprm_jax.sampler.device import DeviceFunctions, call_columns
 from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice, choose_drafts, longest_drafts
 from thinkprm_jax.sampler.handle import Handle, RequestHandle, StepLoop, check_can_compute
 from thinkprm_jax.sampler.job import Limits, check_request
+from thinkprm_jax.sampler.limits import check_sampler
+from thinkprm_jax.sampler.memory import rows
+from thinkprm_jax.sampler.replicas import PartViews, cut_mesh, part_functions
 from thinkprm_jax.sampler.request import (
     Completion,
     Phase,
@@ -68,8 +73,6 @@ WORKER_WEIGHT_BYTES = 16 * 2**20
 # Measured there, with 318 MB: one request takes 9.2 s with 16 rows and 2.3 s with one, four requests take 9.4 s
 # with 16 rows and 4.4 s with four. A smaller model would be compiled for longer than it gains.
 FOLLOW_WEIGHT_BYTES = 64 * 2**20
-# More contexts than a device holds. The host has a place for each: a slip of the hand would take all its memory.
-MOST_SLOTS = 2**16
 
 
 class Sampler:
@@ -98,12 +101,14 @@ class Sampler:
       slots: B, contexts decoded together, at most.
       max_length: longest context (prompt, generated and forced tokens).
       chunk: decode steps between two looks of the host.
-      mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor. Of other
-        axes than ours, as of :func:`thinkprm_jax.share_mesh`.
+      mesh: the mesh the parameters are placed on; slots are split over data x fsdp, heads over tensor. ``data``
+        replicas are decode loops of their own, side by side. Of other axes than ours, as of
+        :func:`thinkprm_jax.share_mesh`.
       cache_dtype: default the model's compute dtype.
       prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16, for requests with ``keep``; 0:
         none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and for each beam
         the tokens that it alone has and half a block.
+        Of several replicas each has its part of it.
       share_from: tokens; a beginning in common with another prompt that is shorter than this is processed again,
         because copying it and going on from there costs more than it saves. One that is the whole prompt is always
         shared. 1: no token of any common beginning is processed twice.
@@ -122,6 +127,7 @@ class Sampler:
       products: what computes them, "native" or "xla".
       drafts: for each number of rows so far, how long drafts are and what they cost.
       ahead: whether the next chunk is launched before results are given.
+      evenly: replicas get equal shares of what comes, whatever they know: so that all of them compile the same.
     """
 
     def __init__(
@@ -142,29 +148,38 @@ class Sampler:
     ) -> None:
         refuse_forked()
         mesh = our_mesh(mesh)
-        _check_settings(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
+        check_sampler(slots, max_length, chunk, prefix_cache, share_from, model.config, mesh)
         self.tokenizer = tokenizer
         self.slots, self.max_length, self.chunk = slots, max_length, chunk
         self.loop = StepLoop(self._step, self._has_room)
         self._config, self._positions = model.config, model.config.positions
         self._weights = WeightVersions(model)
         self.products = choose_products(products, model.dtype, weight_bytes(model.config, model.dtype), mesh)
-        self._device = device_functions(self._weights.graph, mesh, chunk, self.products)
+        parts = cut_mesh(mesh)
+        functions = part_functions(self._weights.graph, parts, chunk, self.products)
+        self._device, self._views = functions[0], PartViews(model.config, parts)
         self._limits = Limits(max_length, model.config.vocab_size)
         self._queue: collections.deque[RequestHandle] = collections.deque()
         self._queued = 0  # of the queue, those that are not cancelled
         # What is kept by one worker would be processed again by another.
         alone = prefix_cache > 0 or (mesh is not None and mesh.size > 1)
         self._dtype = model.dtype
-        count = 1 if alone else worker_count(model.config, model.dtype, slots)
+        count = len(parts) if alone else worker_count(model.config, model.dtype, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
         check_drafts(drafts)
         self._longest_drafts = longest_drafts(drafts, weight_bytes(model.config, model.dtype))
         self._most_drafted = drafts if self._longest_drafts else 0
         self.drafts: dict[int, DraftChoice] = {}
+        if len(parts) == 1:
+            functions, parts = functions * count, parts * count
+        else:
+            prefix_cache = -(-prefix_cache // count)
         self._workers = [
-            self._worker(slots // count, prefix_cache, share_from, dtype, _rows(mesh)) for _ in range(count)
+            self._worker(device, slots // count, prefix_cache, share_from, dtype, rows(part))
+            for device, part in zip(functions, parts, strict=True)
         ]
+        self.evenly = False
+        self._dealer = Dealer(count) if count > 1 and parts[0] is not parts[1] else None
         self.ahead = jax.default_backend() != "cpu" if ahead is None else ahead
         alone = count == 1 and not self.ahead
         self._pool = None if alone else concurrent.futures.ThreadPoolExecutor(count, "sampler worker")
@@ -173,10 +188,18 @@ class Sampler:
     def __reduce__(self) -> NoReturn:
         refuse_pickling(self)
 
-    def _worker(self, slots: int, prefix_cache: int, share_from: int, dtype: DTypeLike, parts: int) -> Worker:
+    def _worker(
+        self,
+        device: DeviceFunctions,
+        slots: int,
+        prefix_cache: int,
+        share_from: int,
+        dtype: DTypeLike,
+        parts: int,
+    ) -> Worker:
         stats = SamplerStats()
         store = CacheStore(
-            self._device,
+            device,
             self._config,
             stats,
             row_counts=row_counts(self._config, self._dtype, slots),
@@ -187,8 +210,8 @@ class Sampler:
             share_from=share_from,
             parts=parts,
         )
-        choose = functools.partial(_choose_drafts, self._device, self._most_drafted, self.drafts)
-        return Worker(self._device, store, stats, self.tokenizer, self._limits, choose)
+        choose = functools.partial(_choose_drafts, device, self._most_drafted, self.drafts)
+        return Worker(device, store, stats, self.tokenizer, self._limits, choose)
 
     # What runs
 
@@ -242,7 +265,7 @@ class Sampler:
         """
         numbered = enumerate(requests)
         by_size = isinstance(requests, Sequence)
-        return self.loop.serve(_by_size(numbered, 4 * self.slots) if by_size else numbered, self.submit)
+        return self.loop.serve(larger_first(numbered, 4 * self.slots) if by_size else numbered, self.submit)
 
     def request(
         self,
@@ -369,7 +392,8 @@ class Sampler:
     @property
     def compilations(self) -> int:
         """Programs compiled so far for this architecture, mesh and chunk (by all samplers that share them)."""
-        return self._device.compilations()
+        distinct = {worker.device.decode: worker.device for worker in self._workers}
+        return sum(device.compilations() for device in distinct.values())
 
     def use(self, model: Decoder) -> None:
         """Goes on with other weights of the same architecture, dtypes and shardings: nothing is compiled again.
@@ -394,6 +418,7 @@ class Sampler:
             if self._queued or self._weights.pending or any(worker.jobs for worker in self._workers):
                 raise RuntimeError("this sampler is running")
             self._weights.release()
+            self._views.forget()
             for worker in self._workers:
                 worker.reset()
 
@@ -438,7 +463,9 @@ class Sampler:
     def _has_room(self) -> bool:
         """With chunks that are launched ahead some wait for the rows that the one under way will free."""
         spare = max(self.slots // 4, 1) if self.ahead else 0
-        return sum(worker.free for worker in self._workers) + spare > self._queued
+        serving = [True] * len(self._workers) if self._dealer is None else self._dealer.serving
+        free = itertools.compress((worker.free for worker in self._workers), serving)
+        return sum(free) + spare > self._queued
 
     def _forget(self, handle: RequestHandle) -> None:
         """Of a cancelled one; with ``loop.changed`` held."""
@@ -446,8 +473,8 @@ class Sampler:
             handle.queued = False
             self._queued -= 1
 
-    def _take(self) -> RequestHandle | None:
-        """The next of the queue."""
+    def take(self) -> RequestHandle | None:
+        """For who deals: the next of the queue."""
         with self.loop.changed:
             while self._queue and self._queue[0].turn <= self._weights.turn:
                 handle = self._queue.popleft()
@@ -456,6 +483,15 @@ class Sampler:
                     self._queued -= 1
                     return handle
         return None
+
+    def put_back(self, handles: Iterable[RequestHandle]) -> None:
+        """For who deals: to the head of the queue, in this order."""
+        with self.loop.changed:
+            for handle in reversed(list(handles)):
+                if not handle.done():
+                    handle.queued = True
+                    self._queued += 1
+                self._queue.appendleft(handle)
 
     def _step(self) -> bool:
         """A chunk of every worker that has jobs; returns once the first of them is through. With ``ahead`` its
@@ -484,14 +520,19 @@ class Sampler:
         for worker in idle:
             worker.drop_cancelled()
         ready = self._next_turn()
-        for place, worker in enumerate(idle):
-            with self._recovering(worker):
-                worker.admit(self._take, -(-min(ready, self._queued) // (len(idle) - place)))
-            if not worker.jobs:
-                continue
-            began = True
-            with self._recovering(worker):
-                self._run(worker, self._weights.parameters())
+        with dealing(None if self.evenly else self._dealer, self._workers, idle, ready, self) as hands:
+            for place, worker in enumerate(idle):
+                with self._recovering(worker):
+                    if hands is None:
+                        worker.admit(self.take, -(-min(ready, self._queued) // (len(idle) - place)))
+                    else:
+                        hand = hands[worker]
+                        worker.admit(functools.partial(draw, hand), len(hand))
+                if not worker.jobs:
+                    continue
+                began = True
+                with self._recovering(worker):
+                    self._run(worker, self._parameters(worker))
         return began
 
     def _run(self, worker: Worker, parameters: nnx.State) -> None:
@@ -505,6 +546,10 @@ class Sampler:
         else:
             future = self._pool.submit(worker.chunk, parameters)
         self._under_way[future] = worker
+
+    def _parameters(self, worker: Worker) -> nnx.State:
+        views = self._views.of(self._weights.parameters())
+        return views[self._workers.index(worker) % len(views)]
 
     def _next_turn(self) -> int:
         """Has other weights run, where it is time for them. Returns: how many requests of the queue may run."""
@@ -523,6 +568,8 @@ class Sampler:
             if not running and (self._queue or weights.pending) and weights.begin(first):
                 for worker in self._workers:
                     worker.forget()
+                if self._dealer is not None:
+                    self._dealer.forget()
             if not weights.pending:
                 return self._queued
             return sum(handle.queued and handle.turn <= weights.turn for handle in self._queue)
@@ -536,6 +583,8 @@ class Sampler:
             worker = self._under_way.pop(future)
             with self._recovering(worker):
                 worker.absorb(future.result())
+                if self._dealer is not None:
+                    self._dealer.worked(self._workers.index(worker))
         return True
 
     @contextlib.contextmanager
@@ -547,14 +596,12 @@ class Sampler:
         except BaseException as error:
             handles = worker.stop()
             if isinstance(error, Exception):
+                if self._dealer is not None and not isinstance(error, UserError):
+                    self._dealer.failed(self._workers.index(worker), error)
                 for handle in handles:
                     handle.fail(error)
                 return
-            with self.loop.changed:
-                for handle in reversed(handles):
-                    handle.queued = True
-                    self._queue.appendleft(handle)
-                self._queued += len(handles)
+            self.put_back(handles)
             raise
 
 
@@ -568,46 +615,6 @@ def _choose_drafts(
         else:  # as the user says, at any price
             chosen[rows] = DraftChoice(most, 0.0) if most else NO_DRAFTS
     return chosen[rows]
-
-
-def _rows(mesh: Mesh | None) -> int:
-    """By what the slots are split."""
-    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-
-
-def _check_settings(
-    slots: int,
-    max_length: int,
-    chunk: int,
-    prefix_cache: int,
-    share_from: int,
-    config: ModelConfig,
-    mesh: Mesh | None,
-) -> None:
-    if slots < 1 or chunk < 1 or max_length < 2:
-        raise UserError(
-            f"sampler: slots={slots} and chunk={chunk} must be at least 1, max_length={max_length} at least 2"
-        )
-    if slots > MOST_SLOTS:
-        raise UserError(f"sampler: slots is {slots}, it may be {MOST_SLOTS:,} at most")
-    if prefix_cache < 0 or share_from < 1:
-        raise UserError(
-            f"sampler: prefix_cache={prefix_cache} must be 0 or more, share_from={share_from} at least 1"
-        )
-    if max_length > config.positions:
-        raise UserError(f"sampler: max_length {max_length} is above the model's {config.positions} positions")
-    if slots % _rows(mesh):
-        raise UserError(f"sampler: slots={slots} must be a multiple of the mesh's data x fsdp = {_rows(mesh)}")
-
-
-def _by_size(numbered: Iterator[tuple[int, Request]], ahead: int) -> Iterator[tuple[int, Request]]:
-    """Takes ``ahead`` requests at a time and gives the larger ones first.
-
-    A long request that starts last keeps one slot busy while all the others stand empty. Within a window nothing
-    waits for what comes after it, so the order of a long input is kept on the whole.
-    """
-    while window := list(itertools.islice(numbered, ahead)):
-        yield from sorted(window, key=lambda item: -item[1].size_hint)
 
 
 def row_counts(config: ModelConfig, dtype: DTypeLike, slots: int) -> tuple[int, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -71,3 +74,23 @@ class PlannedModel:
 def rows(mesh: Mesh | None) -> int:
     """By what the slots are split."""
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def device_bytes(read: Callable[[], dict[str, int] | None] | None = None) -> int | None:
+    """Bytes that programs may use on one device: what it says itself; of a CPU, what the machine has free. None
+    where nobody says."""
+    stats = (read or jax.devices()[0].memory_stats)()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if jax.devices()[0].platform != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(line.split()[1] for line in file if line.startswith("MemAvailable:"))
+        return int(free) * 1024 // jax.local_device_count()
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None

@@ -130,6 +130,7 @@ class Worker:
       drafts: for a number of rows and parameters, what drafts they get; asked once for each number.
 
     Attributes:
+      device: the functions.
       jobs: what runs, by number of the row.
       ended: what has ended and was not told yet (:meth:`tell`).
       doing: "prefilling" or "decoding", in the chunk that runs or the last one.
@@ -149,7 +150,7 @@ class Worker:
         self.ended = collections.deque[tuple[RequestHandle, Result | BaseException]]()
         self._output: ChunkOutput | None = None  # of the chunk that was launched, on the device
         self.doing, self._admitted = "", list[CacheRow]()
-        self._device, self._tokenizer, self._limits = device, tokenizer, limits
+        self.device, self._tokenizer, self._limits = device, tokenizer, limits
         self._choose_drafts, self._chosen = drafts, dict[int, DraftChoice]()
         self.reset()
 
@@ -222,7 +223,7 @@ class Worker:
             self._chosen[rows] = self._choose_drafts(rows, parameters)
         controls = self._controls(self._chosen[rows])
         self._clock.begin()
-        store.cache, self._output = self._device.decode(parameters, store.take_cache(), controls)
+        store.cache, self._output = self.device.decode(parameters, store.take_cache(), controls)
 
     def read(self) -> ChunkOutput:
         """What the chunk did that was launched last, once it is through."""

@@ -38,10 +38,14 @@ def warm_up(sampler: Sampler, longest: int, wanted: Callable[[], bool] = lambda:
     Returns: the number of programs that were compiled, or read from the disk.
     """
     before = sampler.compilations
-    for batch in _Batches(sampler, longest).all():
-        if not wanted():
-            break
-        _run(sampler, batch)
+    sampler.evenly = True
+    try:
+        for batch in _Batches(sampler, longest).all():
+            if not wanted():
+                break
+            _run(sampler, batch)
+    finally:
+        sampler.evenly = False
     return sampler.compilations - before
 
 

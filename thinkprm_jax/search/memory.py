@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
 
+from thinkprm_jax.distributed.mesh_option import replicas
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.sampler.memory import SPARE, PlannedModel, rows
 from thinkprm_jax.sampler.prefix_tree import BLOCK
@@ -16,7 +15,7 @@ from thinkprm_jax.sampler.prefix_tree import BLOCK
 # Of generator and verifier, tried in this order where the recipe leaves the choice. Beyond them a device gains
 # little: its products are as large as it needs them, and a chunk ends when its last slot does. On a CPU a step
 # costs nearly in proportion to its slots, busy or not, and a verifier in a search of several rounds has few
-# solutions at hand.
+# solutions at hand. Of each copy of the models.
 _LEVELS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
 SLOTS = {
     "cpu": tuple((level, max(level // 2, 1)) for level in _LEVELS if level <= 32),
@@ -67,7 +66,7 @@ def plan(
     Raises:
       UserError: it cannot fit, or a number of slots does not suit the mesh.
     """
-    step = rows(mesh)
+    step, copies = rows(mesh), replicas(mesh)
     for name, number in (("slots", need.slots), ("prm_slots", need.prm_slots)):
         if number is not None and number % step:
             raise UserError(f"{name} must be a multiple of the mesh's data x fsdp = {step}, not {number}")
@@ -75,7 +74,7 @@ def plan(
     tried: list[SearchMemoryPlan] = []
     for share in (4, 0):  # a quarter of the prefix cache, then whatever is left
         for level in levels:
-            most, prm_most = (max(number // step, 1) * step for number in level)
+            most, prm_most = (max(number * copies // step, 1) * step for number in level)
             slots = need.slots or min(most, -(-need.solutions // step) * step)
             prm_slots = need.prm_slots or min(prm_most, -(-need.chains // step) * step)
             found = _plan(generator, verifier, slots, prm_slots, need.prefix_cache, share, available)
@@ -126,23 +125,3 @@ def _plan(
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.3g}"
-
-
-def device_bytes(read: Callable[[], dict[str, int] | None] | None = None) -> int | None:
-    """Bytes that programs may use on one device: what it says itself; of a CPU, what the machine has free. None
-    where nobody says."""
-    stats = (read or jax.devices()[0].memory_stats)()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"])
-    if jax.devices()[0].platform != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            free = next(line.split()[1] for line in file if line.startswith("MemAvailable:"))
-        return int(free) * 1024 // jax.local_device_count()
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
-    except (AttributeError, OSError, ValueError):  # Windows
-        return None

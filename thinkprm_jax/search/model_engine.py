@@ -53,8 +53,8 @@ class ModelEngine:
     Args:
       generator: None where all solutions come from elsewhere; verifier: None where nothing is judged.
       long_cot: solutions are long chains of thought: the verifier sees what stands before `</think>`.
-      side_by_side: solutions may be written by one thread and judged by another. Not on several devices:
-        there two programs that exchange data must start in the same order everywhere, or they wait for each other.
+      side_by_side: solutions may be written by one thread and judged by another. Not where a program's devices
+        exchange data: two such programs must start in the same order everywhere, or they wait for each other.
 
     Attributes:
       on_piece, on_verdict: told (done, of how many so far, what came), by the thread that brings it.

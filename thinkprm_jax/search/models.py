@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax.checkpoint.fingerprint import fingerprints
 from thinkprm_jax.checkpoint.huggingface import load_model, read_config, read_model_config
 from thinkprm_jax.checkpoint.weights import ModelFiles, find_model
-from thinkprm_jax.distributed.mesh import optional_mesh
+from thinkprm_jax.distributed.mesh_option import (
+    AUTO,
+    OPTION,
+    automatic_mesh,
+    check_heads,
+    local_mesh,
+    parse_mesh,
+)
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.runtime import default_dtype, enable_compilation_cache
 from thinkprm_jax.sampler import Sampler
-from thinkprm_jax.sampler.memory import PlannedModel
+from thinkprm_jax.sampler.memory import PlannedModel, device_bytes
+from thinkprm_jax.sampler.replicas import needs_turns
 from thinkprm_jax.search.generator import Generator, Prompts
-from thinkprm_jax.search.memory import MemoryNeed, SearchMemoryPlan, device_bytes, plan
+from thinkprm_jax.search.memory import MemoryNeed, SearchMemoryPlan, plan
 from thinkprm_jax.search.model_engine import ModelEngine
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.recipe import VERIFIER, SearchRecipe
@@ -27,9 +35,12 @@ from thinkprm_jax.verifier.settings import SamplingSettings, VerifierSettings, s
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from thinkprm_jax.model.config import ModelConfig
+
 VERIFICATION_LENGTH = 8192  # the paper's, where the verifier has so many positions
 STEP_TOKENS = 256  # of a step, for the plan of the prefix cache
 INSTRUCTION_TOKENS = 1024  # of a verifier's longest prompt without the solution, and of what is forced
+USUAL_SLOTS = 16  # of a copy of each model: with fewer it is split over more devices
 OTHER_TOKENIZER = 1.25  # so many tokens of the verifier may one of the generator be
 
 
@@ -41,23 +52,41 @@ def resolve(recipe: SearchRecipe) -> SearchRecipe:
     return dataclasses.replace(recipe, prm_path=path, dtype=recipe.dtype or default_dtype())
 
 
-def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str], None]) -> ModelEngine:
+def load_models(
+    recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str], None], mesh_option: str | None = None
+) -> ModelEngine:
     """Plans the memory, says the plan, and loads what the recipe needs.
 
+    Args:
+      mesh_option: in place of the recipe's mesh, as `--mesh` has it.
     Raises:
       UserError: a model cannot be loaded, or they do not fit.
     """
     enable_compilation_cache()
-    mesh = _mesh(recipe)
     described = describe(recipe) if recipe.verified else None
     files, prompts, length = None, None, 0
     if any(task.solutions is None for task in tasks):
         files = find_model(recipe.model_path)
         prompts, length = _prompts(recipe, files, tasks)
-    shared = described is not None and _is_generator(described, files, recipe)
+    apart = recipe.prm_mesh is not None and described is not None and files is not None
+    shared = described is not None and not apart and _is_generator(described, files, recipe)
     longest = _longest_solution(recipe, described, tasks, length)
-    planned = plan_memory(recipe, min(recipe.wave, len(tasks)), files, length, described, mesh, longest, shared)
-    say(planned.text)
+    problems = min(recipe.wave, len(tasks))
+
+    def plan_on(mesh: Mesh | None, recipe: SearchRecipe = recipe) -> SearchMemoryPlan:
+        return plan_memory(recipe, problems, files, length, described, mesh, longest, shared)
+
+    mesh = prm_mesh = _mesh(recipe, mesh_option, plan_on, _models(recipe, files, described))
+    if apart:
+        prm_mesh = _devices_behind(mesh, recipe)
+        planned = plan_memory(recipe, problems, files, length, None, mesh, longest)
+        other = plan_memory(recipe, problems, None, length, described, prm_mesh, longest)
+        say(planned.text)
+        say(other.text)
+        planned = dataclasses.replace(planned, prm_slots=other.prm_slots)
+    else:
+        planned = plan_on(mesh)
+        say(planned.text)
     generator = judging = None
     if prompts is not None and files is not None:
         model, tokenizer = load_model(files, recipe.dtype or default_dtype(), mesh)
@@ -85,8 +114,10 @@ def load_models(recipe: SearchRecipe, tasks: Sequence[Task], say: Callable[[str]
     if described is not None:
         if described.writes:
             described = described.changed(slots=planned.prm_slots)
-        verifier = load_verifier(described, mesh=mesh, sampler=judging)
-    return ModelEngine(generator, verifier, recipe.long_cot, side_by_side=mesh is None or mesh.size == 1)
+        verifier = load_verifier(described, mesh=prm_mesh, sampler=judging)
+    one_program = verifier is not None and verifier.sampler is None and mesh is not None and mesh.size > 1
+    side_by_side = apart or not (needs_turns(mesh) or one_program)
+    return ModelEngine(generator, verifier, recipe.long_cot, side_by_side)
 
 
 def stamp_models(recipe: SearchRecipe, tasks: Sequence[Task]) -> dict[str, dict[str, Any]]:
@@ -233,5 +264,49 @@ def _lengths(recipe: SearchRecipe, found: VerifierSettings) -> dict[str, int | N
     }
 
 
-def _mesh(recipe: SearchRecipe) -> Mesh | None:
-    return optional_mesh(recipe.mesh.data, recipe.mesh.fsdp, recipe.mesh.tensor)
+def _models(
+    recipe: SearchRecipe, files: ModelFiles | None, verifier: VerifierSettings | None
+) -> list[tuple[str, ModelConfig]]:
+    """(name, shapes) of the models that share the devices."""
+    found = [] if files is None else [(recipe.model_path, read_model_config(files))]
+    if verifier is not None and verifier.needs_model:
+        found.append((str(verifier.model), read_model_config(find_files(verifier))))
+    return found
+
+
+def _devices_behind(mesh: Mesh | None, recipe: SearchRecipe) -> Mesh | None:
+    """Those of ``prm_mesh``: the verifier's alone, behind the generator's."""
+    assert recipe.prm_mesh is not None
+    import jax
+
+    left = jax.local_devices()[1 if mesh is None else mesh.size :]
+    said = f"prm_{recipe.prm_mesh.text}"
+    if not left:
+        raise UserError(f"{said}: mesh leaves no devices; give it fewer, such as mesh.data=1 mesh.tensor=1")
+    return local_mesh(dataclasses.asdict(recipe.prm_mesh), f"{said} behind those of mesh", left)
+
+
+def _mesh(
+    recipe: SearchRecipe,
+    option: str | None,
+    plan_on: Callable[[Mesh | None, SearchRecipe], SearchMemoryPlan],
+    models: Sequence[tuple[str, ModelConfig]],
+) -> Mesh | None:
+    """The devices of both models. plan_on: how one copy of them fits on a mesh of its own."""
+    if option is None:
+        return local_mesh(dataclasses.asdict(recipe.mesh), recipe.mesh.text)
+    said = f"{OPTION} {option}"
+    if option == AUTO and recipe.prm_mesh is not None:
+        raise UserError(f"{said} places both models, and the recipe has a prm_mesh: take one of them out")
+    if option != AUTO:
+        mesh = local_mesh(parse_mesh(option, rest=True), said)
+        for name, config in models:
+            check_heads(mesh, config, name, said)
+        return mesh
+    free = dataclasses.replace(recipe, slots=None, prm_slots=None)
+
+    def slots_on(part: Mesh | None) -> int:
+        found = plan_on(part, free)
+        return min(found.slots, found.prm_slots, USUAL_SLOTS)
+
+    return automatic_mesh(slots_on, USUAL_SLOTS, [config.num_heads for _, config in models])[0]

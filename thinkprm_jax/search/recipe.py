@@ -146,6 +146,7 @@ class SearchRecipe(_VerifierKeys):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
     device_memory: float | None = None  # GB (10^9 bytes) of one device; null: what the device says
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))
+    prm_mesh: MeshConfig | None = None  # the verifier's own devices, behind those of mesh; null: it shares those
 
     def __post_init__(self) -> None:
         if (self.custom_chat_template or "").strip().lower() == "none":  # as on search-and-learn's command lines
@@ -244,8 +245,8 @@ class SearchRecipe(_VerifierKeys):
 # Fields that may change between the parts of one run: no solution and no verdict depends on them, or (those of the
 # data) they only add problems behind those that are done.
 FREE_FIELDS = (
-    "output_dir", "wave", "slots", "prm_slots", "drafts", "prm_drafts", "device_memory", "mesh.", "dataset_end",
-    "num_samples",
+    "output_dir", "wave", "slots", "prm_slots", "drafts", "prm_drafts", "device_memory", "mesh.", "prm_mesh",
+    "dataset_end", "num_samples",
 )  # fmt: skip
 
 

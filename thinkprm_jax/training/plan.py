@@ -17,7 +17,6 @@ a layer; the whole model takes minutes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -32,7 +31,7 @@ from jax.sharding import Mesh
 
 from thinkprm_jax.checkpoint.huggingface import read_model_config
 from thinkprm_jax.checkpoint.weights import BUNDLED, find_model
-from thinkprm_jax.distributed.mesh import MESH_AXES, make_mesh
+from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution
@@ -213,20 +212,6 @@ def make_plan(
     if plan.fits is not False:
         return plan
     return dataclasses.replace(plan, changes=tuple(_try_changes(recipe, config, target)))
-
-
-def parse_mesh(text: str) -> dict[str, int]:
-    """ "fsdp=4,tensor=4" -> sizes; axes that are not named are 1."""
-    sizes = dict.fromkeys(MESH_AXES, 1)
-    for part in text.split(","):
-        name, _, size = (piece.strip() for piece in part.partition("="))
-        if name not in MESH_AXES:
-            near = difflib.get_close_matches(name, MESH_AXES, n=1, cutoff=0)[0]
-            raise UserError(f"--mesh {text}: there is no axis {name!r}; did you mean {near}?")
-        if not size.isdecimal() or int(size) < 1:
-            raise UserError(f"--mesh {text}: {name} needs a positive number, not {size!r}")
-        sizes[name] = int(size)
-    return sizes
 
 
 def parse_memory(text: str) -> int:

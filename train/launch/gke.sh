@@ -7,7 +7,13 @@
 #   render RECIPE [field=value ...]   prints the manifest
 #   apply RECIPE [field=value ...]    and applies it, with your current kubectl context
 #
-# Required: IMAGE (pushed), CLAIM (a ReadWriteMany volume claim). Optional: NAME (thinkprm).
+# With score, search, evaluate or collect in place of RECIPE the program runs on HOSTS hosts of four chips, each for
+# itself (gke_judge.yaml). {shard} and {shards} in its arguments become the number of a host and how many there are:
+#
+#   HOSTS=4 IMAGE=... CLAIM=... train/launch/gke.sh apply score in.parquet --shard '{shard}/{shards}' \
+#       --output 'judged/{shard}.jsonl' --model launch/ThinkPRM-7B --mesh auto
+#
+# Required: IMAGE (pushed), CLAIM (a ReadWriteMany volume claim). Optional: NAME (thinkprm), HOSTS (4).
 set -euo pipefail
 
 die() { echo "gke.sh: $*" >&2; exit 2; }
@@ -17,19 +23,34 @@ die() { echo "gke.sh: $*" >&2; exit 2; }
 NAME=${NAME:-thinkprm}
 [[ $NAME =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "NAME '$NAME' is no name of Kubernetes (a-z, 0-9 and -)"
 [[ $# -ge 2 ]] || die "render or apply, then RECIPE [field=value ...]"
+HOSTS=${HOSTS:-4}
+[[ $HOSTS =~ ^[1-9][0-9]*$ ]] || die "HOSTS '$HOSTS' is no number of hosts"
 
 verb=$1
 shift
+template=gke_jobset.yaml
+case $1 in
+    score | search | evaluate | collect)
+        template=gke_judge.yaml
+        [[ $* == *"{shard}"* ]] || die "no {shard} in the arguments: all hosts would do the same and write to one place"
+        ;;
+esac
 arguments=
 for argument in "$@"; do # as a list of JSON texts, which is YAML
+    if [[ $template == gke_judge.yaml ]]; then # Kubernetes fills in $(SHARD), and $$ is its $
+        argument=${argument//'$'/'$$'}
+        argument=${argument//'{shards}'/"$HOSTS"}
+        argument=${argument//'{shard}'/'$(SHARD)'}
+    fi
     argument=${argument//\\/\\\\}
     argument=${argument//\"/\\\"}
     arguments+="${arguments:+, }\"$argument\""
 done
 
-manifest=$(<"$(dirname "${BASH_SOURCE[0]}")/gke_jobset.yaml")
+manifest=$(<"$(dirname "${BASH_SOURCE[0]}")/$template")
 # Quoted: since bash 5.2 an unquoted & in a replacement stands for what it replaces.
 manifest=${manifest//'${NAME}'/"$NAME"}
+manifest=${manifest//'${HOSTS}'/"$HOSTS"}
 manifest=${manifest//'${IMAGE}'/"$IMAGE"}
 manifest=${manifest//'${CLAIM}'/"$CLAIM"}
 manifest=${manifest//'${ARGUMENTS}'/"[$arguments]"}

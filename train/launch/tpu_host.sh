@@ -97,11 +97,18 @@ follow() {
     exit "$(<"$HERE/status")"
 }
 
-verb=${1:?tpu_host.sh: install, start, follow, running, stop, kill, logs or export}
+judge() { # PROGRAM [argument ...]: on the chips of this host alone, whatever slice it is of
+    running && die "a run is under way here (process $(<"$HERE/pid")); stop or kill it first"
+    prepare
+    export TPU_HOST_BOUNDS=1,1,1 TPU_PROCESS_BOUNDS=1,1,1
+    exec "$HERE/venv/bin/thinkprm" "$@"
+}
+
+verb=${1:?tpu_host.sh: install, start, judge, follow, running, stop, kill, logs or export}
 shift
 PATH=$HERE/bin:$HOME/.local/bin:$PATH
 case $verb in
-    install | start | supervise | follow | running) "$verb" "$@" ;;
+    install | start | supervise | judge | follow | running) "$verb" "$@" ;;
     stop | kill)
         if running; then
             if [[ $verb == stop ]]; then kill -TERM "$(<"$HERE/pid")"; else kill -KILL "$(<"$HERE/pid")"; fi

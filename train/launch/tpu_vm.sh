@@ -8,6 +8,7 @@
 #   install                       the commit HEAD of this checkout, on every host
 #   run RECIPE [field=value ...]  starts it on every host and follows process 0; ends with the run's exit status
 #   keep RECIPE [field=value ...] all of these, again after every preemption, until the run is complete
+#   judge PROGRAM [argument ...]  score, search and the like: every host for itself, with a shard; again: it goes on
 #   follow                        follows process 0 again; Ctrl-C ends the following, not the run
 #   stop | kill                   a checkpoint and the end (SIGTERM) | SIGKILL on every host, for a run that hangs
 #   logs                          the last lines of every host
@@ -68,6 +69,28 @@ create() {
 }
 
 delete() { tpu delete "$TPU_NAME" --quiet; }
+
+judge() { # PROGRAM [argument ...]: {shard} is the number of a host, {shards} how many there are
+    local hosts i argument mine child status=0 worst=0 children=()
+    [[ $* == *"{shard}"* ]] || die "no {shard} in the arguments: all hosts would do the same and write to one place"
+    hosts=$(tpu describe "$TPU_NAME" --format='value(networkEndpoints.len())')
+    [[ $hosts =~ ^[1-9][0-9]*$ ]] || die "gcloud does not say how many hosts $TPU_NAME has"
+    for ((i = 0; i < hosts; i++)); do
+        mine=()
+        for argument in "$@"; do
+            argument=${argument//'{shards}'/"$hosts"}
+            mine+=("${argument//'{shard}'/"$i"}")
+        done
+        host "$i" judge "${mine[@]}" &
+        children+=($!)
+    done
+    for child in "${children[@]}"; do
+        status=0
+        wait "$child" || status=$?
+        ((status <= worst)) || worst=$status
+    done
+    return "$worst"
+}
 
 install() {
     local archive
@@ -136,7 +159,7 @@ attempt() { # one start, or going on with a run that still runs; 1: the slice is
     done
 }
 
-[[ $# -ge 1 ]] || die "what? create, install, run, keep, follow, stop, kill, logs, export, fetch or delete"
+[[ $# -ge 1 ]] || die "what? create, install, run, keep, judge, follow, stop, kill, logs, export, fetch or delete"
 verb=$1
 shift
 case $verb in
@@ -146,6 +169,10 @@ case $verb in
         [[ $# -ge 1 ]] || die "$verb RECIPE [field=value ...]"
         : "${NFS:?tpu_vm.sh: set NFS=SERVER:/PATH, the disk that all hosts share}"
         "$verb" "$@"
+        ;;
+    judge)
+        [[ $# -ge 1 ]] || die "judge PROGRAM [argument ...], such as score INPUT --shard '{shard}/{shards}' ..."
+        judge "$@"
         ;;
     follow) host 0 follow ;;
     stop | kill | logs) host all "$verb" ;;
