@@ -10,7 +10,7 @@ from typing import Any
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.job_options import Job
 from thinkprm_jax.infer.score_report import Report, count_row
-from thinkprm_jax.infer.verifier_options import choose_verifier
+from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
 from thinkprm_jax.records.columns import column_of, columns_of_record, unite_columns
 from thinkprm_jax.records.inputs import SolutionFile
 from thinkprm_jax.records.output import LazyInputs
@@ -53,7 +53,8 @@ def score_folder(rows: SolutionFile, options: argparse.Namespace, job: Job, scor
                 settings = with_fingerprints(settings)
                 output.check_models(verifier=settings.stamp)
                 with report.loading(settings.model or settings.kind):
-                    verifier = load_verifier(settings)
+                    placed, mesh = place_chosen(options, settings)
+                    verifier = load_verifier(placed, mesh=mesh)
             with report.judging(verifier):
                 score(verifier, rows, output, report)
         state = output.state()

@@ -11,109 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-LAUNCH = Path(__file__).parents[2] / "train" / "launch"
+from support.launchers import GCLOUD, GIT, LAUNCH, MOUNTPOINT, SUDO, THINKPRM, UV, World
+
 RECIPE = "configs/train/r1_distill_1.5b.yaml"
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), *sorted(LAUNCH.glob("*.sbatch"))]
-
-# Two hosts are two home folders. `ssh` runs the command there, `scp` copies; the state of the slice is a file.
-GCLOUD = r"""#!/usr/bin/env bash
-echo "gcloud $*" >>"$WORLD/calls"
-verb=$4; name=$5; shift 5
-worker=all; command=; spot=; source=; target=
-for argument in "$@"; do
-    case $argument in
-        --worker=*) worker=${argument#*=} ;;
-        --command=*) command=${argument#*=} ;;
-        --*) ;;
-        *) target=$argument ;;
-    esac
-done
-[[ $worker == all ]] && workers="0 1" || workers=$worker
-status=0
-case $verb in
-    describe)
-        if [[ $source$target$* == *networkEndpoints* ]]; then echo 2; exit; fi
-        cat "$WORLD/state" 2>/dev/null || { echo "ERROR: NOT_FOUND: no $name" >&2; exit 1; } ;;
-    create) rm -rf "$WORLD"/host*; mkdir "$WORLD/host0" "$WORLD/host1"; echo READY >"$WORLD/state" ;;
-    delete) rm "$WORLD/state" ;;
-    scp) for i in $workers; do cp "$name" "$WORLD/host$i/${target#*:}"; done ;;
-    ssh)
-        [[ $(cat "$WORLD/state") == READY ]] || exit 255
-        for i in $workers; do
-            (cd "$WORLD/host$i" && HOME=$PWD bash -c "$command") || { s=$?; ((status)) || status=$s; }
-        done
-        [[ $(cat "$WORLD/state") == READY ]] || exit 255
-        ;;
-esac
-exit $status
-"""
-# What a host has; `thinkprm` ends as the next line of `ends` says, or waits for a signal.
-THINKPRM = r"""#!/usr/bin/env bash
-echo "thinkprm $* in $PWD cache $THINKPRM_JAX_CACHE" >>"$WORLD/calls"
-[[ $1 != score ]] || { echo "bounds $TPU_HOST_BOUNDS" >>"$WORLD/calls"; [[ $* != *1/2* ]]; exit; }
-echo "step 1/94 on $HOME"
-[[ $HOME == */host0 ]] || { sleep 1; exit 0; }
-end=$(head -n 1 "$WORLD/ends"); sed -i 1d "$WORLD/ends"
-case $end in
-    preempted) sleep 0.3; echo PREEMPTED >"$WORLD/state"; exit 75 ;;
-    wait) trap 'exit 75' TERM; while true; do sleep 0.05; done ;;
-    *) exit "$end" ;;
-esac
-"""
-UV = r"""#!/usr/bin/env bash
-[[ $1 == venv ]] || exit 0
-mkdir -p "$HOME/thinkprm/venv/bin" && cp "$WORLD/bin/thinkprm" "$HOME/thinkprm/venv/bin/"
-"""
-# A checkout whose HEAD is what is there.
-GIT = r"""#!/usr/bin/env bash
-for argument in "$@"; do
-    [[ $argument != --output=* ]] || tar -czf "${argument#*=}" -C "$2" train/launch configs
-done
-"""
-SUDO = """#!/usr/bin/env bash
-echo "sudo $*" >>"$WORLD/calls"
-case $1 in mount) touch "$WORLD/mounted" ;; mkdir) "$@" ;; esac
-"""
-MOUNTPOINT = """#!/usr/bin/env bash
-[[ -e $WORLD/mounted ]]
-"""
-
-
-class World:
-    """A folder with stand-ins on its PATH."""
-
-    def __init__(self, folder: Path, **programs: str) -> None:
-        self.folder = folder
-        (folder / "bin").mkdir()
-        for name, text in programs.items():
-            (folder / "bin" / name).write_text(text)
-            (folder / "bin" / name).chmod(0o755)
-        self.environment = {
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "WORLD": str(folder),
-        }
-
-    def start(self, script: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", str(LAUNCH / script), *arguments],
-            env=self.environment | variables,
-            cwd=self.folder,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def run(self, script: str, *arguments: str, **variables: str) -> tuple[int, str, str]:
-        """Exit status, stdout, stderr."""
-        process = self.start(script, *arguments, **variables)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
-
-    def calls(self, of: str) -> list[str]:
-        path = self.folder / "calls"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [line for line in lines if line.startswith(of)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -220,7 +121,8 @@ def test_judge_gives_every_host_its_shard_and_ends_with_the_worst_status(cloud: 
     assert sorted(call.split(" in ")[0] for call in cloud.calls("thinkprm")) == [
         f"thinkprm score a b.jsonl --shard {i}/2 --output out/{i}.jsonl" for i in (0, 1)
     ]
-    assert cloud.calls("bounds") == ["bounds 1,1,1"] * 2  # no host waits for the others of its slice
+    # No host waits for the others of its slice.
+    assert sorted(cloud.calls("of ")) == [f"of {i}/2, bounds 1,1,1" for i in (0, 1)]
 
 
 def test_judge_wants_a_place_for_each_shard(cloud: World) -> None:
@@ -331,6 +233,18 @@ def test_a_task_of_an_array_judges_its_shard(array: World) -> None:
     ]  # fmt: skip
 
 
+def test_tasks_that_share_a_folder_have_one_command(array: World) -> None:
+    (array.folder / "ends").write_text("3")
+    assert array.run("judge.sbatch", "score", "in.jsonl", "--output", "judged/", SLURM_ARRAY_TASK_MIN="3")[0] == 3
+    assert (array.folder / "arguments").read_text().split() == [
+        "thinkprm",
+        "score",
+        "in.jsonl",
+        "--output",
+        "judged/",
+    ]
+
+
 def test_a_task_whose_time_is_up_is_queued_again(array: World) -> None:
     job = array.start("judge.sbatch", "score", "in.jsonl", "--output", "{shard}.jsonl")
     while not (array.folder / "waits").exists():
@@ -346,6 +260,7 @@ def test_a_task_whose_time_is_up_is_queued_again(array: World) -> None:
     ("arguments", "variables", "said"),
     [
         (["score", "in.jsonl"], {}, "no {shard} in the arguments"),
+        (["search", "data/"], {}, "no {shard} in the arguments"),
         (["score", "{shard}"], {"SLURM_ARRAY_TASK_COUNT": "2"}, "set SHARDS"),
         (["score", "{shard}"], {"SHARDS": "3"}, "there is no shard 3 of 3"),
         (["score", "{shard}"], {"SLURM_ARRAY_TASK_ID": ""}, "this is for sbatch --array"),

@@ -8,10 +8,10 @@
 #   apply RECIPE [field=value ...]    and applies it, with your current kubectl context
 #
 # With score, search, evaluate or collect in place of RECIPE the program runs on HOSTS hosts of four chips, each for
-# itself (gke_judge.yaml). {shard} and {shards} in its arguments become the number of a host and how many there are:
+# itself (gke_judge.yaml). Hosts of score share a folder (an --output that ends in /); else {shard} and {shards} in
+# the arguments become the number of a host and how many there are:
 #
-#   HOSTS=4 IMAGE=... CLAIM=... train/launch/gke.sh apply score in.parquet --shard '{shard}/{shards}' \
-#       --output 'judged/{shard}.jsonl' --model launch/ThinkPRM-7B --mesh auto
+#   HOSTS=4 IMAGE=... CLAIM=... train/launch/gke.sh apply score in.parquet --output judged/ --mesh auto
 #
 # Required: IMAGE (pushed), CLAIM (a ReadWriteMany volume claim). Optional: NAME (thinkprm), HOSTS (4).
 set -euo pipefail
@@ -32,7 +32,8 @@ template=gke_jobset.yaml
 case $1 in
     score | search | evaluate | collect)
         template=gke_judge.yaml
-        [[ $* == *"{shard}"* ]] || die "no {shard} in the arguments: all hosts would do the same and write to one place"
+        [[ $* == *"{shard}"* || ($1 == score && " $* " == *"/ "*) ]] \
+            || die "no {shard} in the arguments, and no --output FOLDER/ of score: all hosts would write to one place"
         ;;
 esac
 arguments=

@@ -70,9 +70,10 @@ create() {
 
 delete() { tpu delete "$TPU_NAME" --quiet; }
 
-judge() { # PROGRAM [argument ...]: {shard} is the number of a host, {shards} how many there are
+judge() { # PROGRAM [argument ...]: hosts of score share a folder; else {shard} is the number of one of {shards}
     local hosts i argument mine child status=0 worst=0 children=()
-    [[ $* == *"{shard}"* ]] || die "no {shard} in the arguments: all hosts would do the same and write to one place"
+    [[ $* == *"{shard}"* || ($1 == score && " $* " == *"/ "*) ]] \
+        || die "no {shard} in the arguments, and no --output FOLDER/ of score: all hosts would write to one place"
     hosts=$(tpu describe "$TPU_NAME" --format='value(networkEndpoints.len())')
     [[ $hosts =~ ^[1-9][0-9]*$ ]] || die "gcloud does not say how many hosts $TPU_NAME has"
     for ((i = 0; i < hosts; i++)); do
@@ -81,7 +82,7 @@ judge() { # PROGRAM [argument ...]: {shard} is the number of a host, {shards} ho
             argument=${argument//'{shards}'/"$hosts"}
             mine+=("${argument//'{shard}'/"$i"}")
         done
-        host "$i" judge "${mine[@]}" &
+        host "$i" judge "$i" "$hosts" "${mine[@]}" &
         children+=($!)
     done
     for child in "${children[@]}"; do
@@ -171,7 +172,7 @@ case $verb in
         "$verb" "$@"
         ;;
     judge)
-        [[ $# -ge 1 ]] || die "judge PROGRAM [argument ...], such as score INPUT --shard '{shard}/{shards}' ..."
+        [[ $# -ge 1 ]] || die "judge PROGRAM [argument ...], such as score INPUT --output FOLDER/"
         judge "$@"
         ;;
     follow) host 0 follow ;;
