@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -71,8 +72,8 @@ def load(options: argparse.Namespace) -> None:
             server(options, "--warm-length", str(options.warm_length)) as (address, process),
         ):
             before = resident(process.pid)
+            rates.append(judge())
             for _ in range(options.turns):
-                rates.append(judge())
                 clients = subprocess.Popen([sys.executable, __file__, "clients", "--address", address, *beside])
                 memory.append([])
                 while clients.poll() is None:
@@ -80,9 +81,11 @@ def load(options: argparse.Namespace) -> None:
                     memory[-1].append(resident(process.pid))
                 assert clients.returncode == 0
                 found.append(json.loads((Path(folder) / "clients.json").read_text()))
+                rates.append(judge())
             late = metric(address, "thinkprm_late_compilations")
     served = [each["rate"] for each in found]
-    ratios = [ours / theirs for ours, theirs in zip(served, rates, strict=True)]
+    # Each turn of the clients beside what was before and behind it, since a machine's speed drifts.
+    ratios = [ours / statistics.mean(pair) for ours, pair in zip(served, itertools.pairwise(rates), strict=True)]
     total = {name: sum(each[name] for each in found) for name in ("asked", "answers", "lost", "wrong", "busy")}
     print(f"offline   {_several(rates)} verdicts/s, in turns with")
     print(f"served    {_several(served)} verdicts/s")

@@ -7,27 +7,27 @@ and `verifier`, the settings that made it: see :class:`thinkprm_jax.records.Verd
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.engines import add_engine_options, choose_engine, start_engine
 from thinkprm_jax.infer.job_options import add_job_options, chosen_job
 from thinkprm_jax.infer.part_options import add_part_options, chosen_part
 from thinkprm_jax.infer.verifier_options import add_verifier_options, choose_verifier
 from thinkprm_jax.paths import check_output, check_output_folder
-from thinkprm_jax.records.inputs import SolutionFile, SolutionRow
+from thinkprm_jax.records.inputs import SolutionFile
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.output_index import read_header
-from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
+from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.storage import location, same_file
 
 if TYPE_CHECKING:
+    from thinkprm_jax.infer.engines import Engine
     from thinkprm_jax.infer.score_report import Report
     from thinkprm_jax.records.sharded_output import ShardedOutput
-    from thinkprm_jax.verifier.base import Verifier
 
     Output = OrderedOutput[VerdictRow] | ShardedOutput[VerdictRow]
 
@@ -83,10 +83,10 @@ def main(arguments: Sequence[str]) -> int:
 def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     """Returns the exit status."""
     from thinkprm_jax.infer.score_report import Report, count_row
-    from thinkprm_jax.infer.verifier_options import place_chosen
     from thinkprm_jax.verifier.loading import with_fingerprints
-    from thinkprm_jax.verifier.registry import current_stamp, load_verifier
+    from thinkprm_jax.verifier.registry import current_stamp
 
+    choose_engine(options)
     settings = choose_verifier(options)
     given = LazyInputs(len(rows), lambda index: rows[index].row, rows.identity)
     report = Report(rows.solutions, source=str(options.output), quiet=options.quiet)
@@ -96,49 +96,18 @@ def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
         if output.missing:
             settings = with_fingerprints(settings)
             output.check_models(verifier=settings.stamp)
-            with report.loading(settings.model or settings.kind):
-                placed, mesh = place_chosen(options, settings)
-                verifier = load_verifier(placed, mesh=mesh)
-            with report.judging(verifier):
-                score(verifier, rows, output, report)
+            with start_engine(options, settings, report) as engine:
+                score(engine, rows, output, report)
         report.summary()
     return 1 if report.failed else 0
 
 
-def score(verifier: Verifier, rows: SolutionFile, output: Output, report: Report) -> None:
-    """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged. Rows are
-    read as there is room for their solutions."""
-    stamp = verifier.settings.stamp
-    open_rows: dict[int, tuple[SolutionRow, dict[int, VerdictRecord]]] = {}
-    places: dict[int, tuple[int, int]] = {}  # item -> row, and which of its solutions it is
-
-    def finish(index: int) -> None:
-        row, verdicts = open_rows.pop(index)
-        judged = VerdictRow(row, tuple(verdicts[number] for number in sorted(verdicts)), stamp)
-        for place, written in output.add(index, judged):
-            report.show(place + 1, written)
-
-    def items() -> Iterator[tuple[str, Sequence[str]]]:
-        taken = 0
-        for index in output.missing:
-            row = rows[index]
-            open_rows[index] = row, {}
-            if not row.solutions:
-                finish(index)  # a row without completions
-            for number, steps in enumerate(row.solutions):
-                places[taken] = index, number
-                taken += 1
-                yield row.problem, steps
-
-    for item, verdict in verifier.verify(items()):
-        index, number = places.pop(item)
-        row, verdicts = open_rows[index]
-        if row.spans:
-            verdict = dataclasses.replace(verdict, step_spans=row.spans[number] or None)
-        verdicts[number] = verdict.record(None if row.spans is None else row.solutions[number])
-        report.judged(verdict)
-        if len(verdicts) == len(row.solutions):
-            finish(index)
+def score(engine: Engine, rows: SolutionFile, output: Output, report: Report) -> None:
+    """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
+    with report.judging(engine.progress):
+        for index, judged in engine.judge(rows, output.missing, report.judged):
+            for place, written in output.add(index, judged.record(engine.stamp)):
+                report.show(place + 1, written)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -156,6 +125,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", metavar="OUT.jsonl", help=help)
     parser.add_argument("--quiet", action="store_true", help="no verdicts and no progress bar on the screen")
     add_job_options(parser)
+    add_engine_options(parser)
     add_verifier_options(parser)
     return parser.parse_args(arguments)
 

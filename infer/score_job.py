@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.infer.engines import choose_engine, start_engine
 from thinkprm_jax.infer.job_options import Job
 from thinkprm_jax.infer.score_report import Report, count_row
-from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
+from thinkprm_jax.infer.verifier_options import choose_verifier
 from thinkprm_jax.records.columns import column_of, columns_of_record, unite_columns
 from thinkprm_jax.records.inputs import SolutionFile
 from thinkprm_jax.records.output import LazyInputs
@@ -28,9 +30,10 @@ def score_folder(rows: SolutionFile, options: argparse.Namespace, job: Job, scor
     Returns: the exit status.
     """
     from thinkprm_jax.verifier.loading import with_fingerprints
-    from thinkprm_jax.verifier.registry import current_stamp, load_verifier
+    from thinkprm_jax.verifier.registry import current_stamp
 
-    settings, verifier = choose_verifier(options), None
+    choose_engine(options)
+    settings, engine = choose_verifier(options), None
     plan = JobPlan(
         {"verifier": settings.stamp},
         job.parts_of(len(rows)),
@@ -42,21 +45,21 @@ def score_folder(rows: SolutionFile, options: argparse.Namespace, job: Job, scor
         job.lease,
     )
     given = LazyInputs(len(rows), lambda index: rows[index].row, rows.identity)
-    with ShardedOutput(job.folder, VerdictRow, given, plan, count_row) as output:
+    with (
+        contextlib.ExitStack() as stack,
+        ShardedOutput(job.folder, VerdictRow, given, plan, count_row) as output,
+    ):
         state = output.state()
         report = Report(len(rows), source=str(job.folder), quiet=options.quiet)
         report.share(lambda: shown_state(output))
         if state.rows:
             report.say(f"{job.folder}: {state.rows:,} of {len(rows):,} rows are judged already")
         while output.wait(others=job.waits, say=lambda held: report.say(f"{job.folder}: {waiting_for(held)}")):
-            if verifier is None:
+            if engine is None:
                 settings = with_fingerprints(settings)
                 output.check_models(verifier=settings.stamp)
-                with report.loading(settings.model or settings.kind):
-                    placed, mesh = place_chosen(options, settings)
-                    verifier = load_verifier(placed, mesh=mesh)
-            with report.judging(verifier):
-                score(verifier, rows, output, report)
+                engine = stack.enter_context(start_engine(options, settings, report))
+            score(engine, rows, output, report)
         state = output.state()
         report.begin(output.counts)
         report.summary()

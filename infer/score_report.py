@@ -9,7 +9,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -21,9 +21,22 @@ from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
-    from thinkprm_jax.verifier.base import Verdict, Verifier
+    from thinkprm_jax.activity import Activity
+    from thinkprm_jax.verifier.base import Verdict
 
 _LOOK_SECONDS = 5.0  # between two looks at how far other processes are
+
+
+class Working(Protocol):
+    """What judges, as far as it is shown: a verifier, or many."""
+
+    @property
+    def sampled_tokens(self) -> int: ...
+
+    @property
+    def activity(self) -> Activity: ...
+
+    def requests(self, solutions: int, /) -> tuple[str, int]: ...
 
 
 class Report:
@@ -67,7 +80,7 @@ class Report:
             yield
 
     @contextlib.contextmanager
-    def judging(self, verifier: Verifier) -> Iterator[None]:
+    def judging(self, verifier: Working) -> Iterator[None]:
         began, done, sampled = time.monotonic(), self._done, verifier.sampled_tokens
         if self._quiet:
             yield

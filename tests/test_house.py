@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("miniature",),
     ("report",),
-    ("serving",),
+    ("serving", "fleet"),
     ("__init__",),
     ("views",),
     ("train", "infer"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thinkprm_jax.distributed.mesh import make_mesh
     from thinkprm_jax.distributed.sharing import share_mesh
     from thinkprm_jax.errors import RequestError, UserError
+    from thinkprm_jax.fleet.batch import ScoreBatch
     from thinkprm_jax.functional import (
         VerifierParams,
         score_tokens,
@@ -61,6 +62,7 @@ __all__ = [
     "Reward",
     "Rewind",
     "Sampler",
+    "ScoreBatch",
     "SkyworkPRM",
     "Think",
     "ThinkPRM",
@@ -107,6 +109,7 @@ _EXPORTS = {
     "Reward": "rewards.reward",
     "Rewind": "sampler",
     "Sampler": "sampler",
+    "ScoreBatch": "fleet.batch",
     "SkyworkPRM": "verifier.published",
     "Think": "sampler",
     "ThinkPRM": "verifier.thinkprm",

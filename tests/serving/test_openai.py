@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 
 from support.serving import ask, served, verifier
+from thinkprm_jax import load_model
 from thinkprm_jax.serving.service import Service
 
 KEY = "sk-of-the-tests"
@@ -48,6 +50,32 @@ def test_a_completion_is_the_samplers(server: tuple[str, Service], client: opena
         assert choice.finish_reason == completion.finish_reason
     assert found.usage.prompt_tokens == len(prompt)
     assert found.usage.total_tokens == len(prompt) + found.usage.completion_tokens
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_alternatives_are_the_likeliest_of_the_model(
+    server: tuple[str, Service], client: openai.OpenAI, chat: bool
+) -> None:
+    tokenizer = server[1].sampler.tokenizer
+    values: dict[str, Any] = {"model": "mini", "max_tokens": 12, "temperature": 0.9, "seed": 3}
+    values["extra_body"] = {"return_token_ids": True}
+    if chat:
+        messages: list[Any] = [{"role": "user", "content": "2 + 2"}]
+        [choice] = client.chat.completions.create(
+            messages=messages, logprobs=True, top_logprobs=5, **values
+        ).choices
+        told = [{each.token: each.logprob for each in place.top_logprobs} for place in choice.logprobs.content]
+    else:
+        [choice] = client.completions.create(prompt=PROMPT, logprobs=5, **values).choices
+        told = choice.logprobs.top_logprobs
+    prompt, ids = choice.model_extra["prompt_token_ids"], choice.model_extra["token_ids"]
+    model, _ = load_model("mini")
+    logits = np.asarray(model(np.array([[*prompt, *ids]])), np.float64)[0, len(prompt) - 1 : -1]
+    logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    assert len(told) == len(ids) > 1
+    for row, id, named in zip(logprobs, ids, told, strict=True):
+        expected = [int(each) for each in np.argsort(-row)[:5]] + ([] if chat else [id])
+        assert named == pytest.approx({tokenizer.decode([each]): row[each] for each in expected}, abs=1e-4)
 
 
 def test_text_and_its_ids_are_the_same_prompt(server: tuple[str, Service], client: openai.OpenAI) -> None:
@@ -140,7 +168,7 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
         ("completions", {"prompt": "x", "stop": [""]}, "stop[0]"),
         ("completions", {"prompt": "x", "logit_bias": {"5": 1}}, "logit_bias"),
         ("completions", {"prompt": "x", "presence_penalty": 0.5}, "presence_penalty"),
-        ("completions", {"prompt": "x", "logprobs": 2}, "logprobs"),
+        ("completions", {"prompt": "x", "logprobs": 21}, "logprobs"),
         ("completions", {"prompt": "x", "stream_options": {}}, "stream_options"),
         ("completions", {"prompt": "x", "stop_token_ids": [5] * 9}, "stop_token_ids"),
         ("completions", {"prompt": "x", "seed": -1}, "seed"),

@@ -83,7 +83,7 @@ class SolutionFile:
         known: Mapping[str, Any] | None = None,
         check: bool = True,
     ) -> None:
-        self._reserved, self.part = reserved, part
+        self._reserved, self.part, self.split = reserved, part, split
         known = known if known is not None and _still_fits(known, str(source)) else {}
         self.source = RowSource(str(source), split, parse=_parse_finite, known=known.get("source"))
         self.solutions = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -53,7 +54,7 @@ class TextRequest:
 
     Attributes:
       chat: by messages, and answered by one. field: that the prompts are from.
-      logprobs: of the tokens that were written. alternatives: 1: of the likeliest token at each place, too.
+      logprobs: of the tokens that were written. alternatives: of so many of the likeliest at each place, too.
       with_ids: ids are to be in the answer.
       usage: a stream ends with what was used.
     """
@@ -94,8 +95,22 @@ async def _answer(service: Service, request: Request, chat: bool) -> Response:
             for handle in handles:
                 handle.cancel()
             raise
-    work = all_written(service, handles, asked.prompts, asked.n)
+    work = _all_written(service, asked, handles)
     return JSONAnswer(form.whole(await while_wanted(request.receive, work, asked.deadline)))
+
+
+async def _all_written(service: Service, asked: TextRequest, handles: Sequence[RequestHandle]) -> list[Written]:
+    found = await all_written(service, handles, asked.prompts, asked.n)
+    return [await _with_likeliest(service, asked, each) for each in found]
+
+
+async def _with_likeliest(service: Service, asked: TextRequest, found: Written) -> Written:
+    """With the likeliest tokens, where they are asked for and are not those that were written."""
+    if not asked.logprobs or asked.alternatives <= int(asked.values.temperature == 0):
+        return found
+    find = service.alternatives.find
+    likeliest = await asyncio.to_thread(find, found.prompt, found.ids, asked.alternatives)
+    return dataclasses.replace(found, likeliest=likeliest)
 
 
 def parse_request(service: Service, fields: BodyFields, chat: bool) -> TextRequest:
@@ -125,9 +140,6 @@ def parse_request(service: Service, fields: BodyFields, chat: bool) -> TextReque
     n = fields.whole("n", 1, 1, MOST_N)
     fields.neutral("best_of", n)
     values = read_sampling(fields, sampler, min(most, sampler.max_length))
-    if alternatives > int(values.temperature == 0):
-        what = f"is {alternatives}: this server knows the likeliest token at temperature 0 alone, and no others"
-        raise invalid("top_logprobs" if chat else "logprobs", what)
     stream = fields.flag("stream")
     options = fields.inner("stream_options", None)
     usage = False
@@ -236,24 +248,41 @@ class _Form:
     def _logprobs(self, found: Written) -> dict[str, Any]:
         tokens = [self._tokenizer.decode([id]) for id in found.ids]
         logprobs = [finite(each) for each in found.logprobs]
-        likeliest = self._asked.alternatives > 0
+        top = self._likeliest(found)
         if self._asked.chat:
-            content = []
-            for id, token, logprob in zip(found.ids, tokens, logprobs, strict=True):
-                # OpenAI's clients want a number; of a token that was not sampled there is none.
-                entry = {
-                    "token": token,
-                    "logprob": -9999.0 if logprob is None else logprob,
-                    "bytes": list(self._tokenizer.token_bytes(id)),
-                }
-                content.append({**entry, "top_logprobs": [entry] if likeliest else []})
+            content = [
+                {**self._entry(id, logprob), "top_logprobs": [self._entry(*each) for each in others]}
+                for id, logprob, others in zip(found.ids, logprobs, top, strict=True)
+            ]
             return {"content": content, "refusal": None}
         offsets, length = [], 0
         for token in tokens:
             offsets.append(length)
             length += len(token)
-        top = [{token: logprob} for token, logprob in zip(tokens, logprobs, strict=True)] if likeliest else None
-        return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets}
+        named: list[dict[str, float | None]] | None = None
+        if self._asked.alternatives:
+            # The written token is among them even where it is none of the likeliest, as with OpenAI.
+            named = [
+                {self._tokenizer.decode([id]): each for id, each in reversed(others)} | {token: logprob}
+                for others, token, logprob in zip(top, tokens, logprobs, strict=True)
+            ]
+        return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": named, "text_offset": offsets}
+
+    def _likeliest(self, found: Written) -> Sequence[Sequence[tuple[int, float | None]]]:
+        """Of each written token the alternatives; at temperature 0 the likeliest one is the token itself."""
+        if found.likeliest is not None:
+            return found.likeliest
+        if not self._asked.alternatives:
+            return [[] for _ in found.ids]
+        return [[(id, finite(logprob))] for id, logprob in zip(found.ids, found.logprobs, strict=True)]
+
+    def _entry(self, id: int, logprob: float | None) -> dict[str, Any]:
+        """Of a chat. OpenAI's clients want a number; of a token that was not sampled there is none."""
+        return {
+            "token": self._tokenizer.decode([id]),
+            "logprob": -9999.0 if logprob is None else logprob,
+            "bytes": list(self._tokenizer.token_bytes(id)),
+        }
 
     # Pieces of a stream
 
@@ -291,7 +320,8 @@ async def _events(
         async for text, ids in pieces(service, handle, service.sampler.tokenizer):
             if text or (ids and asked.with_ids):
                 queue.put_nowait(("", form.piece(index, text, ids)))
-        found[index] = await written(service, handle, asked.prompts[index // asked.n])
+        done = await written(service, handle, asked.prompts[index // asked.n])
+        found[index] = await _with_likeliest(service, asked, done)
         queue.put_nowait(("", form.last(index, found[index])))
 
     async def follow_all() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from thinkprm_jax.errors import RequestError, one_line
 from thinkprm_jax.sampler.handle import RequestHandle
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, Choose, Force, Phase, Request, Result, Think, Thought
+from thinkprm_jax.serving.alternatives import Ranked
 from thinkprm_jax.serving.fields import BodyFields, ServingError, check_list, check_text, check_whole, invalid
 from thinkprm_jax.serving.limits import ServerLimits
 from thinkprm_jax.serving.service import Service
@@ -55,6 +56,7 @@ class Written:
       finish: "stop" or "length". stop: the id or text that stopped it.
       measured: of the prompt's tokens behind ``measure_from``.
       prompt: its tokens. sampled: tokens, through the stop.
+      likeliest: of each of the ids, as of :class:`.Alternatives`; None: nobody asked.
     """
 
     ids: list[int]
@@ -65,6 +67,7 @@ class Written:
     measured: list[float]
     prompt: list[int]
     sampled: int = 0
+    likeliest: Sequence[Ranked] | None = None
 
 
 def read_sampling(

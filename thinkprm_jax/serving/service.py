@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import functools
 import math
 import re
 import time
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.sampler.handle import Handle, RequestHandle
+from thinkprm_jax.serving.alternatives import Alternatives
 from thinkprm_jax.serving.engine import EngineThread
 from thinkprm_jax.serving.fields import ServingError, invalid
 from thinkprm_jax.serving.http import EventStream
@@ -109,6 +111,10 @@ class Service:
         if sampler is None:
             raise ServingError(400, f"a verifier of kind {self.verifier.kind} writes no text")
         return sampler
+
+    @functools.cached_property
+    def alternatives(self) -> Alternatives:
+        return Alternatives(self.sampler)
 
     def check_model(self, name: str | None) -> None:
         """ServingError, 404, where a request names another model."""
