@@ -118,6 +118,18 @@ def test_every_row_once_though_a_replica_is_killed(cluster, model, files, capsys
 
 
 @pytest.mark.slow
+def test_parts_of_a_folder_are_those_of_one_process(cluster, model, files):
+    for output, more in (("ray/", ON_RAY), ("here/", [])):
+        assert cli.main(command(model, output, "--parts", "3", "--quiet", *more)) == 1
+    parts = [sorted((files / folder).glob("part-*.jsonl")) for folder in ("ray", "here")]
+    assert [part.name for part in parts[0]] == [part.name for part in parts[1]]
+    assert len(parts[0]) == 3
+    for folder, found in zip(("ray", "here"), parts, strict=True):
+        (files / f"{folder}.jsonl").write_text("".join(part.read_text() for part in found))
+    same(files / "ray.jsonl", files / "here.jsonl")
+
+
+@pytest.mark.slow
 def test_the_stage_in_a_pipeline_of_the_users_own(cluster, model):
     from ray.data import ActorPoolStrategy, from_items
 
