@@ -13,14 +13,16 @@ from pathlib import Path
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.storage import Location, is_local
+from thinkprm_jax.views.places import place_option
 
 DESCRIPTION = "Writes a checkpoint of a training run as a Hugging Face folder, which score --model takes."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="thinkprm export", description=DESCRIPTION)
-    parser.add_argument("run", type=Path, help="the run's folder: the output of its recipe")
-    parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("run", type=place_option, help="the run's folder: the output of its recipe")
+    parser.add_argument("out", type=place_option, help="the folder to write")
     parser.add_argument("--step", type=int, help="of the checkpoint; default: the last one")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights (float32)"
@@ -42,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def export(
-    run: Path,
-    out: Path,
+    run: Location,
+    out: Location,
     step: int | None = None,
     dtype: str = "float32",
     adapter: bool = False,
@@ -64,6 +66,8 @@ def export(
 
     out = out.expanduser()
     check_target(out)
+    if push is not None and not is_local(out):
+        raise UserError(f"--push uploads a folder of this machine, and {out} is none")
 
     # The run
     if not (run / "recipe.yaml").exists() or not (run / "checkpoints").exists():
@@ -91,6 +95,7 @@ def export(
         except OSError as error:
             raise UserError(f"{out}: {error.strerror or error}") from None
         if push is not None:
+            assert isinstance(out, Path)  # refused above
             progress.phase(f"uploading to {push}")
             upload(out, push, f"step {step}")
     return step

@@ -11,6 +11,7 @@ import argparse
 import logging
 import os.path
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ DESCRIPTION = (
     "with the same recipe, it goes on from its last checkpoint. docs/training.md lists the fields of a recipe."
 )
 
+_STARTED = time.time()
 # What Linux has where there is a GPU or a TPU.
 _ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 
@@ -117,6 +119,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
     from thinkprm_jax.evaluation.callback import verdict_callback
     from thinkprm_jax.runtime import enable_compilation_cache
     from thinkprm_jax.training import setup
+    from thinkprm_jax.training.goodput import Goodput
     from thinkprm_jax.training.loop import fit
     from thinkprm_jax.training.trackers import check_packages
 
@@ -159,7 +162,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
         progress.phase("loading weights")
         state, position, record = setup.start_or_resume(recipe, trainer, dataset, store)
         done = int(state.step)
-        rates = setup.make_rates(recipe, trainer)
+        rates = setup.make_rates(recipe, trainer, Goodput(_STARTED, record.get("goodput")))
 
         # The loop
         with (

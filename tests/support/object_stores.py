@@ -70,7 +70,8 @@ def store(scheme: str) -> Iterator[Store]:
 
 def _variables(scheme: str, url: str) -> dict[str, str]:
     if scheme == "gs":
-        return {"STORAGE_EMULATOR_HOST": url, "NO_GCE_CHECK": "true"}
+        tensorstore = {"TENSORSTORE_GCS_HTTP_URL": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token"}
+        return {"STORAGE_EMULATOR_HOST": url, "NO_GCE_CHECK": "true", **tensorstore}
     return {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "someone",

@@ -83,7 +83,9 @@ class TrainServer:
         )
         return Run(self, answer["pid"], errors)
 
-    def start_together(self, count: int, recipe: Path, *overrides: str, devices: int) -> list[Run]:
+    def start_together(
+        self, count: int, recipe: Path, *overrides: str, devices: int, **environment: str
+    ) -> list[Run]:
         """One run in so many processes over loopback, of so many devices each."""
         address = processes.free_address()
         return [
@@ -94,6 +96,7 @@ class TrainServer:
                 JAX_COORDINATOR_ADDRESS=address,
                 JAX_NUM_PROCESSES=str(count),
                 JAX_PROCESS_ID=str(process),
+                **environment,
             )
             for process in range(count)
         ]

@@ -17,6 +17,7 @@ from support import tiny_training
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import TrackingConfig
 from thinkprm_jax.training.flops import StepFlops, attended_pairs
+from thinkprm_jax.training.goodput import Goodput
 from thinkprm_jax.training.metrics import MetricsLog, Rates
 from thinkprm_jax.training.trackers import check_packages, open_trackers
 
@@ -178,12 +179,13 @@ def test_event_files(tmp_path: Path) -> None:
 def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: clock[0])
     batch = tiny_training.random_batch([17, 3, 9], [2, 1, 3], 16, 64)  # 4 rows of 16 places, 26 of them used
     flops = StepFlops(token=10.0, pair=1.0)
-    rates = Rates(flops, peak=1000.0)
+    rates = Rates(flops, peak=1000.0, goodput=Goodput(100.0))
     for _ in range(2):
         rates.add(batch)
-    rates.seconds |= {"data": 1.0, "compute": 5.0, "save": 2.0, "evaluate": 30.0}
+    rates.seconds |= {"data": 1.0, "compute": 5.0, "compile": 0.5, "save": 2.0, "evaluate": 30.0}
     clock[0] += 40.0  # 10 of them for training
     assert rates.summary() == pytest.approx(
         {
@@ -192,12 +194,44 @@ def test_rates(monkeypatch: pytest.MonkeyPatch) -> None:
             "step_seconds": 5.0,
             "data_share": 0.1,
             "compute_share": 0.5,
+            "compile_share": 0.05,
             "save_share": 0.2,
             "padding_share": 1 - 26 / 64,
             "mfu": 2 * (10 * 26 + attended_pairs(batch)) / (10 * 1000),
+            "goodput": 5 / 40,
+            **{f"badput_{part}": share / 40 for part, share in (("data", 1.0), ("save", 2.0), ("evaluate", 30.0))},
+            "badput_compile": 0.5 / 40,
+            "badput_start": 0.0,
+            "badput_lost": 0.0,
         }
     )
     rates.reset()
     clock[0] += 1.0
     assert rates.summary()["tokens_per_second"] == 0
     assert "mfu" not in Rates(flops, None).summary()
+
+
+def test_goodput_goes_on_over_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    first = Goodput(begun=1000.0)
+    clock[0] = 1010.0
+    first.first_step()
+    first.add({"compute": 20.0, "compile": 5.0})
+    clock[0] = 1040.0
+    saved = json.loads(json.dumps(first.to_json({"compute": 3.0, "save": 1.0})))
+    # Killed some steps later; started again after a minute without a machine.
+    clock[0] = 1110.0
+    second = Goodput(begun=1100.0, before=saved)
+    second.first_step()
+    clock[0] = 1200.0
+    shares = second.shares({"compute": 70.0, "data": 2.0, "evaluate": 4.0})
+    assert {name: round(share * 200) for name, share in shares.items()} == {
+        "goodput": 93,  # 20 + 3 + 70 of 200 s
+        "badput_start": 20,
+        "badput_compile": 5,
+        "badput_data": 2,
+        "badput_save": 1,
+        "badput_evaluate": 4,
+        "badput_lost": 60,
+    }

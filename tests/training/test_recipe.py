@@ -102,7 +102,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("  rows: 4", "  tokens: 15", "r.yaml, line 5: data: tokens must be at least the longest bucket, 16"),
         ("[8, 16]", "[16, 8]", "r.yaml, line 5: data: buckets must be lengths in rising order"),
         ("    chains: a.jsonl", "    chains: a.jsonl\n    arithmetic: {examples: 1}",
-         "r.yaml, line 6: data.train: give one of arithmetic, chains, prm800k and solutions"),
+         "r.yaml, line 6: data.train: give one of arithmetic, chains, prm800k, solutions and mixture"),
         ("  pretrained: some/model", "  dtype: float32",
          "r.yaml, line 3: model: give one of pretrained and scratch"),
         ("1e-4", "1e-4\n  adam_learning_rate: 1e-3",
@@ -207,9 +207,9 @@ def test_a_mesh_that_does_not_fit_the_devices(tmp_path: Path) -> None:
         setup.make_run_mesh(recipe)
 
 
-def test_an_address_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_checkpoints_holds_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path), ["output=gs://bucket/run"])
-    with pytest.raises(UserError, match="gs://bucket/run: is an address, not a path of this machine"):
+    recipe = load_recipe(TrainRecipe, tiny_training.write_recipe(tmp_path), ["output=s3://bucket/run"])
+    with pytest.raises(UserError, match="s3://bucket/run: a training run can live at gs:// or on a path of this"):
         setup.open_run(recipe)
-    assert not (tmp_path / "gs:").exists()
+    assert not (tmp_path / "s3:").exists()

@@ -13,6 +13,8 @@ from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, write_safetens
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_local, check_output_folder
 from thinkprm_jax.records.files import write_json
+from thinkprm_jax.storage import Location, ObjectPath
+from thinkprm_jax.storage.copies import upload_folder
 from thinkprm_jax.tokenizer.files import TOKENIZER_FILES
 
 CONFIG = "config.json"
@@ -37,20 +39,23 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Location) -> None:
     """Before the work begins: raises `UserError` where ``folder`` cannot become a folder."""
     check_local(folder)
     check_output_folder(folder)
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Lets ``fill`` write files into a new place and then moves them to ``folder``.
+def write_folder(folder: Location, fill: Callable[[Path], None]) -> None:
+    """Lets ``fill`` write files into a new place of this machine and then moves them to ``folder``.
 
-    A new folder appears whole or not at all. In a folder with other files, an older model or adapter is replaced
-    and config.json comes last, so that an interrupted save leaves a folder that does not load rather than a
-    mixture.
+    A new folder appears whole or not at all. In a folder with other files, and in a store, an older model or
+    adapter is replaced and config.json comes last, so that an interrupted save leaves a folder that does not load
+    rather than a mixture.
     """
     check_target(folder)
+    if isinstance(folder, ObjectPath):
+        _upload(folder, fill)
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         written = Path(work) / "model"
@@ -64,6 +69,19 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
                 old.unlink()
         for file in sorted(written.iterdir(), key=lambda path: path.name in _KEYS):
             os.replace(file, folder / file.name)
+
+
+def _upload(folder: ObjectPath, fill: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="thinkprm-upload-") as work:
+        written = Path(work)
+        fill(written)
+        for key in _KEYS:
+            (folder / key).unlink(missing_ok=True)
+        for pattern in MODEL_FILES:
+            for old in folder.glob(pattern):
+                if not (written / old.name).exists():
+                    old.unlink(missing_ok=True)
+        upload_folder(written, folder, last=[key for key in _KEYS if (written / key).exists()])
 
 
 def write_weights(folder: Path, weights: Sequence[TensorToWrite], max_shard_bytes: int = MAX_SHARD_BYTES) -> None:

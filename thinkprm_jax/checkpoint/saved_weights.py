@@ -7,14 +7,15 @@ run that needed a pod can be exported on any machine that sees its files.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from thinkprm_jax.checkpoint.orbax_messages import quiet, reason
+from thinkprm_jax.checkpoint.places import checkpoint_folder, is_there
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.storage import Location
 
 Content = TypeVar("Content")
 
@@ -28,10 +29,10 @@ class SavedWeights:
       record: the JSON values beside the state.
     """
 
-    def __init__(self, folder: Path, step: int | None = None) -> None:
+    def __init__(self, folder: str | Location, step: int | None = None) -> None:
         """``step``: default the last one. Raises `UserError`: there is none, or it cannot be read."""
         quiet()
-        self._folder = folder.absolute()
+        self._folder = checkpoint_folder(folder)
         partly = ocp.Context()
         partly.pytree.loading.partial_load = True  # one parameter without the others
         try:
@@ -85,7 +86,7 @@ class SavedWeights:
         try:
             return read()
         except Exception as error:  # Orbax and TensorStore raise what they like
-            if not self.path.exists():
+            if not is_there(self.path):
                 message = f"checkpoint {self.path} was deleted while it was read: the run keeps only its last ones"
                 raise UserError(message) from error
             raise UserError(f"checkpoint {self.path} cannot be read: {reason(error)}") from error

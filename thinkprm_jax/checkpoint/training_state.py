@@ -1,8 +1,8 @@
 """Checkpoints of a training run, by Orbax v1: asynchronous, atomic, the last few kept.
 
 A checkpoint holds the whole run at one step: the state's arrays, and a JSON record of the data position and the
-resolved recipe. Orbax writes into a temporary folder and renames it when everything is on disk, so a folder with
-a step's name is always whole; what a killed run left half-written is never read and is removed at the next start.
+resolved recipe. It is whole or none (:mod:`thinkprm_jax.checkpoint.places` says how, on a disk and in a bucket);
+what a killed run left half-written is never read and is removed at the next start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -22,56 +22,59 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import v1 as ocp
 
 from thinkprm_jax.checkpoint.orbax_messages import quiet, reason
+from thinkprm_jax.checkpoint.places import checkpoint_folder, delete, named_steps
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.storage import Location
 
 
 class CheckpointStore:
     """The ``checkpoints`` folder of a run. Close it (or use ``with``) to be sure that the last save is on disk."""
 
     def __init__(
-        self, folder: str | Path, keep: int = 3, keep_every: int | None = None, read_only: bool = False
+        self, folder: str | Location, keep: int = 3, keep_every: int | None = None, read_only: bool = False
     ) -> None:
         """
         Args:
+          folder: of this machine or at gs://.
           keep: the last so many stay. keep_every: so do those of a step that is a multiple of this.
           read_only: leaves what a run may be writing there at this moment alone.
         """
         quiet()
-        self._folder = Path(folder).absolute()
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep), *([] if keep_every is None else [policies.EveryNSteps(keep_every)])]
+        self._folder = checkpoint_folder(folder)
+        self._keep, self._keep_every = keep, keep_every
+        self._deleted: set[int] = set()
+        self._finishing = ThreadPoolExecutor(1, "checkpoints")
         try:
             self._checkpointer = ocp.training.Checkpointer(
                 self._folder,
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # the caller does
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                preservation_policy=ocp.training.preservation_policies.PreserveAll(),  # we delete
                 cleanup_tmp_directories=not read_only,
             )
             steps = self.steps
         except Exception as error:
             raise UserError(f"{self._folder} cannot be read: {reason(error)}") from error
-        self._under_way: Any = None
+        self._under_way: Future[None] | None = None
         # What Orbax does not list it would pass over in silence, and the run would begin anew.
         # What it does list may be a folder with nothing in it.
-        named = [path for path in self._folder.glob("[0-9]*") if path.name.isdecimal()]
         parts = ("state", "record")
         half = {
-            int(path.name)
-            for path in named
-            if int(path.name) not in steps or not all((path / part).exists() for part in parts)
+            step
+            for step, path in named_steps(self._folder).items()
+            if step not in steps or not all((path / part).exists() for part in parts)
         }
         if half:
+            self._finishing.shutdown()
             self._checkpointer.close()
             raise self._not_read(max(half), "it is half a checkpoint")
 
     @property
     def latest_step(self) -> int | None:
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        return max(self.steps, default=None)
 
     @property
     def steps(self) -> list[int]:
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return [found.step for found in self._checkpointer.checkpoints if found.step not in self._deleted]
 
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
         """Starts a save and returns when the arrays have been copied; waits for a save still under way first.
@@ -82,7 +85,8 @@ class CheckpointStore:
         try:
             self._await_save()
             content = {"state": state, "record": record}
-            self._under_way = self._checkpointer.save_checkpointables_async(step, content, force=True)
+            saving = self._checkpointer.save_checkpointables_async(step, content, force=True)
+            self._under_way = self._finishing.submit(self._finish, saving)
         except Exception as error:  # of this save, or of the one before, which ran until now
             raise self._not_written(error) from error
 
@@ -108,10 +112,22 @@ class CheckpointStore:
             raise self._not_written(error) from error
 
     def _await_save(self) -> None:
-        """Waits for the save under way. Of one that is never asked Orbax keeps a thread and three open files."""
+        """Waits for the save under way, and for the deletions after it."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
+
+    def _finish(self, saving: Any) -> None:
+        """In a thread: when a save is whole, those that are too many are deleted. Orbax would do so, too, but what
+        a kill left of one in the middle would pass for a checkpoint."""
+        saving.result()  # of one that is never asked Orbax keeps a thread and three open files
+        old = self.steps[: -self._keep]
+        for step in old:
+            if self._keep_every is not None and step % self._keep_every == 0:
+                continue
+            self._deleted.add(step)
+            if jax.process_index() == 0:
+                delete(self._folder / str(step))
 
     def _not_read(self, step: int | None, why: str) -> UserError:
         return UserError(
@@ -137,6 +153,7 @@ class CheckpointStore:
         try:
             self.wait()
         finally:
+            self._finishing.shutdown()
             self._checkpointer.close()
 
     def __enter__(self) -> CheckpointStore:

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,13 @@ class ChainReport:
 def read_chains(
     source: str | Path, split: str = "train", report: ChainReport | None = None
 ) -> list[LabelledChain]:
+    """:func:`iterate_chains` as a list."""
+    return list(iterate_chains(source, split, report))
+
+
+def iterate_chains(
+    source: str | Path, split: str = "train", report: ChainReport | None = None
+) -> Iterator[LabelledChain]:
     """Rows in the columns of launch/thinkprm-1K-verification-cots, but for those that cannot be trained on.
 
     Columns: problem, cot, prefix_steps (list of texts), gt_step_labels (list of "+" and "-", at least up to the
@@ -111,21 +118,23 @@ def read_chains(
         row can be used.
     """
     report = ChainReport(str(source)) if report is None else report
-    chains = []
+    found = False
     for place, row in iterate_source(str(source), split):
         report.rows += 1
         try:
             with reading(place):
-                chains.append(parse_chain(row, place))
+                chain = parse_chain(row, place)
         except LeftOut as why:
             report.leave_out(place, why)
+            continue
+        found = True
+        yield chain
     if not report.rows:
         raise UserError(f"{source}: no chains in it")
     if report.left_out:
         logger.warning("%s", report.summary())
-    if not chains:
+    if not found:
         raise UserError(f"{report.summary()}: nothing to train on")
-    return chains
 
 
 def parse_chain(row: Any, place: str) -> LabelledChain:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import tempfile
 import threading
 from abc import ABC, abstractmethod
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -174,6 +177,51 @@ def positions_of(word: Sequence[int], ids: np.ndarray) -> np.ndarray:
         for place in range(len(word)):
             found[place : place + last] |= begins
     return found
+
+
+class SpooledChains:
+    """Chains of any number, on disk: a process holds where each of them begins, eight bytes, and not its text.
+
+    They are written to a file of this machine's temporary folder that ends with the process, whatever ends it.
+
+    Raises:
+      UserError: there are none, or there is no room for them.
+    """
+
+    def __init__(self, chains: Iterable[LabelledChain], limit: int | None = None) -> None:
+        """``limit``: takes no more."""
+        digest = blake2b(digest_size=16)
+        starts = array("q")
+        try:
+            self._file = tempfile.TemporaryFile(prefix="thinkprm-chains-")  # noqa: SIM115 (stays open)
+            for number, chain in enumerate(chains):
+                if limit is not None and number >= limit:
+                    continue  # the file is checked to its end
+                digest.update(json.dumps(chain_content(chain), sort_keys=True).encode() + b"\n")
+                starts.append(self._file.tell())
+                self._file.write(pickle.dumps(chain, protocol=5))
+            starts.append(self._file.tell())
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"the chains cannot be kept in {tempfile.gettempdir()} ({error.strerror or error}); "
+                "$TMPDIR chooses another folder"
+            ) from error
+        if len(starts) == 1:
+            raise UserError("the data holds no chains")
+        self._starts, self._reading = np.frombuffer(starts, np.int64), threading.Lock()
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __call__(self, index: int) -> LabelledChain:
+        begin, end = (int(place) for place in self._starts[index : index + 2])
+        with self._reading:
+            self._file.seek(begin)
+            written = self._file.read(end - begin)
+        chain: LabelledChain = pickle.loads(written)
+        return chain
 
 
 class ListedChains:

@@ -15,10 +15,12 @@ import yaml
 from thinkprm_jax.checkpoint.files import CARD
 from thinkprm_jax.checkpoint.fingerprint import fingerprint, is_fingerprint_of
 from thinkprm_jax.checkpoint.huggingface import read_generation_config
+from thinkprm_jax.checkpoint.places import has_checkpoint
 from thinkprm_jax.checkpoint.weights import BUNDLED, ModelFiles, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.gguf_header import read_header
 from thinkprm_jax.records.files import write_json
+from thinkprm_jax.storage import Location
 from thinkprm_jax.user_files import lone_surrogate, read_json
 
 BASE_FILE = "base.json"
@@ -32,9 +34,9 @@ def portable_name(path_or_id: str | Path) -> str:
     return str(place.resolve()) if named else str(path_or_id)
 
 
-def keep_base(folder: Path, path_or_id: str | Path) -> None:
+def keep_base(folder: Location, path_or_id: str | Path) -> None:
     """Writes base.json into the folder of a run that has no checkpoint yet; later it stays as it is."""
-    if (folder / BASE_FILE).is_file() and any((folder / "checkpoints").glob("[0-9]*")):
+    if (folder / BASE_FILE).is_file() and has_checkpoint(folder):
         return
     found = find_model(path_or_id)
     content = {
@@ -46,7 +48,7 @@ def keep_base(folder: Path, path_or_id: str | Path) -> None:
     write_json(folder / BASE_FILE, content)
 
 
-def read_base(folder: Path) -> Mapping[str, Any]:
+def read_base(folder: Location) -> Mapping[str, Any]:
     """The content of a run's base.json; {} where there is none."""
     path = folder / BASE_FILE
     content = read_json(path) if path.is_file() else {}
@@ -57,7 +59,7 @@ def read_base(folder: Path) -> Mapping[str, Any]:
     return content
 
 
-def check_base(folder: Path, found: ModelFiles, name: str | Path) -> None:
+def check_base(folder: Location, found: ModelFiles, name: str | Path) -> None:
     """Raises `UserError` where ``found`` has other weights than base.json of the run says."""
     expected = read_base(folder).get("fingerprint")
     if expected is not None and not is_fingerprint_of(expected, found):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from thinkprm_jax.errors import reading
 from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, VERIFICATION_PROMPT, YES
+from thinkprm_jax.records.files import has_lines, read_line_file
+from thinkprm_jax.storage import Location
 
 PAPER = "[Process Reward Models That Think](https://arxiv.org/abs/2504.16828)"
 # Figures of a moment; the others of metrics.jsonl say how good the model is.
-_RATES = ("step", "time", "learning_rate", "gradient_norm", "left_out", "mfu")
+_RATES = ("step", "time", "learning_rate", "gradient_norm", "left_out", "mfu", "goodput")
 _RATE_ENDINGS = ("_per_second", "_seconds", "_share")
+_RATE_BEGINNING = "badput_"
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,30 @@ class CardFacts:
         return self.kind is not None and self.kind.get("task") == "discriminative"
 
 
-def last_figures(path: Path, step: int) -> dict[str, tuple[int, float]]:
+def last_figures(path: Location, step: int) -> dict[str, tuple[int, float]]:
     """The last value of every quality figure in metrics.jsonl up to ``step``, with its step.
 
     Raises:
       UserError: a line is damaged.
     """
     figures: dict[str, tuple[int, float]] = {}
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    for place, line in enumerate(lines, 1):  # whole ones: a run may be writing the next
+    lines = list(read_line_file(path)) if has_lines(path) else []
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # a run may be writing it
+    for place, line in enumerate(lines, 1):
         with reading(f"{path}:{place}"):
             values = json.loads(line)
             at = values.get("step", 0)
             for name, value in values.items():
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                if at <= step and number and name not in _RATES and not name.endswith(_RATE_ENDINGS):
+                if at <= step and number and not _is_rate(name):
                     name.encode()  # the card is UTF-8
                     figures[name] = (at, float(value))
     return figures
+
+
+def _is_rate(name: str) -> bool:
+    return name in _RATES or name.endswith(_RATE_ENDINGS) or name.startswith(_RATE_BEGINNING)
 
 
 def model_card(facts: CardFacts) -> str:

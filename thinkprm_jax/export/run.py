@@ -31,6 +31,8 @@ from thinkprm_jax.export.card import CardFacts, last_figures, model_card
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
+from thinkprm_jax.storage import Location, ObjectPath
+from thinkprm_jax.storage.copies import local_copy
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 # R1-Distill's recommendation, which the released ThinkPRMs carry.
@@ -48,7 +50,7 @@ class TrainingRun:
       kind: config.json's key ``thinkprm``, for a discriminative verifier.
     """
 
-    folder: Path
+    folder: Location
     recipe: str
     settings: Mapping[str, Any]
     base: str | None = None
@@ -58,7 +60,7 @@ class TrainingRun:
 
 def write_run(
     run: TrainingRun,
-    out: Path,
+    out: Location,
     step: int | None,
     dtype: np.dtype,
     adapter_only: bool = False,
@@ -73,7 +75,10 @@ def write_run(
     Raises:
       UserError: no such checkpoint; it does not fit the run's config.json; the base is not what it was.
     """
-    config, tokenizer = read_config(run.folder / "model"), Tokenizer.load(run.folder / "model")
+    model = run.folder / "model"
+    if isinstance(model, ObjectPath):
+        model = local_copy(model)
+    config, tokenizer = read_config(model), Tokenizer.load(model)
     if run.kind is not None:
         config = dataclasses.replace(config, extra={**config.extra, KEY: dict(run.kind)})
     with SavedWeights(run.folder / "checkpoints", step) as saved, reading_threads() as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -83,7 +84,7 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class DataSource:
+class PartSource:
     """Exactly one of ``arithmetic``, ``chains``, ``prm800k`` and ``solutions``."""
 
     arithmetic: ArithmeticSource | None = None
@@ -98,9 +99,48 @@ class DataSource:
         at_least(1, self, "limit")
         if self.limit is not None and self.arithmetic is not None:
             raise ValueError("limit is for files; arithmetic has examples")
-        sources = (self.arithmetic, self.chains, self.prm800k, self.solutions)
-        if sum(source is not None for source in sources) != 1:
-            raise ValueError("give one of arithmetic, chains, prm800k and solutions")
+        given = self._given()
+        if sum(value is not None for value in given.values()) != 1:
+            *names, last = given
+            raise ValueError(f"give one of {', '.join(names)} and {last}")
+
+    def _given(self) -> dict[str, object]:
+        names = ("arithmetic", "chains", "prm800k", "solutions")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class MixturePart(PartSource):
+    """A source, and how much of what is read is from it: its weight over the sum of all."""
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.weight > 0:
+            raise ValueError(f"weight must be positive, not {self.weight}")
+
+
+@dataclass(frozen=True)
+class DataSource(PartSource):
+    """One source, or a ``mixture`` of several, in a stream without an end."""
+
+    mixture: tuple[MixturePart, ...] | None = None  # of data.train only, with steps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mixture is not None and not self.mixture:
+            raise ValueError("mixture must name at least one source")
+        if self.mixture is not None and self.limit is not None:
+            raise ValueError("limit belongs to a part of the mixture")
+
+    def _given(self) -> dict[str, object]:
+        return {**super()._given(), "mixture": self.mixture}
+
+    @property
+    def parts(self) -> tuple[PartSource, ...]:
+        """The sources that it is made of."""
+        return (self,) if self.mixture is None else self.mixture
 
 
 @dataclass(frozen=True)
@@ -224,6 +264,25 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class ProfileConfig:
+    """A trace of some steps, for xprof (`pip install xprof; xprof OUTPUT/profile`)."""
+
+    steps: str | None = None  # such as 10..12: the first and the last one
+
+    def __post_init__(self) -> None:
+        self.bounds()
+
+    def bounds(self) -> tuple[int, int] | None:
+        """First and last step; None: no trace."""
+        if self.steps is None:
+            return None
+        found = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", self.steps)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"steps must be FIRST..LAST, such as 10..12, not {self.steps!r}")
+        return int(found[1]), int(found[2])
+
+
+@dataclass(frozen=True)
 class TrainRecipe:
     output: str  # the run's folder; a run found there is continued
     model: ModelSource
@@ -245,6 +304,7 @@ class TrainRecipe:
     evaluate_every: int | None = None  # steps between held-out losses; also after the last one
     verdicts: VerdictConfig | None = None
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -263,7 +323,12 @@ class TrainRecipe:
 
     def _check_task(self) -> None:
         generative, solver = self.task == "generative", self.task == "solver"
-        sources = [self.data.train, *([self.data.evaluation] if self.data.evaluation else [])]
+        held_out = self.data.evaluation
+        if held_out is not None and held_out.mixture is not None:
+            raise ValueError("data.evaluation is one source; mixture is for data.train")
+        if self.data.train.mixture is not None and self.epochs is not None:
+            raise ValueError("a mixture has no end, so epochs says nothing; give steps")
+        sources = [*self.data.train.parts, *([held_out] if held_out else [])]
         if self.task != "discriminative" and any(source.prm800k is not None for source in sources):
             raise ValueError("prm800k holds no chains; it needs task: discriminative")
         if solver and any(source.chains is not None for source in sources):
@@ -289,6 +354,7 @@ FREE_FIELDS = (
     "evaluate_every",
     "verdicts",
     "tracking.",
+    "profile.",
     "checkpoint.",
     "mesh.",
     "model.attention",

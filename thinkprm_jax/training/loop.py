@@ -20,6 +20,7 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.training.config import CheckpointConfig, TrainRecipe
 from thinkprm_jax.training.loss import Sums
 from thinkprm_jax.training.metrics import Rates
+from thinkprm_jax.training.profile import StepProfile
 from thinkprm_jax.training.trackers import Tracker
 from thinkprm_jax.training.trainer import Arrays, Trainer, TrainState
 
@@ -126,6 +127,7 @@ def fit(
                 report.say(f"{why}: stopped at step {loop.step}; start again with the same recipe to go on")
                 break
         store.wait()
+        loop.profile.close()
     return loop.state, loop.step >= steps
 
 
@@ -147,6 +149,8 @@ class _Loop:
         self.step = int(self.state.step)
         self._saved_at, self._saved_time = self.step, time.monotonic()
         self._pending: dict[str, jax.Array] | None = None
+        self.profile = StepProfile(self.recipe.profile, self.recipe.output)
+        self.rates.goodput.first_step()
         self.rates.reset()
 
     def advance(self, stream: Iterator[Placed]) -> dict[str, Any]:
@@ -160,12 +164,19 @@ class _Loop:
             ) from None
         begun = time.perf_counter()
         self.rates.seconds["data"] += begun - started
-        self.state, metrics = self.trainer.train_step(self.state, arrays)
+        programs = self.trainer.compiles()
+        with self.profile.step(self.step + 1):
+            self.state, metrics = self.trainer.train_step(self.state, arrays)
+        if self.trainer.compiles() > programs:
+            compiled = time.perf_counter()
+            self.rates.seconds["compile"] += compiled - begun
+            begun = compiled
         if self._pending is not None:
             jax.block_until_ready(self._pending)  # the host stays at most one step ahead of the device
         self._pending = metrics
         self.step += 1
         self.rates.add(batch)
+        self.profile.after(self.step, metrics)
         due = self.step % self.recipe.log_every == 0 or self.step == self.steps
         values = {name: float(value) for name, value in jax.device_get(metrics).items()} if due else {}
         self.rates.seconds["compute"] += time.perf_counter() - begun
@@ -202,7 +213,9 @@ class _Loop:
 
     def save(self, position: dict[str, Any]) -> None:
         started = time.perf_counter()
-        self.store.save(self.step, self.state.saved(), {**self.record, "data": position})
+        self.log.flush()
+        goodput = self.rates.goodput.to_json(self.rates.seconds)
+        self.store.save(self.step, self.state.saved(), {**self.record, "data": position, "goodput": goodput})
         self._saved_at, self._saved_time = self.step, time.monotonic()
         self.rates.seconds["save"] += time.perf_counter() - started
 

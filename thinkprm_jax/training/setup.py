@@ -19,11 +19,13 @@ from thinkprm_jax.arithmetic.source import ArithmeticChains
 from thinkprm_jax.arithmetic.task import PLAIN, make_solution
 from thinkprm_jax.checkpoint.files import CONFIG, write_folder
 from thinkprm_jax.checkpoint.huggingface import load_model, read_model_config, resolve_folder
+from thinkprm_jax.checkpoint.places import check_store, has_checkpoint
 from thinkprm_jax.checkpoint.training_state import CheckpointStore, weights_fingerprint
 from thinkprm_jax.checkpoint.weights import find_model
 from thinkprm_jax.data.batches import Batch, BatchState, Dataset, batches, plans
-from thinkprm_jax.data.chains import ChainReport, LabelledChain, read_chains
+from thinkprm_jax.data.chains import ChainReport, LabelledChain, iterate_chains
 from thinkprm_jax.data.discriminative import DiscriminativeDataset, ListedSteps, StepEncoder, prm800k_solutions
+from thinkprm_jax.data.mixture import MixedDataset
 from thinkprm_jax.data.solutions import (
     DrawnSolutions,
     ListedSolutions,
@@ -31,20 +33,21 @@ from thinkprm_jax.data.solutions import (
     SolutionSource,
     read_solved_problems,
 )
-from thinkprm_jax.data.sources import ChainDataset, ChainSource, ListedChains
+from thinkprm_jax.data.sources import ChainDataset, ChainSource, SpooledChains
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.export.base import keep_base
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.kernels import Execution, choose_attention
 from thinkprm_jax.model.lora import LoraSpec
-from thinkprm_jax.paths import check_local
 from thinkprm_jax.recipe import dump_recipe, to_dict
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.records.run_folder import claim_folder
+from thinkprm_jax.storage import Location, location
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
-from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, TrainRecipe
+from thinkprm_jax.training.config import FREE_FIELDS, DataSource, ModelSource, PartSource, TrainRecipe
 from thinkprm_jax.training.flops import TERA, known_device, step_flops
+from thinkprm_jax.training.goodput import Goodput
 from thinkprm_jax.training.loop import Placed
 from thinkprm_jax.training.loss import Objective
 from thinkprm_jax.training.metrics import Rates
@@ -57,21 +60,21 @@ Row = TypeVar("Row")
 # Folder
 
 
-def open_run(recipe: TrainRecipe) -> Path:
+def open_run(recipe: TrainRecipe) -> Location:
     """The run's folder, with the resolved recipe in it. Before its first checkpoint a run may change its recipe.
 
     All processes call it; process 0 writes.
 
     Raises:
-      UserError: the folder holds a run of another recipe (names the fields); it cannot be written; another process
-        was given another recipe, or does not see process 0's folder.
+      UserError: the folder holds a run of another recipe (names the fields); it cannot be written, or is in a
+        store that cannot hold checkpoints; another process was given another recipe, or does not see process 0's
+        folder.
     """
-    check_local(recipe.output)
-    folder = Path(recipe.output)
+    folder = location(recipe.output)
+    check_store(folder)
     _check_same_recipe(recipe)
     if jax.process_index() == 0:
-        begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-        claim_folder(folder, recipe, begun, FREE_FIELDS)
+        claim_folder(folder, recipe, has_checkpoint(folder), FREE_FIELDS)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run's folder")
         if not (folder / "recipe.yaml").exists():
@@ -91,7 +94,7 @@ def _check_same_recipe(recipe: TrainRecipe) -> None:
         raise UserError(f"process {', '.join(map(str, others))} was given another recipe than process 0")
 
 
-def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer, pretrained: str | None) -> None:
+def save_model_files(folder: Location, config: ModelConfig, tokenizer: Tokenizer, pretrained: str | None) -> None:
     """config.json, the tokenizer and what is to be known of the base, for export. Process 0 writes."""
     if jax.process_index():
         return
@@ -109,7 +112,7 @@ def save_model_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer, pr
         raise UserError(f"{model}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def open_log(folder: Path, recipe: TrainRecipe, record: dict[str, Any], done: int) -> Trackers:
+def open_log(folder: Location, recipe: TrainRecipe, record: dict[str, Any], done: int) -> Trackers:
     """The run's trackers; those of process 0, the others' do nothing."""
     try:
         return open_trackers(folder, recipe.tracking, record["recipe"], done, first=jax.process_index() == 0)
@@ -236,14 +239,14 @@ def make_trainer(
     )
 
 
-def make_rates(recipe: TrainRecipe, trainer: Trainer) -> Rates:
+def make_rates(recipe: TrainRecipe, trainer: Trainer, goodput: Goodput | None = None) -> Rates:
     """With MFU where the peak of the devices is known or given."""
     given = recipe.tracking.peak_tflops
     known = known_device(trainer.mesh.devices.flat[0].device_kind)
     peak = given * TERA if given is not None else None if known is None else known.peak
     choices = trainer.objective.choices
     flops = step_flops(trainer.config, trainer.lora, None if choices is None else len(choices))
-    return Rates(flops, None if peak is None else peak * trainer.mesh.size)
+    return Rates(flops, None if peak is None else peak * trainer.mesh.size, goodput)
 
 
 # Data
@@ -255,6 +258,19 @@ def label_choices(recipe: TrainRecipe, tokenizer: Tokenizer) -> tuple[int, ...] 
 
 
 def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
+    """The examples of a source, or of a mixture of them."""
+    if source.mixture is None:
+        return _make_part(source, recipe, tokenizer, name)
+    parts = [
+        _make_part(part, recipe, tokenizer, f"{name}, part {number} of the mixture")
+        for number, part in enumerate(source.mixture, start=1)
+    ]
+    # Every index of the synthetic task is a fresh draw.
+    shuffle = [recipe.data.shuffle and part.arithmetic is None for part in source.mixture]
+    return MixedDataset(parts, [part.weight for part in source.mixture], recipe.seed, shuffle)
+
+
+def _make_part(source: PartSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
     longest = recipe.data.buckets[-1]
     report = ChainReport(name)
     if source.prm800k is not None:
@@ -269,25 +285,30 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
     return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name, report)
 
 
-def _chains(source: DataSource, report: ChainReport) -> tuple[ChainSource, int]:
+def _chains(source: PartSource, report: ChainReport) -> tuple[ChainSource, int]:
     """Chains by index, and how many there are; ``report`` counts the rows of a file that are left out."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
         form = None if arithmetic.form == PLAIN else arithmetic.form
         return ArithmeticChains(arithmetic.seed, arithmetic.split, arithmetic.start, form), arithmetic.examples
     assert source.chains is not None
-    chains = _first(read_chains(source.chains, report=report), source.limit, source.chains)
-    return ListedChains(chains), len(chains)
+    chains = SpooledChains(iterate_chains(source.chains, report=report), source.limit)
+    _check_limit(len(chains), source.limit, source.chains)
+    return chains, len(chains)
 
 
 def _first(rows: Sequence[Row], limit: int | None, name: str) -> list[Row]:
     """The first ``limit`` rows; UserError where there are fewer: less data must not pass for more."""
-    if limit is not None and len(rows) < limit:
-        raise UserError(f"{name}: has {len(rows):,} rows that can be used, limit asks for {limit:,}")
+    _check_limit(len(rows), limit, name)
     return list(rows)[:limit]
 
 
-def _solutions(source: DataSource) -> tuple[SolutionSource, int]:
+def _check_limit(size: int, limit: int | None, name: str) -> None:
+    if limit is not None and size < limit:
+        raise UserError(f"{name}: has {size:,} rows that can be used, limit asks for {limit:,}")
+
+
+def _solutions(source: PartSource) -> tuple[SolutionSource, int]:
     """Solved problems by index, and how many there are."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
@@ -325,7 +346,8 @@ def _shapes(recipe: TrainRecipe, trainer: Trainer) -> dict[str, Any]:
 
 def _order(recipe: TrainRecipe) -> dict[str, Any]:
     """Those that say in which order the training data comes."""
-    return {"seed": recipe.seed, "shuffle": recipe.data.shuffle, "epochs": recipe.epochs}
+    shuffle = recipe.data.shuffle and recipe.data.train.mixture is None  # which shuffles each of its parts
+    return {"seed": recipe.seed, "shuffle": shuffle, "epochs": recipe.epochs}
 
 
 def count_steps(recipe: TrainRecipe, dataset: Dataset) -> int:
@@ -389,7 +411,7 @@ def start_or_resume(
         raise UserError(f"{place} was made on other data than data.train holds now; choose another output")
     if trainer.lora is not None:
         state = trainer.with_frozen(state, load_weights(recipe, trainer.mesh))
-    record |= _base_record(state, trainer.mesh)
+    record |= _base_record(state, trainer.mesh) | {"goodput": saved.get("goodput")}
     if saved.get("base_fingerprint") != record.get("base_fingerprint"):
         raise UserError(f"{place} holds adapters of another model than {recipe.model.pretrained} is now")
     return state, BatchState.from_json(saved["data"]), record

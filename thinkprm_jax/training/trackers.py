@@ -1,7 +1,8 @@
 """Where the figures of a run go beside metrics.jsonl: TensorBoard, Weights & Biases.
 
-Every tracker has two methods: ``write`` takes named values with the ``step`` they belong to, ``close`` ends it. A
-run that goes on from a checkpoint writes the steps after it once more, and no tracker shows them twice.
+Every tracker has three methods: ``write`` takes named values with the ``step`` they belong to, ``flush`` comes
+before a checkpoint, ``close`` ends it. A run that goes on from a checkpoint writes the steps after it once more,
+and no tracker shows them twice.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ import importlib
 import json
 import math
 import secrets
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.files import write_json
+from thinkprm_jax.storage import Location, ObjectPath
 from thinkprm_jax.training.config import TrackingConfig
 from thinkprm_jax.training.metrics import MetricsLog
 
 _NO_FIGURES = ("step", "time")
+_SECONDS_BETWEEN = 2.0  # writes of one object; stores slow down who writes one more often than once a second
 
 
 class Tracker(Protocol):
     def write(self, values: dict[str, Any]) -> None:
         """Named numbers, ``step`` among them."""
+
+    def flush(self) -> None:
+        """What has been written has left the process."""
 
     def close(self) -> None: ...
 
@@ -40,13 +47,21 @@ class Trackers:
         for tracker in self._trackers:
             tracker.write(values)
 
+    def flush(self) -> None:
+        for tracker in self._trackers:
+            tracker.flush()
+
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.close()
 
 
 def open_trackers(
-    folder: Path, tracking: TrackingConfig, recipe: Mapping[str, Any], resumed_step: int = 0, first: bool = True
+    folder: Location,
+    tracking: TrackingConfig,
+    recipe: Mapping[str, Any],
+    resumed_step: int = 0,
+    first: bool = True,
 ) -> Trackers:
     """What the recipe asks for, metrics.jsonl always.
 
@@ -79,7 +94,7 @@ class TensorBoardTracker:
     """Event files, one more for each start of the run. Of a step that was written twice TensorBoard shows the
     later value: the file of a continued run says from which step on the earlier files do not count."""
 
-    def __init__(self, folder: Path, resumed_step: int = 0) -> None:
+    def __init__(self, folder: Location, resumed_step: int = 0) -> None:
         package = _package("tensorboardX", "tracking.tensorboard", "tracking")
         purge = {"purge_step": resumed_step + 1} if folder.exists() else {}
         suffix = f".from{resumed_step}"  # the package's own name is the second it starts in
@@ -89,6 +104,9 @@ class TensorBoardTracker:
         for name, value in _figures(values).items():
             self._writer.add_scalar(name, value, values["step"], walltime=values.get("time"))
 
+    def flush(self) -> None:
+        self._writer.flush()
+
     def close(self) -> None:
         self._writer.close()
 
@@ -97,12 +115,12 @@ class WandbTracker:
     """One W&B run for all starts of a run: its id stands in wandb.json, beside the checkpoints.
 
     A continued run does the steps after its checkpoint again, with equal results; what an earlier start has sent
-    is not sent twice. How far that is stands in wandb.json, too.
+    is not sent twice. How far that is stands in wandb.json, too; in a bucket some two seconds late.
     """
 
-    def __init__(self, folder: Path, project: str, recipe: Mapping[str, Any], resumed_step: int = 0) -> None:
+    def __init__(self, folder: Location, project: str, recipe: Mapping[str, Any], resumed_step: int = 0) -> None:
         package = _package("wandb", "tracking.wandb_project", "wandb")
-        self._file = folder / "wandb.json"
+        self._file, self._written = folder / "wandb.json", 0.0
         known = json.loads(self._file.read_text(encoding="utf-8")) if resumed_step and self._file.exists() else {}
         self._id = known.get("id") or secrets.token_hex(8)
         self._step, self._names = known.get("step", 0), set(known.get("names", ()))
@@ -111,7 +129,7 @@ class WandbTracker:
                 project=project,
                 id=self._id,
                 name=folder.name,
-                dir=str(folder),
+                dir=tempfile.mkdtemp(prefix="wandb-") if isinstance(folder, ObjectPath) else str(folder),
                 config=dict(recipe),
                 resume="allow",
             )
@@ -129,9 +147,15 @@ class WandbTracker:
         self._run.log({"step": step, **figures})
         self._names = set(figures) | (self._names if step == self._step else set())
         self._step = step
-        write_json(self._file, {"id": self._id, "step": step, "names": sorted(self._names)})
+        if not isinstance(self._file, ObjectPath) or time.monotonic() - self._written >= _SECONDS_BETWEEN:
+            self.flush()
+
+    def flush(self) -> None:
+        write_json(self._file, {"id": self._id, "step": self._step, "names": sorted(self._names)})
+        self._written = time.monotonic()
 
     def close(self) -> None:
+        self.flush()
         self._run.finish()
 
 
