@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite, write_safetensors
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.paths import check_local, check_output_folder
+from thinkprm_jax.paths import check_output_folder
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.storage import Location, ObjectPath
 from thinkprm_jax.storage.copies import upload_folder
@@ -41,7 +41,6 @@ def listed(names: Sequence[str]) -> str:
 
 def check_target(folder: Location) -> None:
     """Before the work begins: raises `UserError` where ``folder`` cannot become a folder."""
-    check_local(folder)
     check_output_folder(folder)
 
 
