@@ -55,6 +55,7 @@ from thinkprm_jax.model.decoder import Decoder, parameter_shapes
 from thinkprm_jax.model.fields import Fields
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked
+from thinkprm_jax.storage import location
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.user_files import read_json
 
@@ -258,12 +259,12 @@ def save_model(
         save_model(model, tokenizer, "copy", dtype="bfloat16")
 
     Args:
-      model, tokenizer: what is written. folder: a new or an empty one.
+      model, tokenizer: what is written. folder: a new or an empty one, of this machine or in a store.
       max_shard_bytes: above it the weights are split over several files with an index.
       dtype: what the weights are stored in; None: as they are.
     """
-    folder = Path(folder).expanduser()
-    check_target(folder)
+    place = location(folder).expanduser()
+    check_target(place)
     parameters = {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     weights = [_to_write(tensor, parameters[tensor.path], dtype) for tensor in stored_tensors(model.config)]
 
@@ -273,7 +274,7 @@ def save_model(
         write_configs(written, model.config, weights[0].dtype)
 
     if jax.process_index() == 0:
-        write_folder(folder, fill)
+        write_folder(place, fill)
     else:
         for tensor in weights:  # a split array is gathered by all processes together
             tensor.fetch()
