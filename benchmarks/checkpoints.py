@@ -49,7 +49,7 @@ def measure(place: str, state: dict[str, jax.Array], repeats: int) -> tuple[floa
     waits, totals, reads = [], [], []
     abstract = {name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding) for name, a in state.items()}
     with CheckpointStore(location(place), keep=1) as store:
-        store.save(0, {"small": jnp.zeros(8)}, {})  # what is imported and connected once
+        store.save(0, {"small": jnp.zeros(8)}, {"step": 0})  # what is imported and connected once
         store.wait()
         for step in range(1, repeats + 1):
             begun = time.perf_counter()
