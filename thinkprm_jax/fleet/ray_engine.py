@@ -10,6 +10,7 @@ it or another. A block that comes twice is dropped here, and one that never come
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pickle
 import threading
@@ -79,6 +80,7 @@ class RayEngine:
           UserError: the input cannot be read in another process, a replica cannot load the model, or rows were
             lost.
         """
+        _open_many_files()
         left, numbers = bytearray(len(rows)), list(missing)
         for number in numbers:
             left[number] = 1
@@ -135,6 +137,15 @@ class RayEngine:
             runtime_env={"env_vars": environment} if environment else None,
         )
         return iter(judged.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+
+
+def _open_many_files() -> None:
+    """As many as the system allows: of a folder all parts are open together."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Replica:
