@@ -26,7 +26,7 @@ from thinkprm_jax.verifier.loading import with_fingerprints
 
 SETTINGS = ["--max-gen-tokens", "12", "--max-length", "768", "--slots", "4", "--seed", "3", "--n", "2"]
 ON_RAY = ["--engine", "ray", "--replicas", "2"]
-ROWS = [{"id": i, "problem": f"{i} + 1?", "steps": [f"{i} + 1 = {i + 1}"] * (1 + i % 3)} for i in range(120)]
+ROWS = [{"id": i, "problem": f"{i} + 1?", "steps": [f"{i} + 1 = {i + 1}"] * (1 + i % 3)} for i in range(80)]
 MORE = [{"problem": "1 + 1?", "completions": []}, {"problem": "1 + 1?", "completions": ["2", ""]}]
 NO_RAY = "Ray is not installed: pip install 'thinkprm-jax[ray]'"
 
