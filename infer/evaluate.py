@@ -93,6 +93,7 @@ def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
     from thinkprm_jax.evaluation.tasks.processbench import processbench_task
     from thinkprm_jax.evaluation.tasks.processbench_report import processbench_report
     from thinkprm_jax.evaluation.tasks.robustness import robustness_report, robustness_task
+    from thinkprm_jax.infer.part_options import chosen_part
 
     if options.task == "arithmetic":
         check_at_least("--problems", options.problems, 1)
@@ -101,7 +102,7 @@ def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
         check_at_least("--problems", options.problems, 1)
         return robustness_task(options.seed, options.split, options.problems), robustness_report
     if options.task == "solutions":
-        return labelled_task(options.file), figures_report
+        return labelled_task(options.file, chosen_part(options)), figures_report
     check_at_least("--limit", options.limit, 2 if options.balanced else 1)
     task = processbench_task(options.data, options.subset, options.limit, options.balanced)
     return task, processbench_report

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thinkprm_jax.evaluation.tasks.processbench import HUB, SUBSETS
+from thinkprm_jax.infer.part_options import add_part_options
 from thinkprm_jax.infer.verifier_options import add_verifier_options
 from thinkprm_jax.views.output import add_output_options
 
@@ -111,7 +112,10 @@ def add_processbench(tasks: Subparsers) -> None:
 
 def add_solutions(tasks: Subparsers) -> None:
     task = add_parser(tasks, "solutions", "labelled solutions of your own", SOLUTIONS, FIGURES)
-    task.add_argument("file", metavar="FILE", help="JSON Lines, JSON or parquet, or a data set's id")
+    task.add_argument(
+        "file", metavar="FILE", help="JSON Lines (also .gz, .zst), JSON or Parquet, or a data set's id"
+    )
+    add_part_options(task, split=False)
     add_judging_options(task)
 
 

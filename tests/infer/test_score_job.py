@@ -74,7 +74,7 @@ def test_a_folder_has_what_a_file_has(run, tmp_path):
     assert cli.main(["report", "table"]) == 0
     for arguments, said in (
         (["--temperature", "0.5", "--output", "parts"], "made with temperature 0.0, this run has 0.5"),
-        (["--end", "5", "--output", "parts"], "made from another input, or other rows of it"),
+        (["--end", "5", "--output", "parts"], "made from another input, or other rows of it: 12, and there are 5"),
         (["--format", "parquet", "--output", "parts"], "its parts are jsonl"),
         (["--output", "out.parquet"], "a single file is JSON Lines"),
         (["--output", "out.jsonl", "--parts", "2"], "--parts is for a folder"),
@@ -95,6 +95,16 @@ def test_a_row_that_is_none_is_said_at_the_end_and_others_are_judged(run, tmp_pa
     assert [file.name for file in sorted((tmp_path / "parts").glob("part-*"))] == [
         f"part-0000{part}-of-00004.jsonl" for part in (0, 1, 3)
     ]
+    write(tmp_path / "in.jsonl", [*ROWS[:4], {**ROWS[4], "id": "another"}, *ROWS[5:]])
+    status, _, err = run("in.jsonl", "--output", "parts/", "--quiet")
+    assert status == 2
+    assert "part-00001-of-00004.jsonl:2: made from another input (row 5)" in err
+    before = (tmp_path / "parts" / "part-00003-of-00004.jsonl").read_bytes()
+    write(tmp_path / "in.jsonl", ROWS)  # mended
+    status, out, _ = run("in.jsonl", "--output", "parts/")
+    assert (status, len(out.splitlines())) == (0, 3)
+    assert (tmp_path / "parts" / "part-00003-of-00004.jsonl").read_bytes() == before
+    assert [row.solution.row for row in records.read_verdicts(tmp_path / "parts")] == ROWS
 
 
 def test_a_column_has_one_type(run, tmp_path):

@@ -36,6 +36,13 @@ def test_rows_keep_their_fields_and_their_place_in_the_data(data: str) -> None:
     assert [task.problem.number for task in tasks] == [2, 3]
 
 
+def test_shards_are_all_rows_once(data: str) -> None:
+    tasks = [load_tasks(SearchRecipe(dataset_name=data, dataset_start=1, dataset_shard=f"{i}/2")) for i in (0, 1)]
+    assert [[task.problem.number for task in shard] for shard in tasks] == [[1, 2, 3], [4, 5]]
+    with pytest.raises(UserError, match="shards of n are 0 to n - 1"):
+        SearchRecipe(dataset_name=data, dataset_shard="2/2")
+
+
 def test_num_samples_takes_the_first_of_what_is_left(data: str) -> None:
     tasks = load_tasks(SearchRecipe(dataset_name=data, dataset_start=2, num_samples=3))
     assert [task.problem.text for task in tasks] == ["p2", "p3", "p4"]

@@ -20,7 +20,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,12 +115,14 @@ class Claims:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def holders(self) -> dict[int, tuple[int, Holder]]:
-        """Part -> (number of its last claim, who made it)."""
+    def holders(self, without: Collection[int] = ()) -> dict[int, tuple[int, Holder]]:
+        """Part -> (number of its last claim, who made it); ``without``: of these nobody wants to know."""
         last: dict[int, tuple[int, Location]] = {}
         for place in self._folder.iterdir() if self._folder.is_dir() else ():
             name = re.fullmatch(r"(\d+)\.(\d+)", place.name)
-            if name is not None and int(name[2]) > last.get(int(name[1]), (0, place))[0]:
+            if name is None or int(name[1]) in without:
+                continue
+            if int(name[2]) > last.get(int(name[1]), (0, place))[0]:
                 last[int(name[1])] = int(name[2]), place
         found = {}
         with self._lock:

@@ -30,17 +30,17 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.start < 0:
-            raise UserError(f"--start is {self.start}, it must be 0 or more")
+            raise UserError(f"start is {self.start}, it must be 0 or more")
         if self.end is not None and self.end <= self.start:
-            raise UserError(f"--end is {self.end}, it must be more than --start, which is {self.start}")
+            raise UserError(f"end is {self.end}, it must be more than start, which is {self.start}")
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            raise UserError(f"--shard is {self.shard[0]}/{self.shard[1]}: shards of n are 0 to n - 1")
+            raise UserError(f"shard {self.shard[0]}/{self.shard[1]}: shards of n are 0 to n - 1")
 
     def rows(self, count: int, source: str) -> range:
         """Of so many rows those that are meant. `UserError` where there are none."""
         end = count if self.end is None else min(self.end, count)
         if self.start >= end:
-            raise UserError(f"{source}: has {count:,} rows, and --start is {self.start}")
+            raise UserError(f"{source}: has {count:,} rows, and start is {self.start}")
         rows = range(self.start, end)
         return rows if self.shard is None else split_rows(rows, self.shard[1])[self.shard[0]]
 
@@ -59,7 +59,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """`2/8` of a command line."""
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if found is None:
-        raise UserError(f"--shard is {text!r}, it must be i/N, such as 0/8")
+        raise UserError(f"shard {text!r}: it must be i/N, such as 0/8")
     return int(found[1]), int(found[2])
 
 

@@ -26,7 +26,7 @@ from thinkprm_jax.records.files import atomic_write, has_lines, read_line_file, 
 from thinkprm_jax.records.output import LazyInputs, OrderedOutput, other_model
 from thinkprm_jax.records.output_index import same_rows
 from thinkprm_jax.records.parts import part_name, write_part
-from thinkprm_jax.records.row_source import split_rows
+from thinkprm_jax.records.row_source import RowSource, split_rows
 from thinkprm_jax.records.schema import FINGERPRINTS, Row
 from thinkprm_jax.storage import Location
 
@@ -143,10 +143,20 @@ class ShardedOutput(Generic[Kind]):
                 (self._job / name).mkdir(parents=True, exist_ok=True)
             columns = self._plan.columns() if self._plan.columns is not None else None
             parts = max(1, min(self._plan.parts, len(self._inputs)))
-            made = {**header, "parts": parts, "form": self._plan.form, "columns": columns}
+            made = {
+                **header,
+                "count": len(self._inputs),
+                "parts": parts,
+                "form": self._plan.form,
+                "columns": columns,
+            }
             create_whole(self._job / "job.json", json.dumps(made).encode())
             found = read_job(self.folder)
         self._check_job(found, header)
+        if not same_rows({"inputs": found["inputs"]}, {"inputs": header["inputs"]}):
+            self._check_parts(found)
+            found = {**found, "inputs": header["inputs"]}
+            atomic_write(self._job / "job.json", json.dumps(found))
         return found
 
     def _check_job(self, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
@@ -161,10 +171,28 @@ class ShardedOutput(Generic[Kind]):
                         f"{place}: made with {key} {theirs.get(key)}, this run has {ours.get(key)}; "
                         "use the same settings, or give another output"
                     )
-        if not same_rows({"inputs": found["inputs"]}, {"inputs": header["inputs"]}):
-            raise UserError(f"{place}: made from another input, or other rows of it; give another output")
         if found["form"] != self._plan.form:
             raise UserError(f"{place}: its parts are {found['form']}, this run's are to be {self._plan.form}")
+
+    def _check_parts(self, found: Mapping[str, Any]) -> None:
+        """Of inputs that were written anew, a row was mended, say: UserError where a part that is done is of other
+        rows than they have there now. Those that are not done look for themselves."""
+        if found["count"] != len(self._inputs):
+            raise UserError(
+                f"{self.folder}: made from another input, or other rows of it: {found['count']:,}, and there are "
+                f"{len(self._inputs):,}; give another output"
+            )
+        for part, rows in enumerate(split_rows(range(len(self._inputs)), found["parts"])):
+            place = self.folder / part_name(part, found["parts"], found["form"])
+            if not place.exists():
+                continue
+            with RowSource(str(place)) as written:
+                for index in range(len(written)):
+                    where, row = written.json_row(index)
+                    given = self._inputs[rows.start + index]
+                    if _without_nulls({key: row.get(key) for key in given}) != _without_nulls(given):
+                        number = rows.start + index + 1
+                        raise UserError(f"{where}: made from another input (row {number:,}); give another output")
 
     def check_models(self, **fields: Mapping[str, Any]) -> None:
         """Before the first new row: UserError where rows that are there were made by models with other files of
@@ -212,7 +240,7 @@ class ShardedOutput(Generic[Kind]):
 
     def _claim_next(self) -> _Shard[Kind] | None:
         self._look()
-        holders = self._claims.holders()
+        holders = self._claims.holders(self._done)
         for part in self._order:
             if part in self._done or part in self._mine or part in self.bad:
                 continue
@@ -328,7 +356,7 @@ class ShardedOutput(Generic[Kind]):
         """How far all processes are, as far as they have said so."""
         self._look()
         rows, held = sum(len(self._ranges[part]) for part in list(self._done)), {}
-        for part, (_, holder) in self._claims.holders().items():
+        for part, (_, holder) in self._claims.holders(self._done).items():
             if part in self._done or part >= len(self._ranges):
                 continue
             rows += self._mine[part].claim.done if part in self._mine else holder.done
@@ -350,7 +378,7 @@ class ShardedOutput(Generic[Kind]):
         pause, said = min(self._plan.lease / 6, 5.0), False
         while True:
             self._look()
-            holders = self._claims.holders()
+            holders = self._claims.holders(self._done)
             left = [part for part in self._order if part not in self._done and part not in self.bad]
             if any(part not in holders or self._claims.is_free(part, *holders[part]) for part in left):
                 return True
@@ -402,6 +430,13 @@ def read_job(folder: Location) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{place}: this version of thinkprm_jax knows jobs of the format {FORMAT}")
     return found
+
+
+def _without_nulls(value: Any) -> Any:
+    """As tables have it: what is null is not there."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _whole_lines(place: Location) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from typing import Any
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.inputs import problem_of
 from thinkprm_jax.records.jsonl import get_answer, get_field, get_texts, type_name
+from thinkprm_jax.records.row_source import Part, parse_shard
 from thinkprm_jax.records.schema import FORMAT_KEY
 from thinkprm_jax.search.engine import Beam, Problem, SearchResult
 from thinkprm_jax.search.recipe import DATASET, SearchRecipe
@@ -53,9 +54,9 @@ class Task:
 def load_tasks(recipe: SearchRecipe) -> list[Task]:
     """The rows that the recipe names, in their order.
 
-    Of the rows for which ``dataset_where`` holds, ``dataset_start`` and ``dataset_end`` cut out a part, and
-    ``num_samples`` takes the first of what is left. A task's number is its place in the whole data, so that a part
-    of the data gives the solutions that the whole gives.
+    Of the rows for which ``dataset_where`` holds, ``dataset_start`` and ``dataset_end`` cut out a part,
+    ``num_samples`` takes the first of what is left, and ``dataset_shard`` a part of these. A task's number is its
+    place in the whole data, so that a part of the data gives the solutions that the whole gives.
 
     Raises:
       UserError: the data cannot be read, or a row is not as described; names file, line and field.
@@ -82,6 +83,9 @@ def load_tasks(recipe: SearchRecipe) -> list[Task]:
                 raise UserError(f"{cached}: holds no solutions of the problem of {place}")
             task = _with_solutions(task, *found, recipe)
         tasks.append(task)
+    if recipe.dataset_shard is not None:
+        rows = Part(shard=parse_shard(recipe.dataset_shard)).rows(len(tasks), str(source or cached))
+        tasks = tasks[rows.start : rows.stop]
     if not tasks:
         where = f" for which {', '.join(recipe.dataset_where)}" if recipe.dataset_where else ""
         raise UserError(f"{source or cached}: no rows{where} from {recipe.dataset_start or 0} on")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.prompts import verification_prompt
 from thinkprm_jax.recipe import MeshConfig, at_least, load_recipe
+from thinkprm_jax.records.row_source import Part, parse_shard
 from thinkprm_jax.sampler.request import check_drafts
 from thinkprm_jax.search.engine import SearchSettings
 from thinkprm_jax.search.voting import Strategy
@@ -132,6 +133,7 @@ class SearchRecipe(_VerifierKeys):
     dataset_split: str = "test"
     dataset_start: int | None = None
     dataset_end: int | None = None
+    dataset_shard: str | None = None  # `i/N`: of these rows the i-th of N parts, from 0
     dataset_where: tuple[str, ...] = ()  # `field=value`: only rows for which all of these hold
     dataset_seed: int = 0  # of the problems of `arithmetic`, and of the order of GPQA's options
     num_samples: int | None = None
@@ -180,6 +182,8 @@ class SearchRecipe(_VerifierKeys):
             )
         if (self.dataset_end is not None) and self.dataset_end <= (self.dataset_start or 0):
             raise ValueError("dataset_end must be above dataset_start")
+        if self.dataset_shard is not None:
+            Part(shard=parse_shard(self.dataset_shard))
         if not all("=" in condition for condition in self.dataset_where):
             raise ValueError("dataset_where holds conditions such as Level=5")
         if self.device_memory is not None and self.device_memory <= 0:

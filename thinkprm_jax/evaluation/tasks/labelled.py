@@ -11,13 +11,16 @@ from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.evaluation import LabelledSolutionRow
 from thinkprm_jax.records.jsonl import type_name
+from thinkprm_jax.records.row_source import ALL_ROWS, Part
 
 
-def labelled_task(source: str) -> EvaluationTask:
-    """The solutions of a source; see :func:`read_solutions`."""
+def labelled_task(source: str, part: Part = ALL_ROWS) -> EvaluationTask:
+    """The solutions of a source, or some of them; see :func:`read_solutions`."""
     cases = read_solutions(source)
+    rows = part.rows(len(cases), source)
+    is_all, cases = len(rows) == len(cases), cases[rows.start : rows.stop]
     return EvaluationTask(
-        settings={"task": "solutions", "source": source},
+        settings={"task": "solutions", "source": source, **({} if is_all else {"rows": [rows.start, rows.stop]})},
         title=f"{len(cases):,} solutions of {source}",
         cases=cases,
         figures=(FIRST_ERROR, WHOLE_SOLUTION),
