@@ -84,8 +84,8 @@ def load_tasks(recipe: SearchRecipe) -> list[Task]:
             task = _with_solutions(task, *found, recipe)
         tasks.append(task)
     if recipe.dataset_shard is not None:
-        rows = Part(shard=parse_shard(recipe.dataset_shard)).rows(len(tasks), str(source or cached))
-        tasks = tasks[rows.start : rows.stop]
+        shard = Part(shard=parse_shard(recipe.dataset_shard)).rows(len(tasks), str(source or cached))
+        tasks = tasks[shard.start : shard.stop]
     if not tasks:
         where = f" for which {', '.join(recipe.dataset_where)}" if recipe.dataset_where else ""
         raise UserError(f"{source or cached}: no rows{where} from {recipe.dataset_start or 0} on")
