@@ -70,7 +70,7 @@ class JobState:
     """How far all processes are.
 
     Attributes:
-      rows, parts: done, of how many there are. held: part -> host that works on it, others than this process.
+      rows, parts: done, of how many there are. held: part -> host and number of the other process that works on it.
     """
 
     rows: int
@@ -361,7 +361,7 @@ class ShardedOutput(Generic[Kind]):
                 continue
             rows += self._mine[part].claim.done if part in self._mine else holder.done
             if part not in self._mine and not holder.released:
-                held[part] = holder.host
+                held[part] = f"{holder.host}:{holder.content.get('pid', '?')}"
         return JobState(rows, len(self._done), held)
 
     @property
