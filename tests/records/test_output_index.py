@@ -90,6 +90,13 @@ def test_what_the_index_knows_is_not_read(tmp_path):
     assert reads.seen < 8
 
 
+def test_who_has_nothing_to_do_changes_nothing(tmp_path):
+    write(tmp_path / "rows.jsonl", 40, 40)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    write(tmp_path / "rows.jsonl", 40, 40)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_a_small_output_has_no_index(tmp_path):
     write(tmp_path / "rows.jsonl", 2, 2)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]

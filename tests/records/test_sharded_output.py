@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -173,6 +174,18 @@ def test_of_several_who_find_a_dead_claim_one_gets_it(tmp_path, others_are_dead)
     assert [claim is not None for claim in taken] == [True, False, False, False, False]
     for one in (first, *takers):
         one.close()
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(claims.os, "link", refuse)
+    with opened(tmp_path / "out") as one, opened(tmp_path / "out", process=1) as two:
+        next(iter(one.missing))
+        assert fill(two) == [*range(10, 20), *range(5, 10)]
+    with opened(tmp_path / "out") as output:
+        assert fill(output) == [0, 1, 2, 3, 4]
 
 
 def test_the_clock_of_a_dead_machine_does_not_matter(tmp_path):

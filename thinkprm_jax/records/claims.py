@@ -13,6 +13,7 @@ machine and has ended.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -31,6 +32,7 @@ from thinkprm_jax.storage import Location
 from thinkprm_jax.storage.stores import put_bytes
 
 LEASE_SECONDS = 60.0  # without a sign of life, after which a claim is dead
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system without hard links
 _BEATS = 6  # signs of life in that time
 
 
@@ -50,8 +52,15 @@ def create_whole(place: Location, content: bytes) -> bool:
             os.link(work, place)  # in one go, and not over another
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with open(place, "xb") as file:
+                file.write(content)
         finally:
             work.unlink(missing_ok=True)
+    except FileExistsError:
+        return False
     except OSError as error:
         raise UserError(f"{place}: cannot be written: {error.strerror or error}") from error
     return True

@@ -77,6 +77,7 @@ class OutputIndex:
         self.counts: Counter[str] = Counter()
         self.made_by: list[MadeBy] = []
         self._begun, self._held = False, list[Mapping[str, Any]]()
+        self._seal: list[int] | None = None
         self._kept = 0  # bytes of the index that hold
         self._file: LineFile | None = None
         self._begin_block()
@@ -93,6 +94,7 @@ class OutputIndex:
             return False
         whole = _stat(self._output)
         blocks = _within(blocks, 0 if whole is None else whole[0])
+        self._seal = seal
         good = _first_good(self._output, blocks, is_sealed=seal is not None and seal == whole)
         for block in blocks[:good]:
             self.known.rows += block.rows
@@ -147,7 +149,7 @@ class OutputIndex:
     def close(self) -> None:
         """After the file itself is closed. A file that is smaller than a block has no index."""
         whole = _stat(self._output)
-        if whole is not None and (self._file is not None or self._kept):
+        if whole is not None and (self._file is not None or self._kept) and whole != self._seal:
             self._write({"seal": whole})
         if self._file is not None:
             self._file.close()

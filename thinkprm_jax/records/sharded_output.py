@@ -70,7 +70,7 @@ class JobState:
     """How far all processes are.
 
     Attributes:
-      rows, parts: done, of how many there are. held: part -> host and number of the other process that works on it.
+      rows, parts: done, of how many there are. held: part -> host:number of the other process on it.
     """
 
     rows: int
@@ -333,8 +333,9 @@ class ShardedOutput(Generic[Kind]):
             # First the rows in order: what goes there meanwhile stays among those that wait until it is there.
             for suffix in ("", ".waiting"):
                 old, new = (place.with_name(place.name + suffix) for place in (before, work))
-                if has_lines(old):
-                    write_lines(new, _whole_lines(old))
+                with contextlib.suppress(FileNotFoundError):  # its holder lives, and is done a moment before us
+                    if has_lines(old):
+                        write_lines(new, _whole_lines(old))
             break
         return work
 
