@@ -98,6 +98,16 @@ def test_reads_are_tried_again(
     assert f"{bucket / 'rows.jsonl'}: " in capfd.readouterr().err
 
 
+def test_silence_is_no_reason_to_wait_for_ever(
+    bucket: ObjectPath, server: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_whole(bucket / "rows.jsonl", "x")
+    monkeypatch.setattr(stores, "SILENCE_SECONDS", 1)
+    server.faults.append(Fault(method="GET", seconds=3))
+    assert (bucket / "rows.jsonl").read_text() == "x"
+    assert f"{bucket / 'rows.jsonl'}: " in capfd.readouterr().err
+
+
 def test_a_part_whose_answer_is_lost_is_ours(bucket: ObjectPath, server: Store) -> None:
     log = PartLog(bucket / "rows.jsonl", seconds=0)
     server.faults.append(Fault(method="PUT", path="00000000.jsonl", cut="before the answer", times=1))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "hf": ("huggingface_hub", ""), "memory": ("fsspec", "")}
 ALIASES = {"gcs": "gs", "s3a": "s3"}
 TRIES = 6  # of one request; the pauses between them double, and are some 30 seconds together
+SILENCE_SECONDS = 60  # in which nothing comes, after which a request is made again
 PIECE = 32 * 2**20  # bytes of a large file that go up at once; S3 takes 10,000 pieces
 _SIGN_IN = {
     "gs": "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS",
@@ -66,16 +67,19 @@ def filesystem(scheme: str) -> AbstractFileSystem:
         options |= {"endpoint_url": endpoint} if endpoint else {}
         options["config_kwargs"] = {
             "retries": {"mode": "standard", "total_max_attempts": TRIES},
-            "connect_timeout": 10,
-            "read_timeout": 60,
+            "connect_timeout": SILENCE_SECONDS,
+            "read_timeout": SILENCE_SECONDS,
         }
     elif scheme == "memory":
         options = {}
     elif scheme == "gs":
         # The class of the JSON API. Its newer subclass asks every bucket over gRPC which kind it is, and warns
         # where it may not; only zonal buckets need that.
+        from aiohttp import ClientTimeout
         from gcsfs.core import GCSFileSystem
 
+        # Without one gcsfs waits for ever.
+        options["requests_timeout"] = ClientTimeout(sock_connect=SILENCE_SECONDS, sock_read=SILENCE_SECONDS)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="GCS project not set")
             return GCSFileSystem(**options)
