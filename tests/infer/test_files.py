@@ -19,6 +19,7 @@ from support.guess_verifier import register_guess
 from support.processes import ROOT, environment
 from thinkprm_jax import cli
 from thinkprm_jax.records import files, output
+from thinkprm_jax.storage import writing
 
 VERSION_1 = ROOT / "tests" / "records" / "version_1"
 LONG = "2 + 2? " + 6000 * "x"
@@ -109,7 +110,7 @@ def test_where_nothing_may_be_written(place, capsys, monkeypatch, program, error
             raise error
         return open(path, mode, *rest, **named)
 
-    for module in (files, output):
+    for module in (files, output, writing):
         monkeypatch.setattr(module, "open", refuse, raising=False)
     assert cli.main([program, *COMMANDS[program][0]]) == 2
     assert f"cannot be written: {error.strerror}" in one_line(capsys, program)
