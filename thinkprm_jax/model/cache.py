@@ -9,10 +9,10 @@ S is a bucket at least as long as the longest live row; it grows and shrinks bet
 What a row holds beyond its length is never read.
 
 In a decode call all rows write at the same columns, although they stand at different positions: that is a plain
-slice update, while one position per row would be a scatter. A step writes one column, or, where it also tries drafts,
-as many as a row may advance by; what a row did not accept of them it never reads. :func:`settle` brings the tokens
-into their places, once a call. On CPUs XLA does neither in bfloat16 without converting the whole array; there our
-kernels write every token to its place at once (:meth:`.Decoder.step_in_place`).
+slice update, while one position per row would be a scatter. A step writes one column, or, where it also tries
+drafts, as many as a row may advance by; what a row did not accept of them it never reads. :func:`settle` brings
+the tokens into their places, once a call. On CPUs XLA does neither in bfloat16 without converting the whole array;
+there our kernels write every token to its place at once (:meth:`.Decoder.step_in_place`).
 """
 
 from __future__ import annotations
