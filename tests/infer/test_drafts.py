@@ -14,7 +14,7 @@ import yaml
 
 from support import tiny_model
 from thinkprm_jax import cli
-from thinkprm_jax.sampler import Sampler, engine
+from thinkprm_jax.sampler import Sampler, slots
 from thinkprm_jax.sampler.scheduler import Worker
 
 ROW = {"problem": "2 + 3 + 4? 2 + 3 + 4?", "steps": ["2 + 3 = 5", "2 + 3 = 5 and 5 + 4 = 9"], "label": -1}
@@ -83,8 +83,8 @@ def both(request, model, tmp_path_factory) -> Iterator[tuple[Ran, Ran]]:
     """A program without drafts and with them, on a model whose rows follow the work as those of a large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp(request.param))
-        patch.setattr(engine, "WORKER_WEIGHT_BYTES", 0)
-        patch.setattr(engine, "FOLLOW_WEIGHT_BYTES", 0)
+        patch.setattr(slots, "WORKER_WEIGHT_BYTES", 0)
+        patch.setattr(slots, "FOLLOW_WEIGHT_BYTES", 0)
         yield run(request.param, model, 0), run(request.param, model, 7)
 
 

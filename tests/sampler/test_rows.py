@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thinkprm_jax.sampler import Force, Request, Sampler, Think, engine
+from thinkprm_jax.sampler import Force, Request, Sampler, Think, slots
 from thinkprm_jax.sampler.cache_store import ROWS_STRIDE
 
 
@@ -21,8 +21,8 @@ def think(budget: int):
 @pytest.fixture
 def following(tiny_model, mini_tokenizer, monkeypatch):
     """Makes a sampler whose rows follow the work, as those of a large model on a CPU."""
-    monkeypatch.setattr(engine, "WORKER_WEIGHT_BYTES", 0)
-    monkeypatch.setattr(engine, "FOLLOW_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(slots, "WORKER_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(slots, "FOLLOW_WEIGHT_BYTES", 0)
 
     def make(slots: int = 16, **settings) -> Sampler:
         settings = {"max_length": 256, "chunk": 8, **settings}
@@ -135,12 +135,12 @@ def test_an_interruption_while_rows_change_loses_nothing(following, mini_tokeniz
 
 
 def test_a_small_model_and_one_on_several_devices_keep_their_rows(tiny_model, monkeypatch) -> None:
-    assert engine.row_counts(tiny_model.config, "float32", 16) == (16,)
-    monkeypatch.setattr(engine, "FOLLOW_WEIGHT_BYTES", 0)
-    assert engine.row_counts(tiny_model.config, "float32", 6) == (1, 2, 4, 6)
+    assert slots.row_counts(tiny_model.config, "float32", 16) == (16,)
+    monkeypatch.setattr(slots, "FOLLOW_WEIGHT_BYTES", 0)
+    assert slots.row_counts(tiny_model.config, "float32", 6) == (1, 2, 4, 6)
     assert ROWS_STRIDE > 1
     monkeypatch.setattr("jax.device_count", lambda: 2)
-    assert engine.row_counts(tiny_model.config, "float32", 16) == (16,)
+    assert slots.row_counts(tiny_model.config, "float32", 16) == (16,)
 
 
 def test_what_a_sampler_does_is_told(following, mini_tokenizer) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from thinkprm_jax.sampler import Request, Sampler, Think, engine
-from thinkprm_jax.sampler.engine import WORKER_WEIGHT_BYTES, worker_count
+from thinkprm_jax.sampler.slots import WORKER_WEIGHT_BYTES, worker_count
 
 BUDGETS = [3, 30, 7, 19, 2, 25, 11, 5, 16, 9, 21, 4]
 

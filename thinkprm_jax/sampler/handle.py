@@ -312,26 +312,31 @@ class Handle(Generic[T]):
         return gather(self.loop, [self], lambda results: function(results[0]))
 
     def __await__(self) -> Generator[Any, None, T]:
-        events = asyncio.get_running_loop()
-        future: asyncio.Future[None] = events.create_future()
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def tell(_: Handle[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
-                events.call_soon_threadsafe(settle)
-
         self.loop.check()
-        self.add_done_callback(tell)
         self.loop.attend(self)
-        try:
-            yield from future
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
+        yield from until_done(self).__await__()
         return self.result()
+
+
+async def until_done(handle: Handle[Any]) -> None:
+    """Returns once a handle is done; somebody else must step. A coroutine that is cancelled cancels it, too."""
+    events = asyncio.get_running_loop()
+    future: asyncio.Future[None] = events.create_future()
+
+    def settle() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    def tell(_: Handle[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
+            events.call_soon_threadsafe(settle)
+
+    handle.add_done_callback(tell)
+    try:
+        await future
+    except asyncio.CancelledError:
+        handle.cancel()
+        raise
 
 
 class _Gathered(Handle[T]):

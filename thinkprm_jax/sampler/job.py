@@ -282,7 +282,7 @@ class Job:
             return None
         # A stop text may straddle chunks: look again at as many old bytes as it could have begun in.
         start = max(len(self.text) - max(map(len, stops)) + 1, 0)
-        pieces = [self.tokenizer.token_bytes(token) for token in tokens.tolist()]
+        pieces = self.tokenizer.pieces(tokens.tolist())
         self.ends.extend(itertools.islice(itertools.accumulate(map(len, pieces), initial=len(self.text)), 1, None))
         self.text += b"".join(pieces)
         hits = [(at, stop) for stop in stops if (at := self.text.find(stop, start)) >= 0]

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple, TypeVar
 
-from thinkprm_jax.sampler.handle import CancelledError, Handle, RequestHandle, StepLoop
+from thinkprm_jax.sampler.handle import CancelledError, Handle, RequestHandle, StepLoop, until_done
 from thinkprm_jax.serving.fields import ServingError
 
 T = TypeVar("T")
@@ -55,23 +55,7 @@ class EngineThread:
     async def result(self, handle: Handle[T]) -> T:
         """The result of a handle; a coroutine that is cancelled cancels it, too. Whatever the work raised is
         raised; ServingError, 503, where somebody else cancelled it."""
-        events = asyncio.get_running_loop()
-        future: asyncio.Future[None] = events.create_future()
-
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def tell(_: Handle[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the event loop is closed
-                events.call_soon_threadsafe(settle)
-
-        handle.add_done_callback(tell)
-        try:
-            await future
-        except asyncio.CancelledError:
-            handle.cancel()
-            raise
+        await until_done(handle)
         try:
             return handle.result()
         except CancelledError:

@@ -173,15 +173,22 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Text of ids. Control tokens appear as their text unless skipped; ids beyond the
         vocabulary are empty."""
-        kept = [int(id) for id in ids if not (skip_special and int(id) in self._control)]
+        kept = [int(id) for id in ids]
+        if skip_special:
+            kept = [id for id in kept if id not in self._control]
         if self._model.byte_level:
-            return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
+            return b"".join(self.pieces(kept)).decode("utf-8", errors="replace")
         return self._model.decode([id for id in kept if id in self._bytes_table])
 
     def token_bytes(self, id: int) -> bytes:
         """UTF-8 bytes that one token adds to a running text (b"" beyond the vocabulary); they may
         split a character."""
         return self._bytes_table.get(id, b"")
+
+    def pieces(self, ids: Iterable[int]) -> list[bytes]:
+        """:meth:`token_bytes` of each id."""
+        find = self._bytes_table.get
+        return [find(id, b"") for id in ids]
 
     @cached_property
     def _bytes_table(self) -> dict[int, bytes]:

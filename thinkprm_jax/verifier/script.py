@@ -309,7 +309,7 @@ class ChainTokens:
         return self._read
 
     def _decode(self) -> tuple[str, list[int]]:
-        parts = list(map(self._tokenizer.token_bytes, self._ids))
+        parts = self._tokenizer.pieces(self._ids)
         whole = b"".join(parts)
         if whole.isascii():  # a character a byte
             return whole.decode("ascii"), list(itertools.accumulate(map(len, parts)))
