@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import random
 import tempfile
 import time
@@ -178,6 +179,8 @@ def show_host(arguments: argparse.Namespace) -> None:
             for seed in (0, 1):  # compiled
                 run(sampler, arguments.times * rows, arguments.new, seed)
             pretend(sampler, arguments.step)
+        gc.collect()
+        gc.freeze()  # what compiling has left: looking through it takes 0.2 s, now and then, in either run
         for sampler in samplers:
             seen = count_chunks(sampler)
             stats = run(sampler, arguments.times * rows, arguments.new, 2)

@@ -452,8 +452,8 @@ class Sampler:
     # Steps
 
     def _has_room(self) -> bool:
-        """With chunks that are launched ahead some wait for the rows that the one under way will free."""
-        spare = max(self.slots // 4, 1) if self.ahead else 0
+        """With chunks that are launched ahead as many as there are slots wait for rows that one will free."""
+        spare = self.slots if self.ahead else 0
         serving = [True] * len(self._workers) if self._dealer is None else self._dealer.serving
         free = itertools.compress((worker.free for worker in self._workers), serving)
         return sum(free) + spare > self._queued
