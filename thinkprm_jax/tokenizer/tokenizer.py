@@ -173,9 +173,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Text of ids. Control tokens appear as their text unless skipped; ids beyond the
         vocabulary are empty."""
-        kept = [int(id) for id in ids]
-        if skip_special:
-            kept = [id for id in kept if id not in self._control]
+        kept = [int(id) for id in ids if not (skip_special and int(id) in self._control)]
         if self._model.byte_level:
             return b"".join(self.pieces(kept)).decode("utf-8", errors="replace")
         return self._model.decode([id for id in kept if id in self._bytes_table])
