@@ -4,7 +4,8 @@
 
 Writes chains of the synthetic task (``--long``: so many times repeated texts a chain, to be as long as those of
 models) into a temporary file, opens it as `data.train.chains` of a recipe and lays out its first batches, in a
-process of its own: once with chains on disk, as training has them, once in a list in memory.
+process of its own: once with chains on disk, whose verdicts are read when their turn comes, as training has them;
+once in a list in memory, all of them read before.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def measure(file: str, kept: str, count: int) -> tuple[float, float, float, floa
     tokenizer = Tokenizer.load(Path(__file__).parents[1] / "thinkprm_jax" / "bundled" / "mini")
     begun = time.perf_counter()
     report = ChainReport("chains")
-    chains = iterate_chains(file, report=report)
-    source = SpooledChains(chains) if kept == "disk" else ListedChains(list(chains))
+    late = kept == "disk"
+    chains = iterate_chains(file, report=report, verdicts=not late)
+    source = SpooledChains(chains, unchecked=True) if late else ListedChains(list(chains))
     fingerprint, size = source.fingerprint, report.rows - report.left_out
     opened = time.perf_counter()
     assert fingerprint

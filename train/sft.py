@@ -134,7 +134,7 @@ def train_together(recipe: TrainRecipe, processes: Processes, progress: Training
     progress.phase("reading model and data")
     config, tokenizer = setup.read_model(recipe.model)
     setup.save_model_files(folder, config, tokenizer, recipe.model.pretrained)
-    dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data")
+    dataset = setup.make_dataset(recipe.data.train, recipe, tokenizer, "training data", late=True)
     steps = setup.count_steps(recipe, dataset)
 
     # Mesh and compiled steps

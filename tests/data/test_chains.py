@@ -8,8 +8,17 @@ from pathlib import Path
 import datasets
 import pytest
 
-from thinkprm_jax.data.chains import BAD_LABELS, NO_VERDICT, OTHER_VERDICT, ChainReport, read_chains
+from thinkprm_jax.data.chains import (
+    BAD_LABELS,
+    NO_VERDICT,
+    OTHER_VERDICT,
+    ChainReport,
+    iterate_chains,
+    read_chains,
+)
+from thinkprm_jax.data.sources import ChainDataset, ListedChains, SpooledChains
 from thinkprm_jax.errors import UserError
+from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 ROW = {
     "problem": "Compute 2 + 2 + 3.",
@@ -75,7 +84,7 @@ def test_bad_rows_are_named_by_file_line_and_field(tmp_path: Path, row: object, 
 
 
 def test_bad_files(tmp_path: Path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="No such file or directory"):
         read_chains(tmp_path / "missing.jsonl")
     (tmp_path / "a.jsonl").write_text(json.dumps(ROW) + "\n{", encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.jsonl:2: not JSON"):
@@ -226,10 +235,25 @@ def test_an_id_is_read_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     reason = "Couldn't reach it at all"
     assert str(caught.value) == f"owner/gone: no such file, and not available from the Hugging Face Hub: {reason}"
     for name in ("owner/missing.jsonl", "missing", "a/b/c"):  # none of these is an id
-        with pytest.raises(UserError, match=f"^{name}: cannot be read"):
+        with pytest.raises(UserError, match=f"^{name}: (cannot be read|No such file)"):
             read_chains(name)
     assert asked == [
         ("owner/some.chains", "train", None),
         ("owner/chains", "test", "v1.0"),
         ("owner/gone", "train", None),
     ]
+
+
+def test_verdicts_can_be_read_when_a_chain_has_its_turn(tmp_path: Path, mini_tokenizer: Tokenizer):
+    bad = {**ROW, "gt_step_labels": ["-"]}  # the chain calls the first step correct
+    file = write(tmp_path / "a.jsonl", ROW, bad, ROW)
+    report = ChainReport("a.jsonl")
+    late = SpooledChains(iterate_chains(file, report=report, verdicts=False), unchecked=True)
+    assert (len(late), report.left_out) == (3, 0)
+    dataset = ChainDataset(3, late, mini_tokenizer, 4096, report=report)
+    assert [dataset.length(index) is None for index in range(3)] == [False, True, False]
+    assert report.reasons == {OTHER_VERDICT: 1}
+    assert report.named[0][0] == f"{file}:2"
+    early = SpooledChains(iterate_chains(file))
+    assert [early(0), early(1)] == read_chains(file) == [late(0), late(2)]
+    assert ListedChains(read_chains(file)).fingerprint == early.fingerprint != late.fingerprint

@@ -20,6 +20,10 @@ class ArithmeticChains:
     start: int
     form: ArithmeticForm | None = None
 
+    @property
+    def unchecked(self) -> bool:
+        return False
+
     def __call__(self, index: int) -> LabelledChain:
         return example(self.seed, self.start + index, self.split, self.form or PLAIN)
 

@@ -100,7 +100,7 @@ def read_chains(
 
 
 def iterate_chains(
-    source: str | Path, split: str = "train", report: ChainReport | None = None
+    source: str | Path, split: str = "train", report: ChainReport | None = None, verdicts: bool = True
 ) -> Iterator[LabelledChain]:
     """Rows in the columns of launch/thinkprm-1K-verification-cots, but for those that cannot be trained on.
 
@@ -113,6 +113,8 @@ def iterate_chains(
         Hugging Face Hub (`owner/name`, or `owner/name@revision`).
       split: of a folder or a data set of the hub.
       report: is told how many rows there were, and which are left out.
+      verdicts: whether those in the chains are read and compared with the labels, which takes nearly all of the
+        time; if not, :func:`check_verdicts` is left to the caller.
     Raises:
       UserError: the source cannot be read, a row is not as described (names file, line or row, and field), or no
         row can be used.
@@ -123,7 +125,7 @@ def iterate_chains(
         report.rows += 1
         try:
             with reading(place):
-                chain = parse_chain(row, place)
+                chain = parse_chain(row, place, verdicts)
         except LeftOut as why:
             report.leave_out(place, why)
             continue
@@ -137,8 +139,8 @@ def iterate_chains(
         raise UserError(f"{report.summary()}: nothing to train on")
 
 
-def parse_chain(row: Any, place: str) -> LabelledChain:
-    """One row; `place` names it in errors (`chains.jsonl:12`).
+def parse_chain(row: Any, place: str, verdicts: bool = True) -> LabelledChain:
+    """One row; `place` names it in errors (`chains.jsonl:12`). verdicts: see :func:`iterate_chains`.
 
     Labels after the first "-" do not count, and may be missing.
 
@@ -164,7 +166,8 @@ def parse_chain(row: Any, place: str) -> LabelledChain:
     first_error = marks.index("-") if errors else len(steps)
     labels = [int(index < first_error) for index in range(len(steps))]
     chain = LabelledChain(problem, steps, training_chain(cot), labels, correct, place)
-    check_verdicts(chain)
+    if verdicts:
+        check_verdicts(chain)
     answer = _ANSWER.search(cot)
     if answer and (answer[1] == "Yes") != correct:
         raise LeftOut(OTHER_VERDICT, f"the chain ends with {answer[1]}, prefix_label is {json.dumps(correct)}")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from thinkprm_jax.data.batches import TokenisedExample
-from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LabelledChain, LeftOut
+from thinkprm_jax.data.chains import NOT_ENCODABLE, TOO_LONG, ChainReport, LabelledChain, LeftOut, check_verdicts
 from thinkprm_jax.errors import RequestError, UserError
 from thinkprm_jax.protocol.prompts import NO, YES, encode_training_text
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
@@ -113,10 +113,13 @@ class TokenisedDataset(ABC):
 
 
 class ChainSource(Protocol):
-    """Chains by index, each a pure function of it."""
+    """Chains by index, each a pure function of it. unchecked: their verdicts may not be those of the labels."""
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def unchecked(self) -> bool: ...
 
     def __call__(self, index: int) -> LabelledChain: ...
 
@@ -154,6 +157,8 @@ class ChainDataset(TokenisedDataset):
 
     def make(self, index: int) -> TokenisedExample:
         chain = self._chain(index)
+        if self._chain.unchecked:
+            check_verdicts(chain)
         try:
             text = encode_training_text(self._tokenizer, chain.problem, chain.steps, chain.chain, chain.correct)
         except RequestError as error:
@@ -188,8 +193,9 @@ class SpooledChains:
       UserError: there are none, or there is no room for them.
     """
 
-    def __init__(self, chains: Iterable[LabelledChain], limit: int | None = None) -> None:
-        """``limit``: takes no more."""
+    def __init__(self, chains: Iterable[LabelledChain], limit: int | None = None, unchecked: bool = False) -> None:
+        """``limit``: takes no more. ``unchecked``: whoever reads one compares its verdicts with its labels."""
+        self.unchecked = unchecked
         digest = blake2b(digest_size=16)
         starts = array("q")
         try:
@@ -226,6 +232,8 @@ class SpooledChains:
 
 class ListedChains:
     """Chains of a list."""
+
+    unchecked = False
 
     def __init__(self, chains: Sequence[LabelledChain]) -> None:
         if not chains:

@@ -257,12 +257,15 @@ def label_choices(recipe: TrainRecipe, tokenizer: Tokenizer) -> tuple[int, ...] 
     return StepEncoder(tokenizer).marks.choices if recipe.task == "discriminative" else None
 
 
-def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
-    """The examples of a source, or of a mixture of them."""
+def make_dataset(
+    source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str, late: bool = False
+) -> Dataset:
+    """The examples of a source, or of a mixture of them. ``late``: what chains say is read when their turn comes,
+    beside the steps, and not before the first one."""
     if source.mixture is None:
-        return _make_part(source, recipe, tokenizer, name)
+        return _make_part(source, recipe, tokenizer, name, late)
     parts = [
-        _make_part(part, recipe, tokenizer, f"{name}, part {number} of the mixture")
+        _make_part(part, recipe, tokenizer, f"{name}, part {number} of the mixture", late)
         for number, part in enumerate(source.mixture, start=1)
     ]
     # Every index of the synthetic task is a fresh draw.
@@ -270,7 +273,7 @@ def make_dataset(source: DataSource, recipe: TrainRecipe, tokenizer: Tokenizer, 
     return MixedDataset(parts, [part.weight for part in source.mixture], recipe.seed, shuffle)
 
 
-def _make_part(source: PartSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str) -> Dataset:
+def _make_part(source: PartSource, recipe: TrainRecipe, tokenizer: Tokenizer, name: str, late: bool) -> Dataset:
     longest = recipe.data.buckets[-1]
     report = ChainReport(name)
     if source.prm800k is not None:
@@ -279,20 +282,22 @@ def _make_part(source: PartSource, recipe: TrainRecipe, tokenizer: Tokenizer, na
     if recipe.task == "solver":
         solution, size = _solutions(source)
         return SolutionDataset(size, solution, tokenizer, longest, recipe.system_prompt, name, report)
-    chain, size = _chains(source, report)
+    chain, size = _chains(source, report, late and recipe.task == "generative")
     if recipe.task == "discriminative":
         return DiscriminativeDataset(size, chain, StepEncoder(tokenizer), longest, name, report)
     return ChainDataset(size, chain, tokenizer, longest, recipe.loss.verdict_weight, name, report)
 
 
-def _chains(source: PartSource, report: ChainReport) -> tuple[ChainSource, int]:
+def _chains(source: PartSource, report: ChainReport, late: bool = False) -> tuple[ChainSource, int]:
     """Chains by index, and how many there are; ``report`` counts the rows of a file that are left out."""
     if source.arithmetic is not None:
         arithmetic = source.arithmetic
         form = None if arithmetic.form == PLAIN else arithmetic.form
         return ArithmeticChains(arithmetic.seed, arithmetic.split, arithmetic.start, form), arithmetic.examples
     assert source.chains is not None
-    chains = SpooledChains(iterate_chains(source.chains, report=report), source.limit)
+    late = late and source.limit is None  # which of them count is known when they have been read
+    rows = iterate_chains(source.chains, report=report, verdicts=not late)
+    chains = SpooledChains(rows, source.limit, unchecked=late)
     _check_limit(len(chains), source.limit, source.chains)
     return chains, len(chains)
 
