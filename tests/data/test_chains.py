@@ -96,7 +96,7 @@ def test_bad_files(tmp_path: Path):
     with pytest.raises(UserError, match="no chains"):
         read_chains(tmp_path / "c.jsonl")
     (tmp_path / "d.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not UTF-8"):
         read_chains(tmp_path / "d.jsonl")
 
 
