@@ -16,6 +16,7 @@ from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, use_products
 from thinkprm_jax.model.lora import LoraSpec
+from thinkprm_jax.model.products import load_kernels
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
 
@@ -103,6 +104,19 @@ def test_the_tokens_of_a_call_and_the_rows_beside_them_change_no_bit(dtype: str)
         for ours, theirs in zip((*other.keys, *other.values), (*cache.keys, *cache.values), strict=True):
             ours, theirs = (np.asarray(x[1, :, :20], np.float32) for x in (ours, theirs))
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("-mavx2", "-mfma"), ()], ids=["avx2", "sse2"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_lesser_processors(flags: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = make("biases", dtype), [[(0, 0, 9)], [(0, 9, 4)]]
+    expected, _ = feed(model, calls)
+    kernels = load_kernels(flags)
+    monkeypatch.setattr("thinkprm_jax.model.all_layers.load_kernels", lambda: kernels)
+    states, _ = feed(model, calls)
+    scale = {"float32": 2e-5, "bfloat16": 6e-2}[dtype]
+    np.testing.assert_allclose(states, expected, atol=scale * np.abs(expected).max())
 
 
 def test_adapters_are_left_to_xla() -> None:
