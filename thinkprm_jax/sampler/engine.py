@@ -23,6 +23,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -64,6 +65,8 @@ from thinkprm_jax.sampler.scheduler import Worker
 from thinkprm_jax.sampler.slots import row_counts, worker_count
 from thinkprm_jax.sampler.weights import WeightVersions
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
+
+_MEASURING = threading.Lock()  # replicas: one measures, in peace, and the others take what it finds
 
 
 class Sampler:
@@ -600,9 +603,10 @@ def _choose_drafts(
     device: DeviceFunctions, most: int | None, chosen: dict[int, DraftChoice], rows: int, parameters: nnx.State
 ) -> DraftChoice:
     """What drafts a decode loop of so many rows gets; ``chosen`` has it then. most: None: what pays."""
-    if rows not in chosen:
-        if most is None:
-            chosen[rows] = choose_drafts(device.model(parameters), rows)
-        else:  # as the user says, at any price
-            chosen[rows] = DraftChoice(most, 0.0) if most else NO_DRAFTS
-    return chosen[rows]
+    with _MEASURING:
+        if rows not in chosen:
+            if most is None:
+                chosen[rows] = choose_drafts(device.model(parameters), rows)
+            else:  # as the user says, at any price
+                chosen[rows] = DraftChoice(most, 0.0) if most else NO_DRAFTS
+        return chosen[rows]
