@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     help = "devices of both models, such as data=2,tensor=4, or auto (default: the recipe's mesh)"
     parser.add_argument(OPTION, metavar="AXES", help=help)
-    options = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
+    options = parser.parse_intermixed_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
     check_mesh(options.mesh)
 
     from thinkprm_jax.search.recipe import load_search_recipe

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     help = "devices of the teacher, such as data=2,tensor=4, or auto (default: the recipe's mesh)"
     parser.add_argument(OPTION, metavar="AXES", help=help)
-    arguments = parser.parse_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
+    arguments = parser.parse_intermixed_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
     check_mesh(arguments.mesh)
     return collect(arguments.recipe, arguments.overrides, arguments.mesh)
 
