@@ -29,7 +29,7 @@ from thinkprm_jax.training.setup import open_run
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("BUCKET_KILLS", "6"))  # measured with 20: docs/pods.md
+KILLS = int(os.environ.get("BUCKET_KILLS", "4"))  # measured with 20: docs/pods.md
 STEPS = 30
 RECIPE = {
     "steps": STEPS,
@@ -71,7 +71,10 @@ def start(
 
 def figures(run: Location) -> list[tuple[int, float]]:
     place = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in read_line_file(place)] if has_lines(place) else []
+    try:
+        lines = [json.loads(line) for line in read_line_file(place)] if has_lines(place) else []
+    except UserError:  # a start is dropping what it does again
+        return []
     return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
