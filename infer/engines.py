@@ -65,7 +65,7 @@ def _amounts(text: str) -> dict[str, float]:
     return found
 
 
-class Engine(Protocol):
+class RowEngine(Protocol):
     """What judges rows.
 
     Attributes:
@@ -99,7 +99,7 @@ class LocalEngine:
 
 
 @contextlib.contextmanager
-def start_engine(options: argparse.Namespace, settings: VerifierSettings, report: Report) -> Iterator[Engine]:
+def start_engine(options: argparse.Namespace, settings: VerifierSettings, report: Report) -> Iterator[RowEngine]:
     """The engine that the options say, with its model or on its way to it."""
     name, ray = settings.model or settings.kind, choose_engine(options)
     if ray is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from thinkprm_jax.distributed.workers import Worker, find_worker
+from thinkprm_jax.distributed.rank import Rank, find_rank
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.claims import LEASE_SECONDS
 from thinkprm_jax.records.parts import FORMATS
@@ -17,18 +17,18 @@ _PARTS_A_PROCESS = 4  # at least, so that the last ones are not waited for long
 
 
 @dataclass(frozen=True)
-class Job:
+class FolderJob:
     """An output that is a folder.
 
     Attributes:
       folder: where it is. form: of its parts. parts: how many; None: as many as the rows need.
-      worker: which process this is. lease: seconds. waits: for parts that others hold.
+      rank: which process this is. lease: seconds. waits: for parts that others hold.
     """
 
     folder: Location
     form: str
     parts: int | None
-    worker: Worker
+    rank: Rank
     lease: float
     waits: bool
 
@@ -36,7 +36,7 @@ class Job:
         """How many parts so many rows have."""
         if self.parts is not None:
             return self.parts
-        wanted = self.worker.processes * _PARTS_A_PROCESS if self.worker.processes > 1 else 1
+        wanted = self.rank.processes * _PARTS_A_PROCESS if self.rank.processes > 1 else 1
         return max(1, min(max(wanted, -(-rows // ROWS_A_PART)), rows))
 
 
@@ -52,19 +52,19 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     add("--no-wait", action="store_true", help=help)
 
 
-def chosen_job(options: argparse.Namespace) -> Job | None:
+def chosen_job(options: argparse.Namespace) -> FolderJob | None:
     """What the options say; None where the output is one file, or the screen.
 
     Raises:
       UserError: they do not go together.
     """
     output: str | None = options.output
-    worker = find_worker(options.processes, options.process)
+    rank = find_rank(options.processes, options.process)
     given = [
         name for name, value in (("--format", options.format), ("--parts", options.parts)) if value is not None
     ]
     folder = output is not None and (output.endswith("/") or location(output).is_dir())
-    if output is not None and not folder and (given or worker.processes > 1) and not is_row_file(output):
+    if output is not None and not folder and (given or rank.processes > 1) and not is_row_file(output):
         folder = True
     if folder:
         assert output is not None
@@ -73,13 +73,13 @@ def chosen_job(options: argparse.Namespace) -> Job | None:
         if options.lease < 1:
             raise UserError(f"--lease is {options.lease:g}, it must be at least 1 second")
         place, form = location(output), options.format or "jsonl"
-        return Job(place, form, options.parts, worker, options.lease, not options.no_wait)
+        return FolderJob(place, form, options.parts, rank, options.lease, not options.no_wait)
     if given:
         raise UserError(f"{given[0]} is for a folder: --output FOLDER/")
     # Tasks of an array often have files of their own; a file that two of them write is refused when it is opened.
-    if worker.processes > 1 and worker.source != "SLURM array":
+    if rank.processes > 1 and rank.source != "SLURM array":
         raise UserError(
-            f"{worker.processes} processes ({worker.source}) share a folder: --output FOLDER/; or "
+            f"{rank.processes} processes ({rank.source}) share a folder: --output FOLDER/; or "
             "--processes 1, where each has files of its own"
         )
     if output is not None and output.lower().endswith((*PACKED, PARQUET)):

@@ -25,7 +25,7 @@ from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.storage import location, same_file
 
 if TYPE_CHECKING:
-    from thinkprm_jax.infer.engines import Engine
+    from thinkprm_jax.infer.engines import RowEngine
     from thinkprm_jax.infer.score_report import Report
     from thinkprm_jax.records.sharded_output import ShardedOutput
 
@@ -102,7 +102,7 @@ def score_file(rows: SolutionFile, options: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
-def score(engine: Engine, rows: SolutionFile, output: Output, report: Report) -> None:
+def score(engine: RowEngine, rows: SolutionFile, output: Output, report: Report) -> None:
     """Judges what ``output`` still misses, and gives each row to it once all its solutions are judged."""
     with report.judging(engine.progress):
         for index, judged in engine.judge(rows, output.missing, report.judged):

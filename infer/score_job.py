@@ -10,7 +10,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.infer.engines import choose_engine, start_engine
-from thinkprm_jax.infer.job_options import Job
+from thinkprm_jax.infer.job_options import FolderJob
 from thinkprm_jax.infer.score_report import Report, count_row
 from thinkprm_jax.infer.verifier_options import choose_verifier
 from thinkprm_jax.records.columns import column_of, columns_of_record, unite_columns
@@ -24,7 +24,9 @@ MISSING = 3  # exit status: others hold what is left
 _NAMED = 3  # parts with a bad row that are named one by one
 
 
-def score_folder(rows: SolutionFile, options: argparse.Namespace, job: Job, score: Callable[..., None]) -> int:
+def score_folder(
+    rows: SolutionFile, options: argparse.Namespace, job: FolderJob, score: Callable[..., None]
+) -> int:
     """Judges the parts that are free, until all are done. ``score`` judges what an output misses.
 
     Returns: the exit status.
@@ -41,7 +43,7 @@ def score_folder(rows: SolutionFile, options: argparse.Namespace, job: Job, scor
         (lambda: verdict_columns(rows, settings.stamp)) if job.form == "parquet" else None,
         current_stamp,
         rows.check,
-        (job.worker.process, job.worker.processes),
+        (job.rank.process, job.rank.processes),
         job.lease,
     )
     given = LazyInputs(len(rows), lambda index: rows[index].row, rows.identity)

@@ -17,7 +17,7 @@ import pytest
 
 from support import tiny_model
 from thinkprm_jax import cli, records
-from thinkprm_jax.distributed.workers import Worker, find_worker
+from thinkprm_jax.distributed.rank import Rank, find_rank
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.claims import Claims
 
@@ -138,25 +138,25 @@ ARRAY = {"SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARR
 @pytest.mark.parametrize(
     ("environment", "wanted"),
     [
-        ({}, Worker()),
-        (SLURM, Worker(3, 4, "SLURM")),
-        ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, Worker()),
-        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "14"}, Worker(2, 5, "SLURM array")),
-        ({**SLURM, **ARRAY, "SLURM_ARRAY_TASK_ID": "14"}, Worker(11, 20, "SLURM array")),
-        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, Worker(1, 2, "JAX_* variables")),
-        ({"TPU_WORKER_HOSTNAMES": "a,b,c", "TPU_WORKER_ID": "2"}, Worker(2, 3, "TPU")),
-        ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, Worker()),
+        ({}, Rank()),
+        (SLURM, Rank(3, 4, "SLURM")),
+        ({**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, Rank()),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "14"}, Rank(2, 5, "SLURM array")),
+        ({**SLURM, **ARRAY, "SLURM_ARRAY_TASK_ID": "14"}, Rank(11, 20, "SLURM array")),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, Rank(1, 2, "JAX_* variables")),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c", "TPU_WORKER_ID": "2"}, Rank(2, 3, "TPU")),
+        ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, Rank()),
     ],
 )
 def test_which_process_this_is(environment, wanted):
-    assert find_worker(environment=environment) == wanted
-    assert find_worker(1, environment=environment) == Worker(0, 1, "flags")
+    assert find_rank(environment=environment) == wanted
+    assert find_rank(1, environment=environment) == Rank(0, 1, "flags")
 
 
 def test_half_a_description_is_refused():
     for environment in ({"JAX_PROCESS_ID": "1"}, {**ARRAY, "SLURM_ARRAY_TASK_ID": "x"}):
         with pytest.raises(UserError):
-            find_worker(environment=environment)
+            find_rank(environment=environment)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from thinkprm_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Worker:
+class Rank:
     """This process among the others; which one it is only says where it begins.
 
     Attributes:
@@ -24,9 +24,9 @@ class Worker:
     source: str = ""
 
 
-def find_worker(
+def find_rank(
     processes: int | None = None, process: int | None = None, environment: Mapping[str, str] = os.environ
-) -> Worker:
+) -> Rank:
     """What flags, or else $JAX_NUM_PROCESSES and $JAX_PROCESS_ID, a step of SLURM, an array of SLURM (and steps of
     its tasks) or the runtime of a TPU pod say.
 
@@ -40,20 +40,20 @@ def find_worker(
             raise UserError("--processes N and --process I go together")
         if not 0 <= (process or 0) < processes:
             raise UserError(f"--process is {process}, of --processes {processes} they are 0 to {processes - 1}")
-        return Worker(process or 0, processes, "flags")
+        return Rank(process or 0, processes, "flags")
     if "JAX_NUM_PROCESSES" in environment and "JAX_COORDINATOR_ADDRESS" not in environment:
         environment = {**environment, "JAX_COORDINATOR_ADDRESS": "localhost:1"}  # nobody is called
     launch = find_launch(environment=environment)
-    found = Worker() if launch is None else Worker(launch.process, launch.processes, launch.source)
+    found = Rank() if launch is None else Rank(launch.process, launch.processes, launch.source)
     tasks = _number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
     if tasks > 1 and found.source in ("", "SLURM"):
         first = _number(environment, "SLURM_ARRAY_TASK_MIN", 0)
         step = max(_number(environment, "SLURM_ARRAY_TASK_STEP", 1), 1)
         task = (_number(environment, "SLURM_ARRAY_TASK_ID", first) - first) // step % tasks
-        return Worker(task * found.processes + found.process, tasks * found.processes, "SLURM array")
+        return Rank(task * found.processes + found.process, tasks * found.processes, "SLURM array")
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
     if not found.source and len(hosts) > 1:
-        return Worker(_number(environment, "TPU_WORKER_ID", 0), len(hosts), "TPU")
+        return Rank(_number(environment, "TPU_WORKER_ID", 0), len(hosts), "TPU")
     return found
 
 
