@@ -26,7 +26,7 @@ def run(*arguments):
     said = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         status = cli.main([*map(str, arguments)])
-    assert status == 0, said.getvalue()
+    assert status == (arguments[0] == "collect"), said.getvalue()  # a random teacher gives nothing to keep
     return said.getvalue()
 
 def read(path):
