@@ -128,4 +128,4 @@ def test_a_verifier_with_devices_of_its_own(found):
 
 def test_serve_has_a_decode_loop_a_replica(found):
     assert found["loops"] == 2
-    assert found["serve"] == [row["verdict"]["step_labels"][0] for row in found["score"][0]]
+    assert found["serve"] == [row["verdict"]["step_labels"] for row in found["score"][0]]
