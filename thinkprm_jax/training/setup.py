@@ -416,7 +416,7 @@ def start_or_resume(
         raise UserError(f"{place} was made on other data than data.train holds now; choose another output")
     if trainer.lora is not None:
         state = trainer.with_frozen(state, load_weights(recipe, trainer.mesh))
-    record |= _base_record(state, trainer.mesh) | {"goodput": saved.get("goodput")}
+    record |= _base_record(state, trainer.mesh) | {name: saved[name] for name in ("goodput",) if name in saved}
     if saved.get("base_fingerprint") != record.get("base_fingerprint"):
         raise UserError(f"{place} holds adapters of another model than {recipe.model.pretrained} is now")
     return state, BatchState.from_json(saved["data"]), record
