@@ -162,8 +162,9 @@ def make_plan(options: argparse.Namespace) -> MiniaturePlan:
         verifiers[name] = model
     for model in (options.generator, *verifiers.values()):
         find_model(model)
-    folder = options.output or Path("runs/miniature_quick" if options.quick else "runs/miniature")
-    check_local(folder)  # its stages are processes that share a folder
+    place = options.output or ("runs/miniature_quick" if options.quick else "runs/miniature")
+    check_local(place)  # its stages are processes that share a folder
+    folder = Path(place)
     check_output_folder(folder)
     plan = MiniaturePlan(folder, options.generator, verifiers, size, options.seed)
     try:
@@ -191,7 +192,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--output", type=Path, metavar="FOLDER", help="default: runs/miniature, with --quick runs/miniature_quick")
+    add("--output", metavar="FOLDER", help="default: runs/miniature, with --quick runs/miniature_quick")
     add("--quick", action="store_true", help="a small one, to see it work: its intervals say how little it shows")
     add("--problems", type=int, metavar="P", help="that are searched")
     add("--cases", type=int, metavar="C", help="solutions that verifier compute is measured on")

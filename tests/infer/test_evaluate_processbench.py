@@ -107,7 +107,7 @@ def test_solutions_of_ones_own(run, tmp_path):
     [
         (("--limit", "0"), "--limit is 0, it must be at least 1"),
         (("--limit", "1", "--balanced"), "--limit is 1, it must be at least 2"),
-        (("--data", "nowhere.jsonl"), "nowhere.jsonl: cannot be read"),
+        (("--data", "nowhere.jsonl"), "nowhere.jsonl: No such file or directory"),
         (("--subset", "gsm8k"), "pb.jsonl: has no rows of the subset gsm8k"),
         (("--sweep", "n=1,2"), "--sweep needs --output-dir"),
         (("--sweep", "k=1", "--output-dir", "out"), "--sweep k=1: write n=1,2,4 or rounds=1,2,4"),

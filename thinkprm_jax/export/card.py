@@ -60,10 +60,11 @@ def last_figures(path: Location, step: int) -> dict[str, tuple[int, float]]:
     """The last value of every quality figure in metrics.jsonl up to ``step``, with its step.
 
     Raises:
-      UserError: a line is damaged.
+      UserError: it cannot be read, or a line is damaged.
     """
     figures: dict[str, tuple[int, float]] = {}
-    lines = list(read_line_file(path)) if has_lines(path) else []
+    with reading(path):
+        lines = list(read_line_file(path)) if has_lines(path) else []
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()  # a run may be writing it
     for place, line in enumerate(lines, 1):

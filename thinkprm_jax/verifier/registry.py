@@ -71,7 +71,13 @@ _REGISTRY: dict[str, Registration] = {}
 # Options of the programs that run a verifier, beside those of its settings.
 PROGRAM_OPTIONS = frozenset(
     ("model", "verifier", "prm-type", "help", "input", "output", "quiet", "task", "split", "problems", "data")
-) | frozenset(("subset", "limit", "balanced", "file", "sweep", "output-dir", "details", "plots"))
+) | frozenset(("subset", "limit", "balanced", "file", "sweep", "output-dir", "details", "plots", "mesh"))
+PROGRAM_OPTIONS |= frozenset(
+    ("start", "end", "shard", "format", "parts", "process", "processes", "lease", "no-wait")
+)
+PROGRAM_OPTIONS |= frozenset(
+    ("engine", "address", "replicas", "replica-cpus", "replica-gpus", "replica-resources")
+)
 
 
 def register(registration: Registration) -> None:
