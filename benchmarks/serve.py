@@ -356,7 +356,9 @@ def fuzz(options: argparse.Namespace) -> None:
             *("--mode", "all", "--continue-on-failure", "--request-timeout", "60", "--workers", "4"),
             *("--exclude-path", "/metrics", "--suppress-health-check", "all", "--seed", "1"),
         ]
-        status = subprocess.run(command, env=os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": tempfile.gettempdir()})
+        with tempfile.TemporaryDirectory() as folder:  # it leaves files where it runs
+            environment = os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": folder}
+            status = subprocess.run(command, env=environment, cwd=folder)
         with urllib.request.urlopen(f"http://{address}/metrics") as answer:
             lines = answer.read().decode().splitlines()
         counts: Counter[str] = Counter()
