@@ -253,13 +253,24 @@ class HloProgram:
         self.whiles: dict[str, list[tuple[str, int]]] = collections.defaultdict(list)
         self.choices: dict[str, list[list[str]]] = collections.defaultdict(list)
         self.calls: dict[str, list[str]] = collections.defaultdict(list)
+        self._constants: dict[str, int] = {}
+        self._limits: dict[str, int] = {}  # of conditions that compare a counter with a constant
         self.entry = current = ""
         for line in text.splitlines():
             if head := self._HEAD.match(line):
                 current = head[2]
                 self.entry = current if head[1] else self.entry
             elif current and " = " in line:
+                self._note_limit(current, line)
                 self._add(current, line)
+
+    def _note_limit(self, computation: str, line: str) -> None:
+        if constant := re.search(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)", line):
+            self._constants[f"{computation} {constant[1]}"] = int(constant[2])
+        elif compared := re.search(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", line):
+            limit = self._constants.get(f"{computation} {compared[1]}")
+            if limit is not None:
+                self._limits[computation] = limit
 
     def _add(self, computation: str, line: str) -> None:
         if cycles := re.search(r'"estimated_cycles":"?(\d+)', line):
@@ -268,7 +279,8 @@ class HloProgram:
         called = dict(self._CALLS.findall(line))
         if " while(" in line:
             count = re.search(r'"known_trip_count":\{"n":"?(\d+)', line)
-            self.whiles[computation].append((called["body"], int(count[1]) if count else 1))
+            known = int(count[1]) if count else self._limits.get(called["condition"], 1)
+            self.whiles[computation].append((called["body"], known))
         elif " conditional(" in line:
             several = re.search(r"branch_computations=\{([^}]*)\}", line)
             branches = several[1].replace("%", "").split(", ") if several else []

@@ -40,8 +40,14 @@ MODULE = """
   %e = f32[4] conditional(%p, %d, %d), true_computation=%draw, false_computation=%skip
   ROOT %f = f32[4] while(%e), condition=%never, body=%bit, backend_config={"known_trip_count":{"n":"32"}}
 }
+%counts (x: f32[4]) -> f32[4] {
+  %i = s32[]{:T(128)} constant(28)
+  %j = s32[] get-tuple-element(%x), index=0
+  ROOT %k = pred[] compare(%j, %i), direction=LT
+}
 ENTRY %main (x: f32[4]) -> f32[4] {
   %g = f32[4] while(%x), condition=%wanted, body=%step
+  %l = f32[4] while(%x), condition=%counts, body=%bit
   ROOT %h = f32[4] copy(%g), backend_config={"estimated_cycles":"7"}
 }
 """
@@ -53,7 +59,7 @@ def test_estimated_cycles_follow_loops_and_the_chosen_branch(benchmark) -> None:
     assert (body, entry) == ("step", "main")
     assert program.cycles(body, min) == 100 + 2 + 32 * 5
     assert program.cycles(body, max) == 100 + 30 + 32 * 5
-    assert program.cycles(entry, min, without=body) == 7
+    assert program.cycles(entry, min, without=body) == 28 * 5 + 7
 
 
 def test_a_peer_that_is_not_there_is_shown(benchmark, tmp_path: Path) -> None:

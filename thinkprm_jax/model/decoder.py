@@ -31,7 +31,7 @@ from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, can_a
 from thinkprm_jax.model.embedding import Embedding
 from thinkprm_jax.model.heads import ScoreHead, ValueHead
 from thinkprm_jax.model.kernels import Execution
-from thinkprm_jax.model.layer import Layer
+from thinkprm_jax.model.layer import Layer, scan_layers
 from thinkprm_jax.model.linear import Build, Linear
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.matmul import contract
@@ -95,6 +95,7 @@ class Decoder(nnx.Module):
 
         No logits: the sampler feeds a prompt's last token through :meth:`step`.
         """
+        assert not self.execution.scan, "layers that are scanned are for training"
         _, keys, values = self._sequence(tokens, None, None)
         return KVCache(
             keys=[k.transpose(0, 2, 1, 3).astype(self.dtype) for k in keys],
@@ -265,13 +266,18 @@ class Decoder(nnx.Module):
         segment_ids: jax.Array | None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
-        """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]."""
+        """Residual stream [B, T, D] before the final norm, and every layer's k, v [B, T, K, h]; layers that are
+        scanned give none."""
         length, window = tokens.shape[1], self.config.window
         if positions is None and window is not None and length > window:
             raise UserError(f"{length} tokens are more than the {window} that every layer of this model sees")
         cos, sin = rope(self.config, np.arange(length)[None] if positions is None else positions)
         x = self.execution.look_up(self.embed, self.config.hidden_size, tokens)
-        keys, values = [], []
+        keys: list[jax.Array] = []
+        values: list[jax.Array] = []
+        if self.execution.scan:
+            x = scan_layers(self.layers[0], x, cos, sin, segment_ids, dropout_key, self.execution)
+            return x, keys, values
         behind = x
         for number, layer in enumerate(self.layers):
             layer, behind = self.execution.hold_back(layer, behind), x

@@ -37,13 +37,15 @@ class Execution:
 
     mesh: None: one device, or shardings left to the partitioner. remat: what the backward pass finds in memory:
     ``none`` everything, ``products`` the products with weights, ``layer`` the input of each layer. interpret: the
-    splash kernel is interpreted (tests without a TPU).
+    splash kernel is interpreted (tests without a TPU). scan: the model has one layer, whose parameters are those
+    of all layers, stacked [L, ...], and a loop goes over them: it is compiled once, not L times.
     """
 
     attention: Kernel = "xla"
     remat: Remat = "none"
     mesh: Mesh | None = None
     interpret: bool = False
+    scan: bool = False
 
     def constrain(self, x: jax.Array, *axes: str | None) -> jax.Array:
         """Says how ``x`` is split, one logical axis (of ``mesh.LOGICAL_AXES``) or None a dimension.
@@ -101,7 +103,8 @@ class Execution:
             return function
         policies = jax.checkpoint_policies
         keep = policies.nothing_saveable if self.remat == "layer" else policies.dots_with_no_batch_dims_saveable
-        return jax.checkpoint(function, policy=keep)
+        # What is computed again stands in another loop than the first time: nothing could merge the two.
+        return jax.checkpoint(function, policy=keep, prevent_cse=not self.scan)
 
     def attend(
         self, q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, dtype: DTypeLike

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from thinkprm_jax.model.kernels import Execution
@@ -86,3 +87,25 @@ class Layer(nnx.Module):
         x = x + self.attention.merge(attended, dropout_key)
         x = x + self.mlp(self.mlp_norm(x), dropout_key)
         return execution.constrain(x, "batch", None, None), k, v
+
+
+def scan_layers(
+    layer: Layer,
+    x: jax.Array,
+    cos: jax.Array,
+    sin: jax.Array,
+    segment_ids: jax.Array | None,
+    dropout_key: jax.Array | None,
+    execution: Execution,
+) -> jax.Array:
+    """The residual stream [B, T, D] after all layers, in one loop over their parameters, which ``layer`` holds
+    stacked [L, ...]. ``dropout_key``: of the model; each layer draws what it draws without a loop."""
+    graph, weights = nnx.split(layer)
+    count = jax.tree.leaves(weights)[0].shape[0]
+
+    def run(x: jax.Array, weights: nnx.State, number: jax.Array) -> jax.Array:
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+        return nnx.merge(graph, weights).sequence(x, cos, sin, segment_ids, key, execution)[0]
+
+    run = execution.checkpointed(run)
+    return jax.lax.scan(lambda x, inputs: (run(x, *inputs), None), x, (weights, jnp.arange(count)))[0]

@@ -51,6 +51,8 @@ class ModelSource:
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"  # the kernel; auto: by platform, and logged
     # What the backward pass finds in memory: everything; products with weights only; each layer's input only.
     remat: Literal["none", "products", "layer"] = "none"
+    # Layers in a loop that is compiled once, over stacked weights; None: on TPUs. Checkpoints stay as they are.
+    scan_layers: bool | None = None
 
     def __post_init__(self) -> None:
         if (self.pretrained is None) == (self.scratch is None):
@@ -345,6 +347,8 @@ class TrainRecipe:
             raise ValueError("lora needs model.pretrained: random frozen weights learn nothing")
         if self.lora is not None and self.optimizer.name == "muon":
             raise ValueError("lora needs optimizer.name: adamw")
+        if self.model.scan_layers and self.optimizer.name == "muon":
+            raise ValueError("model.scan_layers needs optimizer.name: adamw")
 
 
 # Fields that may change between the parts of one run: they change no number but by rounding.
@@ -359,6 +363,7 @@ FREE_FIELDS = (
     "mesh.",
     "model.attention",
     "model.remat",
+    "model.scan_layers",
     "loss.chunk",
     "data.evaluation",
     "data.prefetch",

@@ -215,7 +215,8 @@ class _Loop:
         started = time.perf_counter()
         self.log.flush()
         goodput = self.rates.goodput.to_json(self.rates.seconds)
-        self.store.save(self.step, self.state.saved(), {**self.record, "data": position, "goodput": goodput})
+        record = {**self.record, "data": position, "goodput": goodput}
+        self.store.save(self.step, self.trainer.to_checkpoint(self.state), record)
         self._saved_at, self._saved_time = self.step, time.monotonic()
         self.rates.seconds["save"] += time.perf_counter() - started
 

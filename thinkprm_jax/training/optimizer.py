@@ -11,6 +11,7 @@ import optax
 import optax.contrib
 
 from thinkprm_jax.training.config import OptimizerConfig
+from thinkprm_jax.training.stacks import is_stacked
 
 Params = Mapping[str, jax.Array]
 
@@ -70,7 +71,13 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def muon_labels(params: Params) -> dict[str, str]:
-    """Muon for the matrices inside the layers; Adam for embeddings, head, norms and biases."""
+    """Muon for the matrices inside the layers; Adam for embeddings, head, norms and biases.
+
+    Raises:
+      ValueError: the layers are stacked; Muon stacks matrices by shape, and its saved state goes by these stacks.
+    """
+    if any(map(is_stacked, params)):
+        raise ValueError("muon moves layers one by one, and these are stacked")
     return {name: "muon" if name.startswith("layers.") and p.ndim == 2 else "adam" for name, p in params.items()}
 
 
@@ -114,4 +121,4 @@ def _scale_by_shape() -> optax.GradientTransformation:
 
 def _is_matrix(params: Params) -> dict[str, bool]:
     """Of arrays by name; also of those that optax.partition masks out."""
-    return {name: getattr(value, "ndim", 0) == 2 for name, value in params.items()}
+    return {name: getattr(value, "ndim", 0) - is_stacked(name) == 2 for name, value in params.items()}

@@ -10,8 +10,8 @@ exist:
                    reduce gradients one by one and to gather weights where they are used, as compilers of
                    accelerators do. What remains are other fusions, no reduce-scatter, and no fused attention.
 
-Layers are alike, so by default two shallow models of full width are compiled, and their difference is the price of
-a layer; the whole model takes minutes.
+Layers are alike, so where they are not one loop, two shallow models of full width are compiled, and their
+difference is the price of a layer; the whole model takes minutes.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def make_plan(
     if device_memory is None and target.kind is not None:
         known = known_device(target.kind)
         device_memory = None if known is None else int(known.memory)
-    depths = None if exact or config.num_layers <= DEPTHS[1] else DEPTHS
+    depths = None if exact else _shallow_depths(recipe, config, target)
     memory, attention = _measure(recipe, config, target, depths)
     trainer = _trainer(recipe, config, target)[0]
     rows = _rows(recipe, trainer)
@@ -351,6 +351,13 @@ def _measure(
     return memory, attention
 
 
+def _shallow_depths(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> tuple[int, int] | None:
+    """Of the shallow models; None: the whole one is compiled, where it is shallow itself, or where its layers are
+    one loop, which compiles as fast as a shallow one."""
+    whole = config.num_layers <= DEPTHS[1] or setup.scans_layers(recipe, target.platform)
+    return None if whole else DEPTHS
+
+
 def _rows(recipe: TrainRecipe, trainer: Trainer) -> int:
     """Of a batch of the longest bucket, with those that are empty on this mesh."""
     return trainer.filled_rows(recipe.data.rows_of(recipe.data.buckets[-1]))
@@ -375,7 +382,8 @@ def _trainer(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> tuple
     try:
         execution, attention = setup.choose_execution(recipe, config, target.platform)
     except UserError:  # a kernel of the accelerator, and this is none
-        execution = Execution(attention="xla", remat=recipe.model.remat)
+        scan = setup.scans_layers(recipe, target.platform)
+        execution = Execution(attention="xla", remat=recipe.model.remat, scan=scan)
         attention = f"attention xla (in place of {recipe.model.attention}, which needs its own device)"
     choices = (0, 1) if recipe.task == "discriminative" else None  # which ids they are needs a tokenizer
     steps = recipe.steps or 1000  # of a schedule, which takes no memory
@@ -412,7 +420,7 @@ def _try_changes(recipe: TrainRecipe, config: ModelConfig, target: _Target) -> l
         name = "lora.rank=32" if frugal == recipe else "these and lora.rank=32"
         candidates.append((name, dataclasses.replace(frugal, lora=LoraConfig())))
     spread = _Target(_all_fsdp(target.mesh), target.platform, target.kind, target.description, target.options)
-    depths = None if config.num_layers <= DEPTHS[1] else DEPTHS
+    depths = _shallow_depths(recipe, config, target)
     found: list[tuple[str, TrainRecipe, int]] = []
     for name, changed in candidates:
         if changed != recipe and all(changed != seen for _, seen, _ in found):

@@ -207,7 +207,16 @@ def choose_execution(recipe: TrainRecipe, config: ModelConfig, platform: str) ->
         choose_attention(model.attention, config, model.dtype, bucket, platform) for bucket in recipe.data.buckets
     ]
     kernel, why = next((choice for choice in chosen if choice[0] == "xla"), chosen[-1])
-    return Execution(attention=kernel, remat=model.remat), f"attention {kernel} ({why})"
+    scan = scans_layers(recipe, platform)
+    execution = Execution(attention=kernel, remat=model.remat, scan=scan)
+    return execution, f"attention {kernel} ({why}){', layers scanned' if scan else ''}"
+
+
+def scans_layers(recipe: TrainRecipe, platform: str) -> bool:
+    """Whether the layers are one loop. By default where it is known to help: on TPUs, whose compiler takes minutes
+    for what it unrolls. A CPU would copy each layer's weights out of the stack, and muon stacks them by itself."""
+    asked = recipe.model.scan_layers
+    return asked if asked is not None else platform == "tpu" and recipe.optimizer.name == "adamw"
 
 
 def lora_spec(recipe: TrainRecipe) -> LoraSpec | None:
@@ -408,19 +417,27 @@ def start_or_resume(
         if recipe.model.pretrained is None:
             state = trainer.init(recipe.seed)
         else:
-            state = trainer.start_from(load_weights(recipe, trainer.mesh), recipe.seed, donate=True)
-        return state, None, record | _base_record(state, trainer.mesh)
-    state, saved = store.restore(trainer.abstract_state())
+            weights = load_weights(recipe, trainer.mesh)
+            record |= _base_record(weights, trainer)
+            state = trainer.start_from(weights, recipe.seed, donate=True)
+        return state, None, record
+    saved_state, saved = store.restore(trainer.abstract_state())
+    state = trainer.from_checkpoint(saved_state)
     place = f"the checkpoint of step {store.latest_step} in {recipe.output}"
     if saved.get("data_fingerprint") != record["data_fingerprint"]:
         raise UserError(f"{place} was made on other data than data.train holds now; choose another output")
-    if trainer.lora is not None:
-        state = trainer.with_frozen(state, load_weights(recipe, trainer.mesh))
-    record |= _base_record(state, trainer.mesh) | {name: saved[name] for name in ("goodput",) if name in saved}
+    record |= {name: saved[name] for name in ("goodput",) if name in saved}
+    weights = {} if trainer.lora is None else load_weights(recipe, trainer.mesh)
+    record |= _base_record(weights, trainer)
     if saved.get("base_fingerprint") != record.get("base_fingerprint"):
         raise UserError(f"{place} holds adapters of another model than {recipe.model.pretrained} is now")
+    state = trainer.with_frozen(state, weights)
     return state, BatchState.from_json(saved["data"]), record
 
 
-def _base_record(state: TrainState, mesh: Mesh) -> dict[str, str]:
-    return {"base_fingerprint": weights_fingerprint(state.frozen, mesh)} if state.frozen else {}
+def _base_record(weights: Params, trainer: Trainer) -> dict[str, str]:
+    """What adapters belong to: the weights that they stand beside, as they were loaded."""
+    if trainer.lora is None:
+        return {}
+    base = {name: weights[name] for name in trainer.frozen_names}
+    return {"base_fingerprint": weights_fingerprint(base, trainer.mesh)}

@@ -28,6 +28,7 @@ from thinkprm_jax.model.lora import LoraSpec, init_lora
 from thinkprm_jax.model.products import choose_weight_gradients
 from thinkprm_jax.runtime import compile_count
 from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
+from thinkprm_jax.training.stacks import LayerStacks, stacked_name, stacked_names
 
 Params = dict[str, jax.Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -38,7 +39,8 @@ Arrays = Mapping[str, jax.Array]
 @dataclasses.dataclass(frozen=True)
 class TrainState:
     """params: what trains, float32 by path. opt_state: of the optax chain. step: int32 scalar, steps done.
-    frozen: weights that do not train (LoRA's base) by path; no part of a checkpoint."""
+    frozen: weights that do not train (LoRA's base) by path; no part of a checkpoint. Where layers are scanned,
+    paths and arrays are those of :class:`~thinkprm_jax.training.stacks.LayerStacks`."""
 
     params: Params
     opt_state: Any
@@ -81,12 +83,17 @@ class Trainer:
         self._learning_rate, self._micro_batches, self._seed = learning_rate, micro_batches, seed
         self._frozen_dtype = jnp.dtype(frozen_dtype)
         self._weight_gradients = choose_weight_gradients(dtype, mesh)
-        self._build = lambda rngs: Decoder(config, rngs=rngs, dtype=dtype, lora=lora, execution=self.execution)
-        abstract = nnx.eval_shape(lambda: self._build(nnx.Rngs(0)))
-        self._graph, variables = nnx.split(abstract, nnx.Param)
-        self._names = parameter_names(variables)
-        self._tree = jax.tree.structure(variables)
-        self._shapes = {name: leaf.shape for name, leaf in flatten(variables).items()}
+        unrolled = dataclasses.replace(self.execution, scan=False)
+        self._build = lambda rngs: Decoder(config, rngs=rngs, dtype=dtype, lora=lora, execution=unrolled)
+        self._module = self._step_module = _Module(self._build)  # what users get, and what the step computes
+        self._stacks: LayerStacks | None = None
+        if self.execution.scan:
+            one = dataclasses.replace(config, num_layers=1)
+            options: dict[str, Any] = {"dtype": dtype, "lora": lora, "execution": self.execution}
+            self._step_module = _Module(lambda rngs: Decoder(one, rngs=rngs, **options))
+            self._stacks = LayerStacks(config.num_layers, self._shardings_by_layer())
+        self._names = self._module.names
+        self._shapes = self._module.shapes if self._stacks is None else self._stacks.shapes(self._module.shapes)
         self._trains = [name for name in self._names if lora is None or name.endswith((".lora_a", ".lora_b"))]
         self._head_name = "embed.embedding" if config.tie_embeddings else "head.kernel"
         self._head = Head(
@@ -116,44 +123,59 @@ class Trainer:
             raise ValueError("adapters train on given weights: start_from")
 
         def create() -> TrainState:
-            return self._start(flatten(nnx.state(self._build(nnx.Rngs(seed)), nnx.Param)), {})
+            weights = flatten(nnx.state(self._build(nnx.Rngs(seed)), nnx.Param))
+            return self._start(self._as_held(weights), {})
 
         return jax.jit(create, out_shardings=self.shardings)()
 
     def start_from(self, weights: Params, seed: int = 0, donate: bool = False) -> TrainState:
-        """A new state around given weights of any floating dtype. ``seed``: of new adapters. ``donate``: where
-        dtype and sharding are the state's already, the weights are taken over instead of copied."""
-        base = {name: weights[name] for name in self._names if name in self._frozen_names or not self.lora}
+        """A new state around given weights of any floating dtype, by layer. ``seed``: of new adapters. ``donate``:
+        where dtype and sharding are the state's already, the weights are taken over instead of copied."""
+        names = self._names if self.lora is None else self.frozen_names
+        base = self._as_held({name: weights[name] for name in names}, donate)
 
         def create(base: Params) -> TrainState:
             if self.lora is None:
                 return self._start({name: value.astype(jnp.float32) for name, value in base.items()}, {})
-            return self._start(init_lora(self.config, self.lora, seed), self._freeze(base))
+            return self._start(self._as_held(init_lora(self.config, self.lora, seed)), self._freeze(base))
 
         return jax.jit(create, out_shardings=self.shardings, donate_argnums=0 if donate else ())(base)
 
     def with_frozen(self, state: TrainState, weights: Params) -> TrainState:
-        """A restored state with its frozen weights (donated); as it is where everything trains."""
+        """A restored state with its frozen weights by layer (donated); as it is where everything trains."""
         if self.lora is None:
             return state
-        base = {name: weights[name] for name in self._frozen_names}
+        base = self._as_held({name: weights[name] for name in self.frozen_names}, donate=True)
         freeze = jax.jit(self._freeze, out_shardings=self.shardings.frozen, donate_argnums=0)
         return dataclasses.replace(state, frozen=freeze(base))
 
     def abstract_state(self, frozen: bool = False) -> TrainState:
-        """Shapes, dtypes and shardings of the state; without the frozen weights, as a checkpoint has it."""
+        """Shapes, dtypes and shardings of the state; without the frozen weights as a checkpoint has it."""
         shapes = jax.eval_shape(self._start, self._abstract_params(), self._abstract_frozen())
         state = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             self.shardings,
         )
-        return state if frozen else state.saved()
+        return state if frozen else self.to_checkpoint(state)
+
+    def to_checkpoint(self, state: TrainState) -> TrainState:
+        """What a checkpoint holds, by layer: whether layers are scanned is no part of it."""
+        return state.saved() if self._stacks is None else self._stacks.apart(state.saved())
+
+    def from_checkpoint(self, saved: TrainState) -> TrainState:
+        """The other way; the arrays of layers are given up where they are stacked."""
+        return saved if self._stacks is None else self._stacks.together(saved, donate=True)
 
     def model(self, params: Arrays, frozen: Arrays | None = None) -> Decoder:
-        """The module around ``params`` (and, with LoRA, the ``frozen`` rest; adapters stay beside their maps)."""
+        """The module around ``params`` (and, with LoRA, the ``frozen`` rest; adapters stay beside their maps). Its
+        layers are copies where the state's are stacked."""
         values = {**params, **(frozen or {})}
-        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, [values[name] for name in self._names]))
+        return self._module.model(values if self._stacks is None else self._stacks.apart(values))
+
+    def _as_held(self, weights: Params, donate: bool = False) -> Params:
+        """Weights by layer as the state holds them."""
+        return weights if self._stacks is None else self._stacks.together(weights, donate)
 
     # Steps
 
@@ -258,7 +280,7 @@ class Trainer:
         return self._sums(params, frozen, batch)
 
     def _sums(self, params: Params, frozen: Params, batch: Arrays, dropout_key: jax.Array | None = None) -> Sums:
-        model = self.model(params, frozen)
+        model = self._step_model({**params, **frozen})
         use_weight_gradients(model, self._weight_gradients)
         x = model.hidden(batch["tokens"], batch.get("positions"), batch.get("segment_ids"), dropout_key)
         kernel = {**frozen, **params}[self._head_name]
@@ -269,12 +291,22 @@ class Trainer:
         kernels = kernel[chosen] if self.config.tie_embeddings else kernel[:, chosen].T
         return choice_sums(self.objective.choices, x, kernels, *rows)
 
+    def _step_model(self, values: Arrays) -> Decoder:
+        """The module that a step computes, around the arrays of a state."""
+        if self._stacks is not None:  # its one layer holds the parameters of all
+            values = {name: values[stacked_name(name)] for name in self._step_module.names}
+        return self._step_module.model(values)
+
     # Shapes and shardings
 
     @property
-    def _frozen_names(self) -> list[str]:
+    def frozen_names(self) -> list[str]:
+        """Of the weights that do not train, by layer."""
         trains = set(self._trains)
         return [name for name in self._names if name not in trains]
+
+    def _held_names(self, names: list[str]) -> list[str]:
+        return names if self._stacks is None else stacked_names(names)
 
     def _start(self, params: Params, frozen: Params) -> TrainState:
         return TrainState(params, self.optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
@@ -283,16 +315,22 @@ class Trainer:
         return {name: value.astype(self._frozen_dtype) for name, value in weights.items()}
 
     def _abstract_params(self) -> Shapes:
-        return {name: jax.ShapeDtypeStruct(self._shapes[name], jnp.float32) for name in self._trains}
+        names = self._held_names(self._trains)
+        return {name: jax.ShapeDtypeStruct(self._shapes[name], jnp.float32) for name in names}
 
     def _abstract_frozen(self) -> Shapes:
-        return {name: jax.ShapeDtypeStruct(self._shapes[name], self._frozen_dtype) for name in self._frozen_names}
+        names = self._held_names(self.frozen_names)
+        return {name: jax.ShapeDtypeStruct(self._shapes[name], self._frozen_dtype) for name in names}
+
+    def _shardings_by_layer(self) -> dict[str, NamedSharding]:
+        axes, counts = parameter_axes(self.config, self.lora), axis_counts(self.config)
+        return {name: named_sharding(self.mesh, axes[name], counts) for name in self._module.names}
 
     def _state_shardings(self) -> TrainState:
-        axes, counts = parameter_axes(self.config, self.lora), axis_counts(self.config)
-        by_name = {name: named_sharding(self.mesh, axes[name], counts) for name in self._names}
-        params = self._abstract_params()
-        state = jax.eval_shape(self._start, params, self._abstract_frozen())
+        by_name = self._shardings_by_layer()
+        if self._stacks is not None:
+            by_name = {name: self._stacks.sharding(name) for name in stacked_names(self._names)}
+        state = jax.eval_shape(self._start, self._abstract_params(), self._abstract_frozen())
         replicated = NamedSharding(self.mesh, PartitionSpec())
 
         def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -301,6 +339,19 @@ class Trainer:
             return by_name[name] if name is not None and leaf.shape == self._shapes[name] else replicated
 
         return jax.tree_util.tree_map_with_path(of, state)
+
+
+class _Module:
+    """A module's structure, and the names and shapes of its parameters in the order of its flattening."""
+
+    def __init__(self, build: Callable[[nnx.Rngs], Decoder]) -> None:
+        self._graph, variables = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param)
+        self._tree = jax.tree.structure(variables)
+        self.names = parameter_names(variables)
+        self.shapes = {name: leaf.shape for name, leaf in flatten(variables).items()}
+
+    def model(self, values: Arrays) -> Decoder:
+        return nnx.merge(self._graph, jax.tree.unflatten(self._tree, [values[name] for name in self.names]))
 
 
 def step_options(mesh: Mesh, remat: Remat) -> dict[str, str | bool] | None:
