@@ -38,7 +38,12 @@ def plain(model, mini_tokenizer) -> Sampler:
 
 @pytest.fixture(scope="module")
 def drafting(model, mini_tokenizer) -> Sampler:
-    return Sampler(model, mini_tokenizer, drafts=7, **SETTINGS)
+    return Sampler(model, mini_tokenizer, drafts=7, cache="rows", **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def drafting_in_pages(model, mini_tokenizer) -> Sampler:
+    return Sampler(model, mini_tokenizer, drafts=7, cache="pages", **SETTINGS)
 
 
 def results(sampler: Sampler, requests: list[Request]) -> list:
@@ -90,7 +95,11 @@ def some_requests(tokenizer, count: int = 9) -> list[Request]:
     ]
 
 
-def test_tokens_log_probabilities_and_stops_are_those_without_drafts(plain, drafting, mini_tokenizer) -> None:
+@pytest.mark.parametrize("drafts_in", ["drafting", "drafting_in_pages"])
+def test_tokens_log_probabilities_and_stops_are_those_without_drafts(
+    plain, drafts_in, mini_tokenizer, request
+) -> None:
+    drafting = request.getfixturevalue(drafts_in)
     requests = some_requests(mini_tokenizer)
     before = drafting.stats.accepted_tokens
     for ours, expected in zip(results(drafting, requests), results(plain, requests), strict=True):

@@ -35,9 +35,10 @@ def results(sampler, requests):
     return [found[i] for i in range(len(requests))]
 
 
-def test_greedy_tokens_and_log_probabilities_equal_the_naive_loop(tiny_model, mini_tokenizer):
+@pytest.mark.parametrize("cache", ["rows", "pages"])
+def test_greedy_tokens_and_log_probabilities_equal_the_naive_loop(tiny_model, mini_tokenizer, cache):
     requests = [Request(ids_of(mini_tokenizer, p), think(40, watch=(5, 9))) for p in PROMPTS]
-    ours = results(Sampler(tiny_model, mini_tokenizer, slots=3, max_length=256, chunk=8), requests)
+    ours = results(Sampler(tiny_model, mini_tokenizer, slots=3, max_length=256, chunk=8, cache=cache), requests)
     naive = results(NaiveSampler(tiny_model, mini_tokenizer, max_length=256), requests)
     for a, b in zip(ours, naive, strict=True):
         assert a.value.ids == b.value.ids
@@ -69,9 +70,10 @@ def forcing_script(tokenizer):
     return script
 
 
-def test_forced_phrases_decisions_and_rewinds_equal_the_naive_loop(tiny_model, mini_tokenizer):
+@pytest.mark.parametrize("cache", ["rows", "pages"])
+def test_forced_phrases_decisions_and_rewinds_equal_the_naive_loop(tiny_model, mini_tokenizer, cache):
     requests = [Request(ids_of(mini_tokenizer, p), forcing_script(mini_tokenizer)) for p in PROMPTS]
-    ours = results(Sampler(tiny_model, mini_tokenizer, slots=2, max_length=256, chunk=5), requests)
+    ours = results(Sampler(tiny_model, mini_tokenizer, slots=2, max_length=256, chunk=5, cache=cache), requests)
     naive = results(NaiveSampler(tiny_model, mini_tokenizer, max_length=256), requests)
     for a, b in zip(ours, naive, strict=True):
         for x, y in zip(a.value, b.value, strict=True):
@@ -98,11 +100,14 @@ def sampled_requests(tokenizer):
     ]
 
 
-@pytest.mark.parametrize(("slots", "chunk", "max_length"), [(8, 32, 256), (3, 7, 256), (5, 1, 192), (16, 16, 512)])
+@pytest.mark.parametrize(
+    ("slots", "chunk", "max_length", "cache"),
+    [(8, 32, 256, "rows"), (3, 7, 256, "rows"), (5, 1, 192, "rows"), (16, 16, 512, "rows"), (3, 7, 256, "pages")],
+)
 def test_a_sample_does_not_depend_on_mates_slots_chunks_or_room(
-    tiny_model, mini_tokenizer, sampled_reference, slots, chunk, max_length
+    tiny_model, mini_tokenizer, sampled_reference, slots, chunk, max_length, cache
 ):
-    sampler = Sampler(tiny_model, mini_tokenizer, slots=slots, max_length=max_length, chunk=chunk)
+    sampler = Sampler(tiny_model, mini_tokenizer, slots=slots, max_length=max_length, chunk=chunk, cache=cache)
     got = results(sampler, sampled_requests(mini_tokenizer))
     assert [r.value.ids for r in got] == sampled_reference
 
@@ -286,9 +291,14 @@ def test_a_prompt_that_never_reached_the_cache_is_not_taken_for_one_that_did(tin
     assert results(sampler, [Request(prompt, think(9))])[0].value.ids == before
 
 
-def test_an_interrupt_inside_a_device_call_leaves_the_sampler_usable(tiny_model, mini_tokenizer, monkeypatch):
+@pytest.mark.parametrize(
+    ("cache", "calls"), [("rows", ("decode", "insert", "prefill")), ("pages", ("decode", "feed_pages"))]
+)
+def test_an_interrupt_inside_a_device_call_leaves_the_sampler_usable(
+    tiny_model, mini_tokenizer, monkeypatch, cache, calls
+):
     prompt = ids_of(mini_tokenizer, PROMPTS[1])
-    sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=128, chunk=4)
+    sampler = Sampler(tiny_model, mini_tokenizer, slots=2, max_length=128, chunk=4, cache=cache)
     before = results(sampler, [Request(prompt, think(9))])[0].value.ids
 
     def interrupted(function):
@@ -298,7 +308,7 @@ def test_an_interrupt_inside_a_device_call_leaves_the_sampler_usable(tiny_model,
 
         return call
 
-    for name in ("decode", "insert", "prefill"):
+    for name in calls:
         with monkeypatch.context() as patch:
             patch.setattr(sampler._device, name, interrupted(getattr(sampler._device, name)))
             with pytest.raises(KeyboardInterrupt):

@@ -100,10 +100,17 @@ def random_requests(dice: random.Random, vocab: int, temperatures: list[float]) 
     ]
 
 
-@pytest.fixture(scope="module", params=[0, 7])
+@pytest.fixture(
+    scope="module", params=[(0, "rows", None), (7, "rows", None), (7, "pages", None), (0, "pages", 320)]
+)
 def sampler(request, tiny_model, mini_tokenizer):
-    """One for all trials: what earlier ones leave in its cache must not matter."""
-    return Sampler(tiny_model, mini_tokenizer, slots=3, max_length=MAX_LENGTH, chunk=8, drafts=request.param)
+    """One for all trials: what earlier ones leave in its cache must not matter. The last has pages for a context
+    and a little more, so that the others wait and are fed again."""
+    drafts, cache, positions = request.param
+    return Sampler(
+        tiny_model, mini_tokenizer, slots=3, max_length=MAX_LENGTH, chunk=8, drafts=drafts, cache=cache,
+        cache_positions=positions,
+    )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -94,8 +94,9 @@ def beam_search(run, problems=4, beams=3, rounds=3):
     return found
 
 
-def test_a_search_in_a_prefix_cache_processes_no_token_of_a_beginning_twice(make, fresh):
-    sampler = make(prefix_cache=2000, share_from=1)
+@pytest.mark.parametrize("cache", ["rows", "pages"])
+def test_a_search_in_a_prefix_cache_processes_no_token_of_a_beginning_twice(make, fresh, cache):
+    sampler = make(prefix_cache=2000, share_from=1, cache=cache)
     assert_same(beam_search(lambda requests: results(sampler, requests)), beam_search(fresh))
     stats = sampler.stats
     assert stats.reprefilled_tokens == stats.evicted_tokens == 0
@@ -153,11 +154,12 @@ def random_requests(dice, contexts, vocab):
     return requests
 
 
+@pytest.mark.parametrize("cache", ["rows", "pages"])
 @pytest.mark.parametrize(("prefix_cache", "share_from"), [(0, 1), (160, 1), (640, 16)])
 def test_any_sequence_of_prompts_gives_the_samples_of_fresh_samplers(
-    make, fresh, mini_tokenizer, prefix_cache, share_from
+    make, fresh, mini_tokenizer, prefix_cache, share_from, cache
 ):
-    sampler = make(prefix_cache=prefix_cache, share_from=share_from)
+    sampler = make(prefix_cache=prefix_cache, share_from=share_from, cache=cache)
     dice = random.Random(prefix_cache)
     contexts, wanted = [], 0
     for _ in range(10):
@@ -192,9 +194,12 @@ def test_a_long_prompt_is_prefilled_in_pieces(make, fresh, monkeypatch):
     assert sampler.stats.prefilled_tokens == 229 + 1  # the second prompt has one token of its own before its last
 
 
-@pytest.mark.parametrize("name", ["take", "extend", "save", "load"])
-def test_an_interrupt_while_moving_beginnings_leaves_the_sampler_usable(make, fresh, monkeypatch, name):
-    sampler = make(slots=1, prefix_cache=1600)
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [("take", "rows"), ("extend", "rows"), ("save", "rows"), ("load", "rows"), ("copy_pages", "pages")],
+)
+def test_an_interrupt_while_moving_beginnings_leaves_the_sampler_usable(make, fresh, monkeypatch, name, cache):
+    sampler = make(slots=1, prefix_cache=1600, cache=cache)
     first, second = tokens_of(1, 100), tokens_of(2, 100)
     requests = [Request(first, think(), keep="prompt"), Request(second, think(), keep="prompt")]
     requests.append(Request([*first, *tokens_of(3, 30)], think()))
@@ -257,7 +262,7 @@ def test_settings_of_the_prefix_cache_that_cannot_work_are_refused(make):
 
 
 def test_the_plan_of_memory_is_what_is_allocated(make):
-    sampler = make(prefix_cache=330)
+    sampler = make(prefix_cache=330, cache="rows")
     results(sampler, [Request(tokens_of(1, MAX_LENGTH - 9), think(), keep="context")])
     store = sampler._workers[0].store
     arrays = [*store.cache.keys, *store.cache.values, *store._prefixes.keys, *store._prefixes.values]

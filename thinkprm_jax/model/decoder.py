@@ -36,6 +36,7 @@ from thinkprm_jax.model.linear import Build, Linear
 from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.matmul import contract
 from thinkprm_jax.model.norm import RMSNorm
+from thinkprm_jax.model.pages import PagedCache, attend_pages, page_places, write_pages
 from thinkprm_jax.model.products import Products, multiply
 from thinkprm_jax.model.rope import rope
 
@@ -155,9 +156,10 @@ class Decoder(nnx.Module):
         positions: jax.Array,
         active: jax.Array,
         rotations: tuple[jax.Array, jax.Array],
-        cache: KVCache,
-    ) -> tuple[jax.Array, KVCache]:
-        """:meth:`step` by our kernels, without columns: every token goes to its place in its row at once.
+        cache: KVCache | PagedCache,
+    ) -> tuple[jax.Array, KVCache | PagedCache]:
+        """:meth:`step` by our kernels or over pages, without columns: every token goes to its place in its row at
+        once.
 
         Args:
           tokens: int [B, W]. positions: int [B], where tokens[:, 0] stand. What is behind a row's last token that
@@ -167,6 +169,9 @@ class Decoder(nnx.Module):
         Returns, Raises: as of :meth:`step`, :meth:`extend_rows`.
         """
         batch, width = tokens.shape
+        if isinstance(cache, PagedCache):  # the others have page 0
+            starts, table = jnp.where(active, positions, 0), jnp.where(active[:, None], cache.table, 0)
+            return self._feed_pages(tokens, starts, table, rotations, cache)
         rows = jnp.where(active, jnp.arange(batch), -1)
         pieces = jnp.stack([rows, positions, jnp.full(batch, width)], axis=1)
         cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
@@ -198,8 +203,49 @@ class Decoder(nnx.Module):
             values.append(new_values)
         return self.norm(x), KVCache(keys, values, cache.steps)
 
+    def extend_pages(self, tokens: jax.Array, pieces: jax.Array, cache: PagedCache) -> PagedCache:
+        """:meth:`extend` of pieces of several texts, in their places in pages.
+
+        Args:
+          tokens: int [M, T], right padded. What padding gives stands behind the row's tokens, or in page 0, and is
+            written over before it is read.
+          pieces: int [M, 2]: row of the table, or -1: there is no piece; place of the first token. Pieces of a row
+            that follow each other may stand in one call.
+        """
+        rows, starts = pieces[:, 0], pieces[:, 1]
+        table = jnp.where(rows[:, None] >= 0, jnp.asarray(cache.table)[jnp.maximum(rows, 0)], 0)
+        positions = starts[:, None] + jnp.arange(tokens.shape[1])
+        # Computed once: without the barrier XLA fuses the cosines into every use.
+        rotations = jax.lax.optimization_barrier(rope(self.config, positions))
+        return self._feed_pages(tokens, starts, table, rotations, cache)[1]
+
+    def _feed_pages(
+        self,
+        tokens: jax.Array,
+        starts: jax.Array,
+        table: jax.Array,
+        rotations: tuple[jax.Array, jax.Array],
+        cache: PagedCache,
+    ) -> tuple[jax.Array, PagedCache]:
+        """Tokens int [M, W] to their places from starts[m] on in the pages table[m]. Returns: their states
+        [M x W, D] after the final norm, and the cache."""
+        batch, width = tokens.shape
+        cos, sin = (x.reshape(batch * width, *x.shape[2:]) for x in rotations)
+        places = page_places(table, starts, width, cache.page)
+        x = self.embed(tokens.reshape(-1))
+        pools = []
+        for layer, pages in zip(self.layers, cache.pages, strict=True):
+            q, k, v = layer.attention.project(layer.attention_norm(x), cos, sin)
+            pages = write_pages(cache.attention, pages, k, v, places)
+            q = q.reshape(batch, width, *q.shape[1:])
+            attended = attend_pages(cache.attention, q, pages, table, starts)
+            x = x + layer.attention.merge(attended.reshape(batch * width, *attended.shape[2:]))
+            x = x + layer.mlp(layer.mlp_norm(x))
+            pools.append(pages)
+        return self.norm(x), dataclasses.replace(cache, pages=pools)
+
     def steps_in_place(self, cache: KVCache) -> bool:
-        """Whether :meth:`extend_rows` and :meth:`step_in_place` are for this cache and run here."""
+        """Whether :meth:`extend_rows` and :meth:`step_in_place` are for this cache of rows and run here."""
         return self.products == "native" and can_attend(self.config.head_dim, cache.keys[0].dtype)
 
     def rotations(self, lengths: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

@@ -23,6 +23,8 @@ class CacheRow:
       wanted: how many of them, the prompt's but for its last, are prefilled where nothing better is possible.
       processed: how many of them have gone through the layers at this place, in this row or elsewhere.
       to_save: of a row whose occupant has left, how many tokens of the context go to the prefix cache.
+      pages: where the cache is of pages, those of the row, in order.
+      gave_up: its pages were wanted by others, and what it had in them is to be fed again.
     """
 
     number: int = 0
@@ -32,6 +34,8 @@ class CacheRow:
     wanted: int = 0
     processed: int = 0
     to_save: int = 0
+    pages: list[int] = dataclasses.field(default_factory=list)
+    gave_up: bool = False
     _ids: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int32), repr=False)
     _converted: int = 0  # of the context, its first so many
 
@@ -53,6 +57,7 @@ class CacheRow:
         self.busy, self.context, self.fed, self._converted = True, prompt, kept, min(kept, self._converted)
         self.wanted = len(prompt) - 1
         self.processed = self.to_save = 0
+        self.gave_up = False
 
     def cut(self, length: int) -> None:
         """Cuts the context back; what the cache holds beyond is never read."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from thinkprm_jax.model.cache import KVCache, settle
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.pages import PagedCache
 from thinkprm_jax.sampler.drafts import DraftControls, Drafts, clip, learn, look_up, worth_it
 from thinkprm_jax.sampler.request import MAX_WATCHED
 from thinkprm_jax.sampler.sampling import log_probabilities, sample
@@ -84,7 +85,7 @@ class ChunkOutput:
 class _State:
     """Of the loop, between two steps."""
 
-    cache: KVCache
+    cache: KVCache | PagedCache
     output: ChunkOutput
     line: Any  # int32 [B, C]: the context from ``positions`` on, as far as it is known
     known: Any  # int32 [B]: how many tokens that is (pending ones may exceed C)
@@ -96,8 +97,8 @@ class _State:
 
 
 def decode(
-    model: Decoder, cache: KVCache, controls: Controls, limit: int, split: bool
-) -> tuple[KVCache, ChunkOutput]:
+    model: Decoder, cache: KVCache | PagedCache, controls: Controls, limit: int, split: bool
+) -> tuple[KVCache | PagedCache, ChunkOutput]:
     """Steps for all slots until ``limit`` columns are written: a slot feeds its pending tokens, then samples until
     it must stop.
 
@@ -128,12 +129,12 @@ def decode(
 
         state = jax.lax.while_loop(wanted, turn, _with_drafts(state, controls))
         order = jnp.argsort(~state.written, axis=1, stable=True)
-    if model.steps_in_place(cache):
+    if isinstance(state.cache, PagedCache) or model.steps_in_place(state.cache):
         return state.cache, state.output
     return settle(state.cache, lengths, state.output.fed, order, split), state.output
 
 
-def _begin(cache: KVCache, controls: Controls) -> _State:
+def _begin(cache: KVCache | PagedCache, controls: Controls) -> _State:
     batch, columns = controls.pending.shape
     drafts = controls.drafts
 
@@ -178,7 +179,8 @@ def _step(
     tokens, there = _inputs(state, offsets)
     cos, sin = (jnp.take_along_axis(x, offsets[:, :, None, None], axis=1, mode="clip") for x in rotations)
     lengths, written = controls.positions, state.written
-    if model.steps_in_place(state.cache):
+    cache: KVCache | PagedCache
+    if isinstance(state.cache, PagedCache) or model.steps_in_place(state.cache):
         place = lengths + before.fed
         hidden, cache = model.step_in_place(tokens, place, before.active, (cos, sin), state.cache)
     else:
@@ -242,9 +244,9 @@ def _step(
         written=here,
         column=column + jnp.max(fed),
     )
-    if state.drafts is None:
+    if state.drafts is None or controls.drafts is None:
         return state
-    own = place + controls.positions[:, None] + state.cache.length
+    own = place + controls.positions[:, None] + controls.drafts.others
     return _with_drafts(dataclasses.replace(state, texts=_put(state.texts, own, sampled, emitted)), controls)
 
 
@@ -263,7 +265,7 @@ def _inputs(state: _State, offsets: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _with_drafts(state: _State, controls: Controls) -> _State:
     """With the drafts for the next step, and whether that is a wide one."""
     assert controls.drafts is not None
-    width, others = controls.drafts.tokens + 1, state.cache.length
+    width, others = controls.drafts.tokens + 1, controls.drafts.others
     output = state.output
     given = state.known - output.fed
     drafts = look_up(state.texts, others, controls.positions + state.known, width - 1)

@@ -10,8 +10,15 @@
     load      blocks of the prefix cache -> cache rows                   one per cache length
     decode    up to `chunk` steps for every slot                         one per cache length; two with drafts
 
-Only prefill, extend, feed and decode run the model and take long to compile; the others move memory. That is why
-extend gets its beginnings from take instead of the whole cache: it is not compiled again when the cache grows.
+of a cache of pages, whose shape never changes:
+
+    feed_pages  pieces of texts -> their places in pages                 one per number of pieces: two
+    copy_pages  pages -> pages of a row that is about to write           one
+    decode      as above                                                 one; two with drafts
+
+Only prefill, extend, feed, feed_pages and decode run the model and take long to compile; the others move memory.
+That is why extend gets its beginnings from take instead of the whole cache: it is not compiled again when the
+cache grows.
 
 Prompts go through the model by prefill and extend, several at a time, padded to the longest. Where our kernels
 compute the products (:mod:`thinkprm_jax.model.products`) they go by feed, some of their tokens at a time: a CPU is
@@ -38,6 +45,7 @@ from thinkprm_jax.distributed.mesh import partition_spec
 from thinkprm_jax.model.cache import POSITIONS, KVCache, map_bits
 from thinkprm_jax.model.decode_step import can_attend
 from thinkprm_jax.model.decoder import Decoder, use_products
+from thinkprm_jax.model.pages import PagedCache, copy_pages
 from thinkprm_jax.model.products import Products
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls, decode
 
@@ -59,6 +67,8 @@ class DeviceFunctions:
         self.copy_rows = jax.jit(self._copy_rows, donate_argnums=0)
         self.save = jax.jit(self._save, donate_argnums=0)
         self.load = jax.jit(self._load, donate_argnums=0)
+        self.feed_pages = jax.jit(self._feed_pages, donate_argnums=1)
+        self.copy_pages = jax.jit(copy_pages, donate_argnums=0)
         self.decode = jax.jit(self._decode, donate_argnums=1)
 
     def on(self, device: jax.Device) -> Self:
@@ -71,8 +81,8 @@ class DeviceFunctions:
     def compilations(self) -> int:
         """How many programs have been compiled so far; takes, inserts and copies count for all models of the
         process."""
-        moving = (self.take, self.insert, self.copy_rows, self.save, self.load)
-        every = (self.prefill, self.extend, self.feed, self.decode, *moving)
+        moving = (self.take, self.insert, self.copy_rows, self.save, self.load, self.copy_pages)
+        every = (self.prefill, self.extend, self.feed, self.feed_pages, self.decode, *moving)
         return sum(function._cache_size() for function in every)  # type: ignore[attr-defined]  # JAX's types lack it
 
     def feeds(self, head_dim: int, dtype: DTypeLike) -> bool:
@@ -113,6 +123,12 @@ class DeviceFunctions:
     def _feed(self, parameters: nnx.State, cache: KVCache, tokens: jax.Array, pieces: jax.Array) -> KVCache:
         """tokens int [N] of pieces int [M, 3] to their places in the cache: see :meth:`.Decoder.extend_rows`."""
         return self.model(parameters).extend_rows(tokens, pieces, cache)
+
+    def _feed_pages(
+        self, parameters: nnx.State, cache: PagedCache, tokens: jax.Array, pieces: jax.Array
+    ) -> PagedCache:
+        """tokens int [M, T] of pieces int [M, 2] to their places in pages: see :meth:`.Decoder.extend_pages`."""
+        return self.model(parameters).extend_pages(tokens, pieces, cache)
 
     @staticmethod
     def _take(cache: KVCache, rows: jax.Array, length: int) -> KVCache:
@@ -210,13 +226,15 @@ class DeviceFunctions:
 
         return self._keep_sharding(map_bits(all_rows, cache, prefixes))
 
-    def _decode(self, parameters: nnx.State, cache: KVCache, controls: Controls) -> tuple[KVCache, ChunkOutput]:
+    def _decode(
+        self, parameters: nnx.State, cache: KVCache | PagedCache, controls: Controls
+    ) -> tuple[KVCache | PagedCache, ChunkOutput]:
         """See :func:`.decoding.decode`. With drafts, a chunk is twice as many columns: its steps are fewer, and
         rows that have none leave columns empty."""
         limit = self._chunk if controls.drafts is None else 2 * self._chunk
         split = self._mesh is not None and self._mesh.size > 1
         cache, output = decode(self.model(parameters), cache, controls, limit, split)
-        return self._keep_sharding(cache), output
+        return cache if isinstance(cache, PagedCache) else self._keep_sharding(cache), output
 
 
 def call_columns(chunk: int, drafted: int) -> int:

@@ -23,6 +23,7 @@ LONGEST_MATCH = 4  # tokens that are compared
 # Tokens of a draft that are accepted, on the average, by how many tokens before it matched: 24 real chains with
 # drafts of seven tokens (benchmarks/drafts.py).
 ACCEPTED = (0.0, 0.7, 1.5, 2.4, 3.1)
+OWN_SPARE = 16  # positions of a row's own context beside the S of the cache
 # How fast a row learns whether its drafts hold, at each of them, and forgets it, at each step without one.
 _LEARN, _FORGET = 0.15, 0.005
 
@@ -32,17 +33,22 @@ _LEARN, _FORGET = 0.15, 0.005
 )
 @dataclasses.dataclass
 class DraftControls:
-    """What the lookup needs; B rows, a cache of length S.
+    """What the lookup needs; B rows of up to S tokens.
 
     A row of ``texts`` is what the row may quote: S tokens of other chains of its prompt, one chain after another
     with -1 between them, the last of them -1 (and -1 wherever there is none), then its own context from position
     0.
     """
 
-    texts: Any  # int32 [B, S + own]
+    texts: Any  # int32 [B, 2 S + OWN_SPARE]
     trust: Any  # float32 [B]: accepted tokens of the row's drafts so far, as a part of what is usual
     price: Any  # float32 []: what a wide step costs more than a narrow one, in narrow ones
     tokens: int  # of a draft, at most
+
+    @property
+    def others(self) -> int:
+        """S, where a row's own context begins."""
+        return int(self.texts.shape[1] - OWN_SPARE) // 2
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["tokens", "count", "expected"], meta_fields=[])

@@ -8,7 +8,8 @@ step       C decode steps on the device, then the host reads what each slot samp
            scripts of the slots that stopped, and refills the free ones
 workers    the slots are one decode loop, or several with a thread each: a small model on several processors, or a
            mesh with data replicas (:mod:`.replicas`)
-cache      allocated for the longest live row, rounded up to a bucket; grows and shrinks between chunks
+cache      rows, allocated for the longest live one, rounded up to a bucket: it grows and shrinks between chunks;
+           or, where a kernel reads them, pages (:mod:`.page_store`)
 
 Threads and coroutines may submit at any time. Whoever waits for a result steps (:mod:`.handle`), so nothing runs
 while nobody waits, and one caller alone always sees the same batches. A request depends on its own prompt, script,
@@ -41,7 +42,8 @@ from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.memory import weight_bytes
 from thinkprm_jax.model.products import Requested, choose_products
 from thinkprm_jax.runtime import refuse_forked, refuse_pickling
-from thinkprm_jax.sampler.cache_store import CacheStore
+from thinkprm_jax.sampler.cache_kind import CacheKind, RequestedCache, choose_cache
+from thinkprm_jax.sampler.cache_store import CacheStore, RowStore
 from thinkprm_jax.sampler.dealing import Dealer, dealing, draw, larger_first
 from thinkprm_jax.sampler.decoding import ChunkOutput
 from thinkprm_jax.sampler.device import DeviceFunctions, call_columns
@@ -50,6 +52,7 @@ from thinkprm_jax.sampler.handle import Handle, RequestHandle, StepLoop, check_c
 from thinkprm_jax.sampler.job import Limits, check_request
 from thinkprm_jax.sampler.limits import check_sampler
 from thinkprm_jax.sampler.memory import rows
+from thinkprm_jax.sampler.page_store import PageStore
 from thinkprm_jax.sampler.replicas import PartViews, cut_mesh, part_functions
 from thinkprm_jax.sampler.request import (
     Completion,
@@ -99,9 +102,14 @@ class Sampler:
         replicas are decode loops of their own, side by side. Of other axes than ours, as of
         :func:`thinkprm_jax.share_mesh`.
       cache_dtype: default the model's compute dtype.
-      prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16, for requests with ``keep``; 0:
-        none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and for each beam
-        the tokens that it alone has and half a block.
+      cache: "rows", of the length of the longest; "pages", of which every context has as many as it fills, and
+        shares those of a common beginning; "auto", pages where a kernel reads them in place (TPUs). None: what
+        $THINKPRM_JAX_KV_CACHE says, or "auto". It changes no token.
+      cache_positions: tokens that a cache of pages holds in all; None: every slot at ``max_length`` and the prefix
+        cache. With fewer the youngest contexts wait while there is no room, and are fed again.
+      prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16 (or pages), for requests with
+        ``keep``; 0: none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and
+        for each beam the tokens that it alone has and half a block.
         Of several replicas each has its part of it.
       share_from: tokens; a beginning in common with another prompt that is shorter than this is processed again,
         because copying it and going on from there costs more than it saves. One that is the whole prompt is always
@@ -119,6 +127,7 @@ class Sampler:
     Attributes:
       loop: the steps, for whoever combines handles (:func:`.gather`).
       products: what computes them, "native" or "xla".
+      cache: its kind, "rows" or "pages". page_attention: what reads pages, "kernel" or "xla".
       drafts: for each number of rows so far, how long drafts are and what they cost.
       ahead: whether the next chunk is launched before results are given.
       evenly: replicas get equal shares of what comes, whatever they know: so that all of them compile the same.
@@ -134,6 +143,8 @@ class Sampler:
         chunk: int = 32,
         mesh: Mesh | None = None,
         cache_dtype: str | None = None,
+        cache: RequestedCache | None = None,
+        cache_positions: int | None = None,
         prefix_cache: int = 0,
         share_from: int = 64,
         products: Requested | None = None,
@@ -168,6 +179,14 @@ class Sampler:
             functions, parts = functions * count, parts * count
         else:
             prefix_cache = -(-prefix_cache // count)
+        choice = choose_cache(cache, self._config, dtype, parts)
+        self.cache: CacheKind = choice.kind
+        self.page_attention = choice.attention
+        if cache_positions is not None and choice.kind != "pages":
+            raise UserError(
+                f"sampler: cache_positions is for a cache of pages, this one is of rows: {choice.reason}"
+            )
+        self._pool_positions = None if cache_positions is None else cache_positions // count
         self._workers = [
             self._worker(device, slots // count, prefix_cache, share_from, dtype, rows(part))
             for device, part in zip(functions, parts, strict=True)
@@ -192,18 +211,18 @@ class Sampler:
         parts: int,
     ) -> Worker:
         stats = SamplerStats()
-        store = CacheStore(
-            device,
-            self._config,
-            stats,
-            row_counts=row_counts(self._config, self._dtype, slots),
-            max_length=self.max_length,
-            columns=call_columns(self.chunk, self._longest_drafts),
-            dtype=dtype,
-            prefix_cache=prefix_cache,
-            share_from=share_from,
-            parts=parts,
-        )
+        counts = row_counts(self._config, self._dtype, slots)
+        columns = call_columns(self.chunk, self._longest_drafts)
+        common: dict[str, Any] = {
+            "row_counts": counts, "max_length": self.max_length, "columns": columns, "dtype": dtype,
+            "prefix_cache": prefix_cache, "share_from": share_from,
+        }  # fmt: skip
+        store: CacheStore[Any]
+        if self.cache == "pages":
+            room: dict[str, Any] = {"positions": self._pool_positions, "attention": self.page_attention}
+            store = PageStore(device, self._config, stats, **room, **common)
+        else:
+            store = RowStore(device, self._config, stats, parts=parts, **common)
         choose = functools.partial(_choose_drafts, device, self._most_drafted, self.drafts)
         return Worker(device, store, stats, self.tokenizer, self._limits, choose)
 

@@ -27,6 +27,7 @@ class PrefillWork:
       goal: how many are to be in the rows in the end: N, or ``known`` where the rest is left to the decode loop.
       stage: works of stage 0 stand on what is there already, those of stage s + 1 on works of stage s.
       done: how many are in all of the rows.
+      again: how many of those that are processed had been processed before.
     """
 
     tokens: list[int]
@@ -36,6 +37,7 @@ class PrefillWork:
     goal: int = 0
     stage: int = 0
     done: int = 0
+    again: int = 0
 
     @property
     def lacking(self) -> list[CacheRow]:

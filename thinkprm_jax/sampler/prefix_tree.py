@@ -27,7 +27,7 @@ def common_length(a: Sequence[int], b: Sequence[int]) -> int:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Node:
-    """Up to BLOCK tokens behind those of the parent; only full ones have children.
+    """Up to a block of tokens behind those of the parent; only full ones have children.
 
     Children are sorted by their tokens, and none begins with all of another's. So the one that has most in common
     with some tokens stands beside the place that these would have: two are looked at, of however many.
@@ -44,7 +44,7 @@ def _tokens_of(node: _Node) -> list[int]:
 
 
 class PrefixTree:
-    """Token sequences in blocks of BLOCK tokens, each common beginning once, in a fixed number of blocks.
+    """Token sequences in blocks of ``block`` tokens, each common beginning once, in a fixed number of blocks.
 
     A sequence shares whole blocks with others. Where it leaves them inside a block it has that block for itself,
     and still all of the tokens before that point can be found: :meth:`match` is exact to the token.
@@ -53,8 +53,10 @@ class PrefixTree:
     a block is never older than what follows it, and the oldest of all is always the end of a sequence.
     """
 
-    def __init__(self, blocks: int) -> None:
+    def __init__(self, blocks: int, block: int = BLOCK) -> None:
         self.blocks = blocks
+        self._size = block
+        self._spare: list[int] = []  # blocks that were given up
         self.added = 0  # tokens that got a place, over time
         self.evicted = 0  # tokens that lost it to others
         self._root = _Node([], -1, None)
@@ -74,17 +76,18 @@ class PrefixTree:
     def add(self, tokens: list[int]) -> list[tuple[int, int]]:
         """Stores ``tokens``; where the tree is too small for all of them, a beginning.
 
-        Returns: (block, i) for every block that must now be written with the positions from i x BLOCK on.
+        Returns: (block, i) for every block that must now be written with the positions from i blocks on.
         """
+        size = self._size
         path, _ = self._walk(tokens)
-        if path and path[-1].tokens != tokens[(len(path) - 1) * BLOCK :][:BLOCK]:
+        if path and path[-1].tokens != tokens[(len(path) - 1) * size :][:size]:
             path.pop()  # left inside this block
         self._touch(path)
         writes: list[tuple[int, int]] = []
         kept = set(path)
-        for i in range(len(path), -(-len(tokens) // BLOCK)):
+        for i in range(len(path), -(-len(tokens) // size)):
             node = path[-1] if path else self._root
-            child = self._place(node, tokens[i * BLOCK : (i + 1) * BLOCK], kept)
+            child = self._place(node, tokens[i * size : (i + 1) * size], kept)
             if child is None:
                 break
             if child[1]:
@@ -97,7 +100,7 @@ class PrefixTree:
     def _walk(self, tokens: list[int]) -> tuple[list[_Node], int]:
         node, path, length = self._root, list[_Node](), 0
         while length < len(tokens) and node.children:
-            wanted = tokens[length : length + BLOCK]
+            wanted = tokens[length : length + self._size]
             place = bisect.bisect_left(node.children, wanted, key=_tokens_of)
             beside = node.children[max(place - 1, 0) : place + 1]
             most, best = max((common_length(child.tokens, wanted), at) for at, child in enumerate(beside))
@@ -106,7 +109,7 @@ class PrefixTree:
             node = beside[best]
             path.append(node)
             length += most
-            if most < BLOCK:
+            if most < self._size:
                 break
         return path, length
 
@@ -135,9 +138,20 @@ class PrefixTree:
         if self._fresh < self.blocks:
             self._fresh += 1
             return self._fresh - 1
+        if self._spare:
+            return self._spare.pop()
         oldest = next(iter(self._order), None)
-        if oldest is None or oldest in kept:
+        return None if oldest is None or oldest in kept else self._drop(oldest)
+
+    def evict(self) -> int | None:
+        """Drops the end that was unused for longest. Returns: its block; None: nothing is stored."""
+        oldest = next(iter(self._order), None)
+        if oldest is None:
             return None
+        self._spare.append(self._drop(oldest))
+        return self._spare[-1]
+
+    def _drop(self, oldest: _Node) -> int:
         del self._order[oldest]
         self.evicted += len(oldest.tokens)
         assert oldest.parent is not None

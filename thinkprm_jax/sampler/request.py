@@ -243,6 +243,13 @@ class SamplerStats:
     saved_tokens: int = 0  # that got a place in the prefix cache
     evicted_tokens: int = 0  # that lost it to others
     finished: int = 0
+    # Bytes of keys and values. What decode steps read, and what of it busy rows have to read. The peaks are of
+    # rows that run, at the end of a chunk: what is held for them, and what of that are their tokens (a beginning
+    # that several share counts once for each).
+    cache_bytes_read: int = 0
+    cache_bytes_live: int = 0
+    peak_cache_bytes: int = 0
+    peak_live_bytes: int = 0
     device_seconds: float = 0.0  # from a chunk's first call on the device until its results are on the host
     host_seconds: float = 0.0  # between chunks, while there is something to decode: the device waits for the host
 

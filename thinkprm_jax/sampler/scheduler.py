@@ -25,7 +25,7 @@ from thinkprm_jax.sampler.cache_store import CacheStore
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls
 from thinkprm_jax.sampler.device import DeviceFunctions
 from thinkprm_jax.sampler.draft_costs import NO_DRAFTS, DraftChoice
-from thinkprm_jax.sampler.drafts import DraftControls
+from thinkprm_jax.sampler.drafts import OWN_SPARE, DraftControls
 from thinkprm_jax.sampler.handle import RequestHandle
 from thinkprm_jax.sampler.job import PENDING, Job, Limits
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED, Result, SamplerStats, Think
@@ -54,12 +54,13 @@ class Siblings:
             self._ended.popitem(last=False)
 
     def texts(self, jobs: Iterable[Job], rows: int, length: int) -> np.ndarray:
-        """As of :class:`.DraftControls`, int32 [rows, 2 x length + 16]: the own context has some room to spare."""
-        texts = np.full((rows, 2 * length + 16), -1, np.int32)
+        """As of :class:`.DraftControls`, int32 [rows, 2 x length + OWN_SPARE]: the own context has some room
+        to spare."""
+        texts = np.full((rows, 2 * length + OWN_SPARE), -1, np.int32)
         groups: dict[bytes, list[tuple[Job, np.ndarray]]] = {}
         for job in jobs:
             context = job.row.ids()
-            texts[job.row.number, length : length + len(context)] = context[: length + 16]
+            texts[job.row.number, length : length + len(context)] = context[: length + OWN_SPARE]
             groups.setdefault(job.prompt_key, []).append((job, context[len(job.handle.prompt) :]))
         for key, members in groups.items():
             ended = self._ended.get(key, ())
@@ -139,7 +140,7 @@ class Worker:
     def __init__(
         self,
         device: DeviceFunctions,
-        store: CacheStore,
+        store: CacheStore[Any],
         stats: SamplerStats,
         tokenizer: Tokenizer,
         limits: Limits,
@@ -149,6 +150,7 @@ class Worker:
         self.jobs: dict[int, Job] = {}
         self.ended = collections.deque[tuple[RequestHandle, Result | BaseException]]()
         self._output: ChunkOutput | None = None  # of the chunk that was launched, on the device
+        self._waiting = frozenset[int]()  # rows that have no part in it, for want of memory
         self.doing, self._admitted = "", list[CacheRow]()
         self.device, self._tokenizer, self._limits = device, tokenizer, limits
         self._choose_drafts, self._chosen = drafts, dict[int, DraftChoice]()
@@ -215,8 +217,7 @@ class Worker:
         self.doing = "decoding"
         if store.feeds:
             self._feed(parameters)
-        longest = max(job.row.fed for job in self.jobs.values())
-        store.reserve(longest + store.columns, shrink=True)
+        self._waiting = store.make_room([(job.row, self._reach(job)) for job in self.jobs.values()])
         rows = len(store.rows)
         if rows not in self._chosen:
             self._clock.begin()
@@ -224,6 +225,11 @@ class Worker:
         controls = self._controls(self._chosen[rows])
         self._clock.begin()
         store.cache, self._output = self.device.decode(parameters, store.take_cache(), controls)
+
+    def _reach(self, job: Job) -> int:
+        """Positions of a row that the next chunk may fill with tokens that count."""
+        pending = len(job.row.context) - job.row.fed
+        return job.row.fed + min(pending + max(job.budget, 1), self.store.columns)
 
     def read(self) -> ChunkOutput:
         """What the chunk did that was launched last, once it is through."""
@@ -244,6 +250,7 @@ class Worker:
         wanted = [(row, goal) for row, goal in wanted if goal > row.fed]
         if sum(goal - row.fed for row, goal in wanted) < LEAST_FED:
             return
+        wanted = self.store.with_room(wanted)
         for row, goal in wanted:
             self._count_given(row, goal - row.fed)
         self._clock.begin()
@@ -260,8 +267,10 @@ class Worker:
         self.stats.wide_steps += int(output.wide_steps)
         self.stats.slot_steps += int(output.steps) * len(self.store.rows)
         rows = _of_rows(output)
-        for number in sorted(self.jobs):
-            job = self.jobs[number]
+        ran = [(number, job) for number, job in sorted(self.jobs.items()) if number not in self._waiting]
+        moved = [(job.row.fed, rows[number].fed, rows[number].busy) for number, job in ran]
+        self.store.count_bytes(int(output.steps), moved)
+        for number, job in ran:
             if job.handle.done():
                 continue  # cancelled
             outcome = self._absorb(job, output, rows[number])
@@ -374,7 +383,7 @@ class Worker:
             pending[number, : min(len(rest), columns)] = rest[:columns]
             pending_count[number] = len(rest)
             positions[number] = row.fed
-            active[number] = True
+            active[number] = number not in self._waiting
             budgets[number] = job.budget
             watch[number, : len(job.asked)] = job.asked
             if isinstance(phase, Think):
@@ -385,7 +394,7 @@ class Worker:
             seed = int(request.seed)
             keys[number] = (seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF)
         # Come back early once an eighth of the slots wait for the host: they may have work again.
-        leave_below = np.asarray(len(self.jobs) - max(slots // 8, 1) + 1, np.int32)
+        leave_below = np.asarray(int(active.sum()) - max(slots // 8, 1) + 1, np.int32)
         return Controls(
             pending, pending_count, positions, active, budgets, stop_ids, watch, temperature, top_k, top_p, keys,
             leave_below, self._draft_controls(choice),

@@ -1,0 +1,165 @@
+"""A cache of pages: which it is, what it holds, and what happens when there is too little of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from thinkprm_jax.errors import UserError
+from thinkprm_jax.sampler import Force, Request, Sampler, Think
+from thinkprm_jax.sampler.cache_kind import VARIABLE, choose_cache
+
+ROOM = 128 + 64 + 8  # of a context at max_length 64 with chunks of 8
+
+
+def think(budget):
+    def script():
+        thought = yield Think(budget)
+        return thought.ids
+
+    return script
+
+
+def tokens(seed, length):
+    return np.random.default_rng(seed).integers(20, 400, length).tolist()
+
+
+def results(sampler, requests):
+    found = dict(sampler.run(requests))
+    assert not [result.error for result in found.values() if result.error]
+    return [found[i].value for i in range(len(requests))]
+
+
+@pytest.fixture(scope="module")
+def make(tiny_model, mini_tokenizer):
+    def make(**settings):
+        settings = {"slots": 4, "max_length": 64, "chunk": 8, "drafts": 0, "cache": "pages", **settings}
+        return Sampler(tiny_model, mini_tokenizer, products="xla", **settings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def roomy(make):
+    return make()
+
+
+def store_of(sampler):
+    [worker] = sampler._workers
+    return worker.store
+
+
+def test_with_too_few_pages_the_youngest_wait_and_all_tokens_are_the_same(make, roomy):
+    requests = [Request(tokens(i, 30), think(30), 1.0, seed=i) for i in range(6)]
+    scarce = make(cache_positions=ROOM)
+    assert scarce.planned_bytes < roomy.planned_bytes / 3
+    assert results(scarce, requests) == results(roomy, requests)
+    pool = store_of(scarce).pool
+    assert pool.pages * pool.size == 208 < 4 * 60  # what four contexts would take at their ends
+    assert scarce.stats.peak_cache_bytes <= 208 * scarce.position_bytes
+    assert scarce.stats.reprefilled_tokens + scarce.stats.refed_tokens > 0
+
+
+def test_what_forks_have_in_common_stands_there_once(make):
+    sampler = make()
+    head = tokens(1, 49)
+    results(sampler, [Request(head, think(8), 1.0, seed=i) for i in range(4)])
+    # Three pages of 16 for all, and one for what each has behind 48 tokens; then 8 more tokens fit there.
+    assert sampler.stats.peak_cache_bytes == (3 + 4) * 16 * sampler.position_bytes
+    assert sampler.stats.peak_live_bytes > 4 * 48 * sampler.position_bytes
+
+
+def test_a_fork_copies_the_page_that_it_writes_to_and_no_other(make, monkeypatch):
+    sampler = make(share_from=1)
+    device, copied = store_of(sampler)._device, []
+    copy = device.copy_pages
+    monkeypatch.setattr(device, "copy_pages", lambda *args: (copied.append(int(args[3])), copy(*args))[1])
+    results(sampler, [Request(tokens(1, 42), think(2), 1.0, seed=i) for i in range(3)])
+    assert copied == [2]  # 41 tokens are shared, the last page by three rows: the third has it for itself then
+
+
+@pytest.mark.parametrize("length", [5, 64])
+def test_no_number_of_tokens_compiles_another_program(make, roomy, length):
+    """The last prompt of the longer ones asks for a call of many pieces and one of few, as all of them do."""
+    results(roomy, [Request(tokens(9, 40), think(2)), Request(tokens(8, 63), think(1))])
+    before = roomy.compilations
+    results(roomy, [Request(tokens(i, length - 3 + i % 3), think(1 + i)) for i in range(3)])
+    assert roomy.compilations == before
+
+
+def test_what_is_live_is_most_of_what_is_held(make, roomy):
+    sampler = make(slots=2)
+    results(sampler, [Request(tokens(1, 60), think(4)), Request(tokens(2, 10), think(4))])
+    stats, page = sampler.stats, 16 * sampler.position_bytes
+    assert stats.peak_live_bytes <= stats.peak_cache_bytes <= stats.peak_live_bytes + 2 * page
+    # XLA's attention reads both rows as far as the longer one goes, by 128 positions.
+    assert stats.cache_bytes_read == stats.decode_steps * 2 * 128 * sampler.position_bytes
+
+
+def test_new_weights_find_nothing_of_the_old_ones(make, tiny_model):
+    sampler = make(prefix_cache=128)
+    prompt = tokens(1, 40)
+    results(sampler, [dataclasses.replace(Request(prompt, think(3)), keep="prompt")])
+    pool = store_of(sampler).pool
+    assert pool.free < pool.pages
+    sampler.use(tiny_model)
+    pool = store_of(sampler).pool
+    assert pool.free == pool.pages
+    results(sampler, [Request(prompt, think(3))])
+    assert sampler.stats.shared_tokens == 0
+
+
+def test_what_is_abandoned_leaves_its_pages_to_others(make, roomy):
+    sampler = make(cache_positions=ROOM, slots=2)
+    running = sampler.run([Request(tokens(i, 40), think(2 + 20 * i)) for i in range(2)])
+    next(running)
+    running.close()
+    requests = [Request(tokens(7 + i, 60), think(3)) for i in range(3)]
+    assert results(sampler, requests) == results(roomy, requests)
+
+
+def test_a_phrase_is_fed_in_pieces(make, roomy):
+    def script():
+        yield Force(range(20, 45))
+        thought = yield Think(3)
+        return thought.ids
+
+    steps = make()
+    results(steps, [Request(tokens(1, 9), script)])
+    assert steps.stats.decode_steps == 3
+
+
+def test_settings_that_cannot_work_are_refused(make, tiny_model, mini_tokenizer, monkeypatch):
+    with pytest.raises(UserError, match="cache_positions=100 must be at least 208"):
+        make(cache_positions=100)
+    with pytest.raises(UserError, match="cache_positions is for a cache of pages"):
+        make(cache="rows", cache_positions=1000)
+    with pytest.raises(UserError, match="cache is 'page'"):
+        make(cache="page")
+    monkeypatch.setenv(VARIABLE, "page")
+    with pytest.raises(UserError, match=f"{VARIABLE} is 'page'"):
+        make(cache=None)
+
+
+def test_pages_are_taken_where_a_kernel_reads_them(tiny_model, monkeypatch):
+    config = dataclasses.replace(tiny_model.config, head_dim=128)
+    assert choose_cache("auto", config, "bfloat16", [None]).kind == "rows"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    chosen = choose_cache("auto", config, "bfloat16", [None])
+    assert (chosen.kind, chosen.attention) == ("pages", "kernel")
+    chosen = choose_cache("auto", tiny_model.config, "bfloat16", [None])
+    assert (chosen.kind, chosen.attention) == ("rows", "xla")
+    assert "multiple of 128" in chosen.reason
+    assert choose_cache("pages", tiny_model.config, "bfloat16", [None]).attention == "xla"
+
+
+def test_a_model_that_is_split_has_rows(tiny_model, monkeypatch):
+    class Split:
+        size = 2
+
+    assert choose_cache("auto", tiny_model.config, "float32", [Split()]).kind == "rows"  # type: ignore[list-item]
+    with pytest.raises(UserError, match="split over devices"):
+        choose_cache("pages", tiny_model.config, "float32", [Split()])  # type: ignore[list-item]
