@@ -7,17 +7,23 @@ files that it was given.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thinkprm_jax import program
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.storage import location
+from thinkprm_jax.records.job import MISSING, Sharing
+from thinkprm_jax.records.joined_output import is_shared
+from thinkprm_jax.storage import Location, location
+from thinkprm_jax.views.sharing import chosen_sharing
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.report import EvaluationReport
-    from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
+    from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases, VerifierLoader
+    from thinkprm_jax.verifier.settings import VerifierSettings
 
     # (task, settings of the verifier, what it judged) -> what is reported
     ReportOf = Callable[[EvaluationTask, Mapping[str, Any], JudgedCases], EvaluationReport]
@@ -36,18 +42,21 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """A verifier on solutions whose errors are known."""
-    from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
+    from thinkprm_jax.evaluation.runner import VerifierLoader
     from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
     from thinkprm_jax.views.output import FigureOutput
 
-    # What is judged, where the figures go, and who judges
+    # What is judged, where the figures go, who judges, and who does beside this process
     task, report_of = read_task(options)
     output = FigureOutput.of(options)
     verifier = choose_verifier(options)
+    sharing = shared_through(output.details, options)
 
     # Verdicts: those that the details hold already, then the others
     loader = VerifierLoader(functools.partial(place_chosen, options))
-    judged = judge_all(loader, verifier, task.cases, output.details)
+    judged = judge(loader, verifier, task, output.details, sharing)
+    if judged is None:
+        return MISSING
 
     # Figures
     output.write(report_of(task, verifier.stamp, judged))
@@ -56,7 +65,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """The same at every setting of a sweep, each in files of its own in the output folder."""
-    from thinkprm_jax.evaluation.runner import VerifierLoader, judge_all
+    from thinkprm_jax.evaluation.runner import VerifierLoader
     from thinkprm_jax.evaluation.sweep import plan_sweep, sweep_report
     from thinkprm_jax.infer.verifier_options import choose_verifier, place_chosen
     from thinkprm_jax.views.output import FigureOutput
@@ -68,12 +77,21 @@ def sweep(options: argparse.Namespace) -> int:
     runs = plan_sweep(options.sweep)
     verifiers = [choose_verifier(argparse.Namespace(**{**vars(options), **run.change})) for run in runs]
     output = FigureOutput.of(options)
+    details = [options.output_dir / f"{run.name}.jsonl" for run in runs]
+    sharing = shared_through(details[0], options)
+    loader = VerifierLoader(functools.partial(place_chosen, options))
+
+    # With others: whatever is free of any run, before anybody waits
+    for verifier, file in zip(verifiers, details, strict=True):
+        if is_shared(file, sharing):
+            judge(loader, verifier, task, file, dataclasses.replace(sharing, waits=False), quiet=True)
 
     # Verdicts: run by run, and the figures of each setting that a run gives
-    loader = VerifierLoader(functools.partial(place_chosen, options))
     settings, status = [], 0
-    for run, verifier in zip(runs, verifiers, strict=True):
-        judged = judge_all(loader, verifier, task.cases, options.output_dir / f"{run.name}.jsonl")
+    for run, verifier, file in zip(runs, verifiers, details, strict=True):
+        judged = judge(loader, verifier, task, file, sharing)
+        if judged is None:
+            return MISSING
         status = max(status, judged.status)
         for setting, part in run.settings(verifier.stamp, judged):
             settings.append(setting)
@@ -83,6 +101,47 @@ def sweep(options: argparse.Namespace) -> int:
     # All settings side by side
     output.write(sweep_report(task, settings))
     return status
+
+
+def shared_through(details: Location | None, options: argparse.Namespace) -> Sharing:
+    """How this process takes part in an evaluation with these details.
+
+    Raises:
+      UserError: there are others, and nothing through which they could share it.
+    """
+    sharing = chosen_sharing(options)
+    if details is not None:
+        return sharing
+    if sharing.parts is not None:
+        raise UserError("--parts is for details that several processes write: --output-dir FOLDER")
+    if sharing.rank.processes > 1 and sharing.rank.source != "SLURM array":
+        raise UserError(
+            f"{sharing.rank.processes} processes ({sharing.rank.source}) share the details of an evaluation: "
+            "--output-dir FOLDER; or --processes 1, where each judges everything"
+        )
+    return Sharing()
+
+
+def judge(
+    loader: VerifierLoader,
+    verifier: VerifierSettings,
+    task: EvaluationTask,
+    details: Location | None,
+    sharing: Sharing,
+    quiet: bool = False,
+) -> JudgedCases | None:
+    """All cases of a task, alone or with other processes; None where others hold what is missing, which is said
+    unless ``quiet``."""
+    from thinkprm_jax.evaluation.runner import judge_all, judge_shared
+
+    if details is None or not is_shared(details, sharing):
+        return judge_all(loader, verifier, task.cases, details)
+    judged = judge_shared(loader, verifier, task.cases, details, sharing)
+    if not isinstance(judged, str):
+        return judged
+    if not quiet:
+        print(judged, file=sys.stderr)
+    return None
 
 
 def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
@@ -97,14 +156,16 @@ def read_task(options: argparse.Namespace) -> tuple[EvaluationTask, ReportOf]:
 
     if options.task == "arithmetic":
         check_at_least("--problems", options.problems, 1)
-        return arithmetic_task(options.seed, options.split, options.problems), figures_report
+        return arithmetic_task(options.seed, options.split, options.problems, chosen_part(options)), figures_report
     if options.task == "robustness":
         check_at_least("--problems", options.problems, 1)
-        return robustness_task(options.seed, options.split, options.problems), robustness_report
+        task = robustness_task(options.seed, options.split, options.problems, chosen_part(options))
+        return task, robustness_report
     if options.task == "solutions":
         return labelled_task(options.file, chosen_part(options)), figures_report
     check_at_least("--limit", options.limit, 2 if options.balanced else 1)
-    task = processbench_task(options.data, options.subset, options.limit, options.balanced)
+    part = chosen_part(options)
+    task = processbench_task(options.data, options.subset, options.limit, options.balanced, part)
     return task, processbench_report
 
 

@@ -10,6 +10,7 @@ from thinkprm_jax.evaluation.tasks.processbench import HUB, SUBSETS
 from thinkprm_jax.infer.part_options import add_part_options
 from thinkprm_jax.infer.verifier_options import add_verifier_options
 from thinkprm_jax.views.output import add_output_options
+from thinkprm_jax.views.sharing import add_sharing_options
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -42,7 +43,8 @@ unfinished    cut before the first error: nothing is wrong and nothing is solved
               is to be for solved problems must look for the answer itself
 right answer  the right answer, from a wrong step
 
-Exit status: 0 done; 1 some solutions got no verdict (they get no reward); 2 bad usage or input."""
+Several processes share one --output-dir: the same command in each. Exit status: 0 done; 1 some solutions
+got no verdict (they get no reward); 2 bad usage or input; 3 other processes hold what is missing."""
 SOLUTIONS = """\
 Solutions of your own: rows with `problem`, `steps` (a list of texts) and `label` (index from 0 of the
 first wrong step, -1 for none), optionally `id` and `groups` ({name: group}, for breakdowns)."""
@@ -72,7 +74,8 @@ thinking; given both, n = k is compared with k rounds, which cost about the same
 n needs one run: its first chains are the chains of smaller n. The settings of a sweep go to
 --output-dir; one that was stopped goes on from there.
 
-Exit status: 0 done; 1 some solutions got no verdict (they count as wrong); 2 bad usage or input."""
+Several processes share one --output-dir: the same command in each. Exit status: 0 done; 1 some solutions
+got no verdict (they count as wrong); 2 bad usage or input; 3 other processes hold what is missing."""
 METHODS = """\
 naive     the completion with the highest score
 weighted  the answer with the highest sum of scores
@@ -96,6 +99,7 @@ def add_arithmetic(tasks: Subparsers) -> None:
     task = add_parser(tasks, "arithmetic", "the synthetic task of the bundled models", ARITHMETIC, FIGURES)
     task.add_argument("--split", choices=("test", "unseen"), default="test", help="(default: test)")
     task.add_argument("--problems", type=int, default=1000, help="how many (default: 1000)")
+    add_part_options(task, split=False)
     add_judging_options(task)
 
 
@@ -107,6 +111,7 @@ def add_processbench(tasks: Subparsers) -> None:
     add("--subset", nargs="+", choices=SUBSETS, default=SUBSETS, help="default: all four")
     add("--limit", type=int, metavar="N", help="at most N solutions of each subset (default: all)")
     add("--balanced", action="store_true", help="as many correct as incorrect solutions of each subset")
+    add_part_options(task, split=False)
     add_judging_options(task)
 
 
@@ -124,6 +129,7 @@ def add_robustness(tasks: Subparsers) -> None:
     task = add_parser(tasks, "robustness", summary, ROBUSTNESS, ATTACKS)
     task.add_argument("--split", choices=("test", "unseen"), default="test", help="(default: test)")
     task.add_argument("--problems", type=int, default=400, help="solutions as they were (default: 400)")
+    add_part_options(task, split=False)
     add_judging_options(task, sweep=False)
 
 
@@ -157,6 +163,7 @@ def add_parser(tasks: Subparsers, name: str, summary: str, about: str, more: str
 
 def add_judging_options(parser: argparse.ArgumentParser, sweep: bool = True) -> None:
     """Of a task that runs a verifier."""
+    add_sharing_options(parser)
     add_verifier_options(parser, slots=64)
     if not sweep:
         parser.set_defaults(sweep=[])

@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 
-from thinkprm_jax.distributed.rank import Rank, find_rank
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.claims import LEASE_SECONDS
+from thinkprm_jax.records.job import Sharing
 from thinkprm_jax.records.parts import FORMATS
 from thinkprm_jax.records.row_files import PACKED, PARQUET, is_row_file
 from thinkprm_jax.storage import Location, location
-
-ROWS_A_PART = 10_000  # at most, where nobody says how many parts there are to be
-_PARTS_A_PROCESS = 4  # at least, so that the last ones are not waited for long
+from thinkprm_jax.views.sharing import add_sharing_options, chosen_sharing
 
 
-@dataclass(frozen=True)
-class FolderJob:
+@dataclass(frozen=True, kw_only=True)
+class FolderJob(Sharing):
     """An output that is a folder.
 
     Attributes:
-      folder: where it is. form: of its parts. parts: how many; None: as many as the rows need.
-      rank: which process this is. lease: seconds. waits: for parts that others hold.
+      folder: where it is. form: of its parts.
     """
 
     folder: Location
     form: str
-    parts: int | None
-    rank: Rank
-    lease: float
-    waits: bool
-
-    def parts_of(self, rows: int) -> int:
-        """How many parts so many rows have."""
-        if self.parts is not None:
-            return self.parts
-        wanted = self.rank.processes * _PARTS_A_PROCESS if self.rank.processes > 1 else 1
-        return max(1, min(max(wanted, -(-rows // ROWS_A_PART)), rows))
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("a folder as output, and several processes").add_argument
-    add("--format", choices=FORMATS, help="of the parts in the folder (default: jsonl)")
-    add("--parts", type=int, metavar="N", help=f"how many (default: at most {ROWS_A_PART:,} rows each)")
-    add("--processes", type=int, metavar="N", help="how many work on it (default: what SLURM or a TPU pod says)")
-    add("--process", type=int, metavar="I", help="which of them this is, from 0")
-    help = f"without a sign of life, after which others take over (default: {LEASE_SECONDS:.0f})"
-    add("--lease", type=float, default=LEASE_SECONDS, metavar="SECONDS", help=help)
-    help = "end when all parts that are left are held by others, with status 3, and do not wait for them"
-    add("--no-wait", action="store_true", help=help)
+    group = add_sharing_options(parser, "a folder as output, and several processes")
+    group.add_argument("--format", choices=FORMATS, help="of the parts in the folder (default: jsonl)")
 
 
 def chosen_job(options: argparse.Namespace) -> FolderJob | None:
@@ -59,7 +38,8 @@ def chosen_job(options: argparse.Namespace) -> FolderJob | None:
       UserError: they do not go together.
     """
     output: str | None = options.output
-    rank = find_rank(options.processes, options.process)
+    sharing = chosen_sharing(options)
+    rank = sharing.rank
     given = [
         name for name, value in (("--format", options.format), ("--parts", options.parts)) if value is not None
     ]
@@ -68,12 +48,8 @@ def chosen_job(options: argparse.Namespace) -> FolderJob | None:
         folder = True
     if folder:
         assert output is not None
-        if options.parts is not None and options.parts < 1:
-            raise UserError(f"--parts is {options.parts}, it must be at least 1")
-        if options.lease < 1:
-            raise UserError(f"--lease is {options.lease:g}, it must be at least 1 second")
-        place, form = location(output), options.format or "jsonl"
-        return FolderJob(place, form, options.parts, rank, options.lease, not options.no_wait)
+        values = {field.name: getattr(sharing, field.name) for field in dataclasses.fields(sharing)}
+        return FolderJob(**values, folder=location(output), form=options.format or "jsonl")
     if given:
         raise UserError(f"{given[0]} is for a folder: --output FOLDER/")
     # Tasks of an array often have files of their own; a file that two of them write is refused when it is opened.

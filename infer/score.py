@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     job = chosen_job(options)
     if job is not None:
         from thinkprm_jax.infer.score_job import score_folder
-        from thinkprm_jax.records.sharded_output import read_job
+        from thinkprm_jax.records.job import read_job
 
         if str(location(source)) == str(job.folder):
             raise UserError(f"{job.folder}: is the input")

@@ -15,12 +15,12 @@ from thinkprm_jax.infer.score_report import Report, count_row
 from thinkprm_jax.infer.verifier_options import choose_verifier
 from thinkprm_jax.records.columns import column_of, columns_of_record, unite_columns
 from thinkprm_jax.records.inputs import SolutionFile
+from thinkprm_jax.records.job import MISSING, JobPlan
 from thinkprm_jax.records.output import LazyInputs
 from thinkprm_jax.records.schema import FINGERPRINTS, FORMAT_KEY
-from thinkprm_jax.records.sharded_output import JobPlan, JobState, ShardedOutput
+from thinkprm_jax.records.sharded_output import ShardedOutput
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
-MISSING = 3  # exit status: others hold what is left
 _NAMED = 3  # parts with a bad row that are named one by one
 
 
@@ -43,7 +43,7 @@ def score_folder(
         (lambda: verdict_columns(rows, settings.stamp)) if job.form == "parquet" else None,
         current_stamp,
         rows.check,
-        (job.rank.process, job.rank.processes),
+        job.process,
         job.lease,
     )
     given = LazyInputs(len(rows), lambda index: rows[index].row, rows.identity)
@@ -53,10 +53,10 @@ def score_folder(
     ):
         state = output.state()
         report = Report(len(rows), source=str(job.folder), quiet=options.quiet)
-        report.share(lambda: shown_state(output))
+        report.share(output.shown)
         if state.rows:
             report.say(f"{job.folder}: {state.rows:,} of {len(rows):,} rows are judged already")
-        while output.wait(others=job.waits, say=lambda held: report.say(f"{job.folder}: {waiting_for(held)}")):
+        while output.wait(others=job.waits, say=lambda held: report.say(f"{job.folder}: {held.waiting_for}")):
             if engine is None:
                 settings = with_fingerprints(settings)
                 output.check_models(verifier=settings.stamp)
@@ -72,23 +72,10 @@ def score_folder(
         raise UserError(f"{first[0]} (in {len(first)} of {output.parts} parts; what the others hold stays)")
     if state.parts < output.parts:
         report.say(
-            f"{job.folder}: {output.parts - state.parts} of {output.parts} parts are missing: {waiting_for(state)}"
+            f"{job.folder}: {output.parts - state.parts} of {output.parts} parts are missing: {state.waiting_for}"
         )
         return MISSING
     return 1 if report.failed else 0
-
-
-def shown_state(output: ShardedOutput[VerdictRow]) -> tuple[int, str]:
-    """(rows that all processes have judged, what else is to be said of them)."""
-    state = output.state()
-    processes = len(set(state.held.values())) + 1
-    return state.rows, f"{state.parts} of {output.parts} parts done, {processes} processes"
-
-
-def waiting_for(state: JobState) -> str:
-    """In words."""
-    parts = ", ".join(f"{part} ({holder})" for part, holder in sorted(state.held.items())[:8])
-    return f"others work on part {parts}" if parts else "nobody works on them"
 
 
 def verdict_columns(rows: SolutionFile, stamp: Mapping[str, Any]) -> dict[str, Any]:

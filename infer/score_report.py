@@ -16,15 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from thinkprm_jax.errors import TooLongCount
-from thinkprm_jax.progress import ProgressBar, Ticker, VerdictProgress, spell_rate
+from thinkprm_jax.progress import LOOK_SECONDS, ProgressBar, Ticker, VerdictProgress, spell_rate
 from thinkprm_jax.records.soundness import ChainCounts
 from thinkprm_jax.records.verdicts import VerdictRecord, VerdictRow
 
 if TYPE_CHECKING:
     from thinkprm_jax.activity import Activity
     from thinkprm_jax.verifier.base import Verdict
-
-_LOOK_SECONDS = 5.0  # between two looks at how far other processes are
 
 
 class Working(Protocol):
@@ -89,7 +87,7 @@ class Report:
             with VerdictProgress(self._total, rows, unit="row") as progress:
                 progress.follow({"": lambda: verifier.activity}, verifier.requests(1)[0])
                 everyone = self._everyone
-                with Ticker(_LOOK_SECONDS, lambda: progress.show(*everyone())):
+                with Ticker(LOOK_SECONDS, lambda: progress.show(*everyone())):
                     yield
         else:
             with VerdictProgress(self._total, self._done, unit="solution") as self._progress:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 30.0  # between two lines in a pipe
 TICK_SECONDS = 1.0
+LOOK_SECONDS = 5.0  # between two looks at how far other processes are
 _LASTING = 2.0  # seconds after which a pipe is told that something new is being done
 _SHORT = 0.5  # seconds of a compilation that nobody is told of
 _WINDOW = 60.0  # seconds that a rate is taken over: a chunk of a large model on a CPU takes twenty

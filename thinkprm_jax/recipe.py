@@ -128,8 +128,8 @@ def dump_recipe(recipe: Any) -> str:
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
-    """Dotted fields in which two recipes of one class differ, with both values."""
+def flat_fields(recipe: Any) -> dict[str, Any]:
+    """Dotted field -> its value, of :func:`to_dict`."""
 
     def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -140,7 +140,12 @@ def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
                 flat[prefix + name] = value
         return flat
 
-    a, b = flatten(to_dict(first)), flatten(to_dict(second))
+    return flatten(to_dict(recipe))
+
+
+def differences(first: Any, second: Any) -> dict[str, tuple[Any, Any]]:
+    """Dotted fields in which two recipes of one class differ, with both values."""
+    a, b = flat_fields(first), flat_fields(second)
     return {name: (a.get(name), b.get(name)) for name in a | b if a.get(name) != b.get(name)}
 
 

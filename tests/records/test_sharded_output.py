@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import claims
 from thinkprm_jax.records.claims import Claims
+from thinkprm_jax.records.job import JobPlan
 from thinkprm_jax.records.output import LazyInputs
 from thinkprm_jax.records.row_source import RowSource
 from thinkprm_jax.records.schema import Row
-from thinkprm_jax.records.sharded_output import JobPlan, ShardedOutput
+from thinkprm_jax.records.sharded_output import ShardedOutput
 from thinkprm_jax.storage import Location, location
 
 

@@ -9,7 +9,7 @@ outcome holds nothing of any one kind of verifier: all of them are summed up ali
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,10 +41,17 @@ class EvaluationCase:
         return [int(self.first_error < 0 or step < self.first_error) for step in range(len(self.steps))]
 
 
-def judge_cases(verifier: Verifier, cases: Sequence[EvaluationCase]) -> Iterator[tuple[int, Verdict, Outcome]]:
-    """(index of the case, verdict, outcome) as they finish, in any order."""
-    for index, verdict in verifier.verify((case.problem, case.steps) for case in cases):
-        yield index, verdict, outcome_of(cases[index], verdict, verifier.n)
+def judge_cases(verifier: Verifier, cases: Iterable[EvaluationCase]) -> Iterator[tuple[int, Verdict, Outcome]]:
+    """(index of the case, verdict, outcome) as they finish, in any order. Cases are taken as there is room."""
+    open_cases: dict[int, EvaluationCase] = {}
+
+    def items() -> Iterator[tuple[str, Sequence[str]]]:
+        for index, case in enumerate(cases):
+            open_cases[index] = case
+            yield case.problem, case.steps
+
+    for index, verdict in verifier.verify(items()):
+        yield index, verdict, outcome_of(open_cases.pop(index), verdict, verifier.n)
 
 
 def outcome_of(case: EvaluationCase, verdict: Verdict, chains: int = 1) -> Outcome:

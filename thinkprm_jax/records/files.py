@@ -12,7 +12,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import cannot_write, check_output
-from thinkprm_jax.storage import Location, ObjectPath, PartLog, location, write_whole
+from thinkprm_jax.storage import Location, ObjectPath, PartLog, location, open_whole, write_whole
 from thinkprm_jax.storage.parts import list_parts, read_lines
 
 try:
@@ -31,6 +31,20 @@ def atomic_write(path: str | Path | ObjectPath, content: bytes | str) -> None:
     check_output(path)
     try:
         write_whole(path, content)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def write_lines_whole(path: str | Path | ObjectPath, lines: Iterable[bytes]) -> None:
+    """:func:`atomic_write` of many lines, which are taken one by one and never in memory together.
+
+    Raises:
+      UserError: as of :func:`atomic_write`.
+    """
+    check_output(path)
+    try:
+        with open_whole(path) as file:
+            file.writelines(lines)
     except OSError as error:
         raise cannot_write(path, error) from error
 

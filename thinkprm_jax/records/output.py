@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.files import LineFile, atomic_write, has_lines, remove_lines, write_lines
+from thinkprm_jax.records.files import LineFile, has_lines, remove_lines, write_lines, write_lines_whole
 from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.output_index import OutputIndex
 from thinkprm_jax.records.schema import FINGERPRINTS, Row, optional_fields
@@ -22,12 +24,12 @@ _WAITING_BYTES = 16 * 2**20  # of the file of waiting rows; then those that have
 
 
 def write_rows(path: Location, rows: Iterable[Row]) -> None:
-    """A file of these rows, whole or not there at all.
+    """A file of these rows, whole or not there at all; they are taken one by one.
 
     Raises:
       UserError: it cannot be written.
     """
-    atomic_write(path, b"".join(write_line(row.to_dict()) for row in rows))
+    write_lines_whole(path, (write_line(row.to_dict()) for row in rows))
 
 
 def has_rows(path: Location) -> bool:
@@ -70,6 +72,19 @@ class LazyInputs:
     def identity(self) -> Any:
         """In JSON, what tells these inputs from others; None where nothing does."""
         return self.named()
+
+    @classmethod
+    def digested(cls, count: int, make: Callable[[int], Mapping[str, Any]]) -> LazyInputs:
+        """Whose identity is a digest of all of them, made once, when somebody asks for it."""
+
+        @functools.cache
+        def named() -> dict[str, str]:
+            found = hashlib.sha256()
+            for index in range(count):
+                found.update(write_line(make(index)))
+            return {"digest": found.hexdigest()}
+
+        return cls(count, make, named)
 
 
 class Missing(Sequence[int]):
@@ -221,7 +236,7 @@ class OrderedOutput(Generic[Kind]):
         """In the index: the row of the next line."""
         if self._index is None:
             return
-        new = [found for found in _fingerprints(self._kind, content) if found not in self._indexed]
+        new = [found for found in fingerprints_of(self._kind, content) if found not in self._indexed]
         self._indexed.update(new)
         self._index.add(line, self._tally(row), [(*found, self._next + 1) for found in new])
 
@@ -334,7 +349,7 @@ class OrderedOutput(Generic[Kind]):
 
     def _read(self, row: dict[str, Any], index: int, given: Mapping[str, Any], place: str) -> Kind:
         """A row of the file, which must be one that this run would write."""
-        for found in _fingerprints(self._kind, row):
+        for found in fingerprints_of(self._kind, row):
             self._made_by.setdefault(found, place)
         for name, settings in self._stamp.items():
             written = row.get(name)
@@ -365,8 +380,8 @@ def other_model(place: str | Location, made_by: str, name: str, theirs: object, 
     )
 
 
-def _fingerprints(kind: type[Row], row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(model, name, fingerprint) of all that stand in a row."""
+def fingerprints_of(kind: type[Row], row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(model, name, fingerprint) of all that stand in a row, or in some of its fields."""
     models = {made_by: _inner(row, made_by) for made_by in kind.MADE_BY}
     return [
         (made_by, name, found)

@@ -10,12 +10,12 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.collection import CollectedChainRow, DecisionRow, GenerationRow
 from thinkprm_jax.records.datasets import JOB
 from thinkprm_jax.records.evaluation import EvaluationRow
+from thinkprm_jax.records.job import read_job
 from thinkprm_jax.records.jsonl import read_growing, read_rows
 from thinkprm_jax.records.row_files import PACKED, PARQUET
 from thinkprm_jax.records.row_source import RowSource
 from thinkprm_jax.records.schema import FORMAT_KEY, Row
 from thinkprm_jax.records.search import CompletionRow, SearchJudgementRow, SearchPieceRow, SearchVerdictRow
-from thinkprm_jax.records.sharded_output import read_job
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.storage import ObjectPath, location
 

@@ -1,7 +1,7 @@
 """An output that is a folder of parts, written by any number of processes.
 
 OUT/part-00003-of-00008.jsonl    rows of the fourth eighth of the inputs, whole or not there
-OUT/.job/job.json                of what inputs and settings, in how many parts: the first process writes it
+OUT/.job/job.json                what the job is: see :mod:`thinkprm_jax.records.job`
 OUT/.job/claims/                 who works on which part: see :mod:`thinkprm_jax.records.claims`
 OUT/.job/work/                   rows of parts that are not done
 OUT/.job/done/                   what there is to count in those that are
@@ -15,46 +15,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records.claims import LEASE_SECONDS, Claim, Claims, create_whole
+from thinkprm_jax.records.claims import Claim, Claims
 from thinkprm_jax.records.datasets import JOB
 from thinkprm_jax.records.files import atomic_write, has_lines, read_line_file, remove_lines, write_lines
-from thinkprm_jax.records.output import LazyInputs, OrderedOutput, other_model
-from thinkprm_jax.records.output_index import same_rows
+from thinkprm_jax.records.job import JobPlan, JobState, check_job_models, open_job
+from thinkprm_jax.records.output import LazyInputs, OrderedOutput
 from thinkprm_jax.records.parts import part_name, write_part
-from thinkprm_jax.records.row_source import RowSource, split_rows
-from thinkprm_jax.records.schema import FINGERPRINTS, Row
+from thinkprm_jax.records.row_source import split_rows
+from thinkprm_jax.records.schema import Row
 from thinkprm_jax.storage import Location
 
-FORMAT = "job/1"
 Kind = TypeVar("Kind", bound=Row)
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """What a job is, for all its processes.
-
-    Attributes:
-      stamp, current: as of :class:`OrderedOutput`.
-      parts: how many, where this process is the first; the others take those that there are.
-      form: of the parts, see :mod:`thinkprm_jax.records.parts`.
-      columns: makes the columns of Parquet, when they are needed.
-      check: looks at inputs before any of them is used; `UserError` where one is none.
-      process: which of how many this is; it begins with another part than the others.
-    """
-
-    stamp: Mapping[str, Mapping[str, Any]]
-    parts: int
-    form: str = "jsonl"
-    columns: Callable[[], Mapping[str, Any]] | None = None
-    current: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
-    check: Callable[[range], object] = lambda rows: None
-    process: tuple[int, int] = (0, 1)
-    lease: float = LEASE_SECONDS
 
 
 @dataclass
@@ -63,19 +39,6 @@ class _Shard(Generic[Kind]):
     rows: range
     output: OrderedOutput[Kind]
     counts: Counter[str]
-
-
-@dataclass
-class JobState:
-    """How far all processes are.
-
-    Attributes:
-      rows, parts: done, of how many there are. held: part -> host:number of the other process on it.
-    """
-
-    rows: int
-    parts: int
-    held: Mapping[int, str] = field(default_factory=dict)
 
 
 class ShardedOutput(Generic[Kind]):
@@ -109,7 +72,7 @@ class ShardedOutput(Generic[Kind]):
     ) -> None:
         self.folder, self._kind, self._inputs, self._plan, self._tally = folder, kind, inputs, plan, tally
         self._job = folder / JOB
-        made = self._open_job()
+        made = open_job(folder, kind, inputs, plan)
         self.form, self._columns = made["form"], made["columns"]
         self._ranges = split_rows(range(len(inputs)), made["parts"])
         self._starts = [rows.start for rows in self._ranges]
@@ -123,94 +86,11 @@ class ShardedOutput(Generic[Kind]):
         parts = range(len(self._ranges))
         self._order = [*parts[first:], *parts[:first]]
 
-    # The job
-
-    def _open_job(self) -> dict[str, Any]:
-        rows = f"{self._kind.FORMAT}/{self._kind.VERSION}"
-        stamp = {
-            name: {key: value for key, value in self._plan.current(made).items() if key not in FINGERPRINTS}
-            for name, made in self._plan.stamp.items()
-        }
-        header = {"format": FORMAT, "rows": rows, "stamp": stamp, "inputs": self._inputs.identity()}
-        header = json.loads(json.dumps(header))
-        found = read_job(self.folder)
-        if not found:
-            if self.folder.is_dir() and any(place.name != JOB for place in self.folder.iterdir()):
-                raise UserError(
-                    f"{self.folder}: holds other files, and no job of this program; give an empty folder"
-                )
-            for name in ("claims", "work", "done"):
-                (self._job / name).mkdir(parents=True, exist_ok=True)
-            columns = self._plan.columns() if self._plan.columns is not None else None
-            parts = max(1, min(self._plan.parts, len(self._inputs)))
-            made = {
-                **header,
-                "count": len(self._inputs),
-                "parts": parts,
-                "form": self._plan.form,
-                "columns": columns,
-            }
-            create_whole(self._job / "job.json", json.dumps(made).encode())
-            found = read_job(self.folder)
-        self._check_job(found, header)
-        if not same_rows({"inputs": found["inputs"]}, {"inputs": header["inputs"]}):
-            self._check_parts(found)
-            found = {**found, "inputs": header["inputs"]}
-            atomic_write(self._job / "job.json", json.dumps(found))
-        return found
-
-    def _check_job(self, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-        place = f"{self.folder}/{JOB}/job.json"
-        if found.get("rows") != header["rows"]:
-            raise UserError(f"{place}: the folder is of {found.get('rows')} rows; give another output")
-        for name, ours in header["stamp"].items():
-            theirs = found["stamp"].get(name, {})
-            for key in {**ours, **theirs}:
-                if theirs.get(key) != ours.get(key):
-                    raise UserError(
-                        f"{place}: made with {key} {theirs.get(key)}, this run has {ours.get(key)}; "
-                        "use the same settings, or give another output"
-                    )
-        if found["form"] != self._plan.form:
-            raise UserError(f"{place}: its parts are {found['form']}, this run's are to be {self._plan.form}")
-
-    def _check_parts(self, found: Mapping[str, Any]) -> None:
-        """Of inputs that were written anew, a row was mended, say: UserError where a part that is done is of other
-        rows than they have there now. Those that are not done look for themselves."""
-        if found["count"] != len(self._inputs):
-            raise UserError(
-                f"{self.folder}: made from another input, or other rows of it: {found['count']:,}, and there are "
-                f"{len(self._inputs):,}; give another output"
-            )
-        for part, rows in enumerate(split_rows(range(len(self._inputs)), found["parts"])):
-            place = self.folder / part_name(part, found["parts"], found["form"])
-            if not place.exists():
-                continue
-            with RowSource(str(place)) as written:
-                for index in range(len(written)):
-                    where, row = written.json_row(index)
-                    given = self._inputs[rows.start + index]
-                    if _without_nulls({key: row.get(key) for key in given}) != _without_nulls(given):
-                        number = rows.start + index + 1
-                        raise UserError(f"{where}: made from another input (row {number:,}); give another output")
-
     def check_models(self, **fields: Mapping[str, Any]) -> None:
         """Before the first new row: UserError where rows that are there were made by models with other files of
         the same name. Fields as of :meth:`OrderedOutput.check_models`."""
         self._models = fields
-        ours = {
-            name: {key: value for key, value in made.items() if key in FINGERPRINTS}
-            for name, made in fields.items()
-        }
-        place = self._job / "models.json"
-        if create_whole(place, json.dumps(ours).encode()):
-            return
-        theirs = json.loads(place.read_bytes())
-        for made_by, made in ours.items():
-            for key, value in made.items():
-                there = theirs.get(made_by, {}).get(key)
-                if there is not None and there != value:
-                    raise other_model(str(place), made_by, key, there, value)
+        check_job_models(self.folder, self._kind, fields)
 
     # Rows
 
@@ -218,8 +98,23 @@ class ShardedOutput(Generic[Kind]):
     def missing(self) -> Iterator[int]:
         """Indexes of inputs without a row, of one part after the other; each part is claimed when its turn comes.
         Ends where no part is free."""
-        while (shard := self._claim_next()) is not None:
-            yield from (shard.rows[index] for index in shard.output.missing)
+        while part := self.next_part():
+            yield from part
+
+    def next_part(self) -> list[int]:
+        """Claims a part that is free; indexes of its inputs without a row. Empty where none is free."""
+        shard = self._claim_next()
+        return [] if shard is None else [shard.rows[index] for index in shard.output.missing]
+
+    def beside(self, index: int, ending: str) -> Location:
+        """A file of lines beside the rows of the part of an input, which this process holds: another process that
+        takes the part over takes it over, too (see :class:`JobPlan`)."""
+        claim = self._mine[self._part_of(index)].claim
+        work = self._work(claim.part, claim.number)
+        return work.with_name(work.name + ending)
+
+    def _part_of(self, index: int) -> int:
+        return bisect.bisect_right(self._starts, index) - 1
 
     def add(self, index: int, row: Kind) -> list[tuple[int, Kind]]:
         """Takes in the row of an input; returns (index, row) of those whose turn in their part has come, in order.
@@ -227,8 +122,7 @@ class ShardedOutput(Generic[Kind]):
         Raises:
           UserError: a file cannot be written; what is there is whole.
         """
-        part = bisect.bisect_right(self._starts, index) - 1
-        shard = self._mine.get(part)
+        shard = self._mine.get(self._part_of(index))
         if shard is None or self._is_lost(shard):
             return []  # whoever has taken the part over makes it
         written = shard.output.add(index - shard.rows.start, row)
@@ -259,7 +153,7 @@ class ShardedOutput(Generic[Kind]):
         """None where nothing of the part is left to be done."""
         part, rows = claim.part, self._ranges[claim.part]
         try:
-            if self._part(part).exists():  # finished and given back a moment ago
+            if self._is_made(part):  # finished and given back a moment ago
                 self._done.add(part)
                 self._claims.release(claim)
                 return None
@@ -297,15 +191,19 @@ class ShardedOutput(Generic[Kind]):
         del self._mine[part]
         shard.output.close()
         if not self._is_lost(shard):
-            atomic_write(self._job / "done" / f"{part:05d}.json", json.dumps(dict(shard.counts)))
-            work = self._work(part, shard.claim.number)
-            if self.form == "jsonl" and isinstance(work, Path):
-                work.replace(self._part(part))
-            else:
-                write_part(read_line_file(work), self._part(part), self.form, self._columns)
+            if not self._is_made(part):
+                self._make(part, shard)
             self._done.add(part)
             self._clear(part, shard.claim.number)
         self._claims.release(shard.claim)
+
+    def _make(self, part: int, shard: _Shard[Kind]) -> None:
+        atomic_write(self._job / "done" / f"{part:05d}.json", json.dumps(dict(shard.counts)))
+        work = self._work(part, shard.claim.number)
+        if self.form == "jsonl" and isinstance(work, Path):
+            work.replace(self._part(part))
+        else:
+            write_part(read_line_file(work), self._part(part), self.form, self._columns)
 
     def _is_lost(self, shard: _Shard[Kind]) -> bool:
         if shard.claim.lost and shard.claim.part in self._mine:
@@ -319,32 +217,35 @@ class ShardedOutput(Generic[Kind]):
     def _part(self, part: int) -> Location:
         return self.folder / part_name(part, len(self._ranges), self.form)
 
+    def _is_made(self, part: int) -> bool:
+        return self._part(part).exists()
+
     def _work(self, part: int, number: int) -> Location:
         """Rows of a part that is not done, of the claim with this number."""
         return self._job / "work" / f"{part:05d}.{number:04d}.jsonl"
 
     def _adopt(self, claim: Claim) -> Location:
         """The file of a claim, with what the one before has left: a copy, since its holder may still write."""
-        work = self._work(claim.part, claim.number)
-        for number in range(claim.number - 1, 0, -1):
-            before = self._work(claim.part, number)
-            if not any(has_lines(before.with_name(before.name + suffix)) for suffix in ("", ".waiting")):
-                continue
-            # First the rows in order: what goes there meanwhile stays among those that wait until it is there.
-            for suffix in ("", ".waiting"):
-                old, new = (place.with_name(place.name + suffix) for place in (before, work))
+        work, endings = self._work(claim.part, claim.number), ("", ".waiting", *self._plan.beside)
+        # First the rows in order: what goes there meanwhile stays among those that wait until it is there. Of each
+        # file the last one that there is: whoever had the part before may have died in the middle of this.
+        for ending in endings:
+            for number in range(claim.number - 1, 0, -1):
+                old, new = (
+                    place.with_name(place.name + ending) for place in (self._work(claim.part, number), work)
+                )
                 with contextlib.suppress(FileNotFoundError):  # its holder lives, and is done a moment before us
                     if has_lines(old):
                         write_lines(new, _whole_lines(old))
-            break
+                        break
         return work
 
     def _clear(self, part: int, number: int) -> None:
         """Nothing of the work on a part is left."""
         for left in range(1, number + 1):
             work = self._work(part, left)
-            for suffix in ("", ".waiting", ".index"):
-                remove_lines(work.with_name(work.name + suffix))
+            for ending in ("", ".waiting", ".index", *self._plan.beside):
+                remove_lines(work.with_name(work.name + ending))
 
     # All processes
 
@@ -364,6 +265,12 @@ class ShardedOutput(Generic[Kind]):
             if part not in self._mine and not holder.released:
                 held[part] = f"{holder.host}:{holder.content.get('pid', '?')}"
         return JobState(rows, len(self._done), held)
+
+    def shown(self) -> tuple[int, str]:
+        """(rows that all processes have, what else is to be said of them), for a line of progress."""
+        state = self.state()
+        processes = len(set(state.held.values())) + 1
+        return state.rows, f"{state.parts} of {self.parts} parts done, {processes} processes"
 
     @property
     def parts(self) -> int:
@@ -413,31 +320,6 @@ class ShardedOutput(Generic[Kind]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def read_job(folder: Location) -> dict[str, Any]:
-    """What the first process has written of the job in a folder; {} where there is none.
-
-    Raises:
-      UserError: it is of a version to come.
-    """
-    place = folder / JOB / "job.json"
-    try:
-        found = json.loads(place.read_bytes())
-    except (OSError, UserError):
-        return {}
-    except ValueError as error:
-        raise UserError(f"{place}: cannot be read as JSON; give another output") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(f"{place}: this version of thinkprm_jax knows jobs of the format {FORMAT}")
-    return found
-
-
-def _without_nulls(value: Any) -> Any:
-    """As tables have it: what is null is not there."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _whole_lines(place: Location) -> Iterator[bytes]:

@@ -5,22 +5,30 @@ from __future__ import annotations
 from thinkprm_jax.arithmetic.task import make_example
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
-from thinkprm_jax.evaluation.runner import EvaluationTask
+from thinkprm_jax.evaluation.runner import EvaluationTask, rows_setting
 from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
+from thinkprm_jax.records.row_source import ALL_ROWS, Part
 from thinkprm_jax.seeds import check_seed
 
 
-def arithmetic_task(seed: int, split: str, problems: int) -> EvaluationTask:
-    """The first so many cases of the test set that `seed` draws.
+def arithmetic_task(seed: int, split: str, problems: int, part: Part = ALL_ROWS) -> EvaluationTask:
+    """The first so many cases of the test set that `seed` draws, or a part of them.
 
     Raises:
       UserError: the seed is none.
     """
     checked_seed(seed)
+    rows = part.rows(problems, "arithmetic")
     return EvaluationTask(
-        settings={"task": "arithmetic", "split": split, "problems": problems, "seed": seed},
-        title=f"{problems:,} arithmetic problems (split {split}, seed {seed})",
-        cases=[arithmetic_case(seed, index, split) for index in range(problems)],
+        settings={
+            "task": "arithmetic",
+            "split": split,
+            "problems": problems,
+            "seed": seed,
+            **rows_setting(rows, problems),
+        },
+        title=f"{len(rows):,} arithmetic problems (split {split}, seed {seed})",
+        cases=[arithmetic_case(seed, index, split) for index in rows],
         figures=(FIRST_ERROR, WHOLE_SOLUTION),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
-from thinkprm_jax.evaluation.runner import EvaluationTask
+from thinkprm_jax.evaluation.runner import EvaluationTask, rows_setting
 from thinkprm_jax.evaluation.summary import FIRST_ERROR, WHOLE_SOLUTION
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.evaluation import LabelledSolutionRow
@@ -18,9 +18,9 @@ def labelled_task(source: str, part: Part = ALL_ROWS) -> EvaluationTask:
     """The solutions of a source, or some of them; see :func:`read_solutions`."""
     cases = read_solutions(source)
     rows = part.rows(len(cases), source)
-    is_all, cases = len(rows) == len(cases), cases[rows.start : rows.stop]
+    setting, cases = rows_setting(rows, len(cases)), cases[rows.start : rows.stop]
     return EvaluationTask(
-        settings={"task": "solutions", "source": source, **({} if is_all else {"rows": [rows.start, rows.stop]})},
+        settings={"task": "solutions", "source": source, **setting},
         title=f"{len(cases):,} solutions of {source}",
         cases=cases,
         figures=(FIRST_ERROR, WHOLE_SOLUTION),

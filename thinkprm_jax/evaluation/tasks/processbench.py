@@ -17,7 +17,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.evaluation.results import EvaluationCase
-from thinkprm_jax.evaluation.runner import EvaluationTask
+from thinkprm_jax.evaluation.runner import EvaluationTask, rows_setting
 from thinkprm_jax.evaluation.summary import (
     SUBSET,
     TaskFigure,
@@ -29,6 +29,7 @@ from thinkprm_jax.evaluation.summary import (
 from thinkprm_jax.records.datasets import iterate_source
 from thinkprm_jax.records.evaluation import LabelledSolutionRow
 from thinkprm_jax.records.jsonl import get_field, type_name
+from thinkprm_jax.records.row_source import ALL_ROWS, Part
 from thinkprm_jax.storage import location
 
 HUB = "Qwen/ProcessBench"
@@ -57,9 +58,13 @@ class ProcessBenchRow:
 
 
 def processbench_task(
-    source: str = HUB, subsets: Sequence[str] = SUBSETS, limit: int | None = None, balanced: bool = False
+    source: str = HUB,
+    subsets: Sequence[str] = SUBSETS,
+    limit: int | None = None,
+    balanced: bool = False,
+    part: Part = ALL_ROWS,
 ) -> EvaluationTask:
-    """Rows of a source, chosen; see :func:`read_processbench` and :func:`choose`.
+    """Rows of a source, chosen, or a part of these; see :func:`read_processbench` and :func:`choose`.
 
     Raises:
       UserError: the source is not as described, or nothing is left of it.
@@ -67,6 +72,8 @@ def processbench_task(
     rows = choose(read_processbench(source, list(dict.fromkeys(subsets))), limit, balanced)
     if not rows:
         raise UserError(f"{source}: --balanced leaves nothing: no subset has correct and incorrect solutions")
+    chosen = part.rows(len(rows), source)
+    setting, rows = rows_setting(chosen, len(rows)), rows[chosen.start : chosen.stop]
     found = list(dict.fromkeys(row.subset for row in rows))
     sample = f", at most {limit:,} of a subset" if limit else ""
     balance = ", correct and incorrect balanced" if balanced else ""
@@ -77,6 +84,7 @@ def processbench_task(
             "subsets": found,
             "limit": limit,
             "balanced": balanced,
+            **setting,
         },
         title=f"{len(rows):,} solutions of ProcessBench ({', '.join(found)}{sample}{balance})",
         cases=[row.case() for row in rows],

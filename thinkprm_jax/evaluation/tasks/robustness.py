@@ -24,17 +24,19 @@ from thinkprm_jax.evaluation.intervals import (
 from thinkprm_jax.evaluation.panels import PointsPanel
 from thinkprm_jax.evaluation.report import EvaluationReport, heading, name_of
 from thinkprm_jax.evaluation.results import EvaluationCase
-from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases
+from thinkprm_jax.evaluation.runner import EvaluationTask, JudgedCases, rows_setting
 from thinkprm_jax.evaluation.summary import WHOLE_SOLUTION
 from thinkprm_jax.evaluation.tasks.arithmetic import checked_seed
 from thinkprm_jax.records.evaluation import Outcome
+from thinkprm_jax.records.row_source import ALL_ROWS, Part
 from thinkprm_jax.tables import TextTable
 
 PLAIN = "none"  # the attack of a solution as it was
 
 
-def robustness_task(seed: int, split: str, problems: int) -> EvaluationTask:
-    """So many solutions that the seed draws, half of them with an error, and what each attack makes of them.
+def robustness_task(seed: int, split: str, problems: int, part: Part = ALL_ROWS) -> EvaluationTask:
+    """So many solutions that the seed draws, half of them with an error, or a part of them, and what each attack
+    makes of them.
 
     Raises:
       UserError: the seed is none.
@@ -42,14 +44,23 @@ def robustness_task(seed: int, split: str, problems: int) -> EvaluationTask:
     checked_seed(seed)
     examples = (whole_example(seed, index, split) for index in itertools.count())
     cases: list[EvaluationCase] = []
-    for number, example in enumerate(itertools.islice(filter(None, examples), problems)):
+    rows = part.rows(problems, "robustness")
+    for number, example in enumerate(itertools.islice(filter(None, examples), rows.stop)):
+        if number not in rows:
+            continue
         right, problem = example.first_error < 0, example.chain.problem
         plain = AttackedSolution(tuple(example.chain.steps), example.first_error, right)
         made = {PLAIN: plain} | {kind: attack(seed, number, kind, example) for kind in ATTACKS}
         cases += [_case(number, kind, problem, one) for kind, one in made.items() if one is not None]
     return EvaluationTask(
-        settings={"task": "robustness", "split": split, "problems": problems, "seed": seed},
-        title=f"{problems:,} arithmetic solutions and {len(cases) - problems:,} rewritten to mislead "
+        settings={
+            "task": "robustness",
+            "split": split,
+            "problems": problems,
+            "seed": seed,
+            **rows_setting(rows, problems),
+        },
+        title=f"{len(rows):,} arithmetic solutions and {len(cases) - len(rows):,} rewritten to mislead "
         f"(split {split}, seed {seed})",
         cases=cases,
         figures=(WHOLE_SOLUTION,),
