@@ -2,7 +2,8 @@
 
 The run lives in the recipe's ``output_dir``: recipe.yaml (resolved), completions.jsonl (solutions, scores,
 answers, predictions), verdicts.jsonl (what the verifier said of each), accuracy.json, accuracy.png and
-accuracy.svg. Started again with the same recipe, it goes on where it was, even after kill -9.
+accuracy.svg. Started again with the same recipe, it goes on where it was, even after kill -9. Several processes
+share one folder: each searches parts of the problems.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from thinkprm_jax.storage import Location
 
 if TYPE_CHECKING:
     from thinkprm_jax.evaluation.selection.search_report import SearchReport
+    from thinkprm_jax.records.job import Sharing
     from thinkprm_jax.search.recipe import SearchRecipe
 
 DESCRIPTION = (
@@ -25,7 +27,10 @@ DESCRIPTION = (
     "recipe, it goes on where it was. docs/search.md lists the fields."
 )
 MOST_FAILURES = 10  # problems that are named one by one
-STATUS = "Exit status: 0 done; 1 some problems have no solution or no verdict (named in the output); 2 bad usage."
+STATUS = (
+    "Several processes share one output_dir: the same command in each. Exit status: 0 done; 1 some problems have "
+    "no solution or no verdict (named in the output); 2 bad usage; 3 other processes hold what is missing."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,30 +39,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="such as n=8 output_dir=runs/try")
     from thinkprm_jax.distributed.mesh_option import OPTION, check_mesh
     from thinkprm_jax.recipe import plain_overrides
+    from thinkprm_jax.records.job import MISSING
+    from thinkprm_jax.views.sharing import VALUES, add_sharing_options, chosen_sharing
 
     help = "devices of both models, such as data=2,tensor=4, or auto (default: the recipe's mesh)"
     parser.add_argument(OPTION, metavar="AXES", help=help)
-    options = parser.parse_intermixed_args(plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION]))
+    add_sharing_options(parser, parts="`wave` problems")
+    arguments = plain_overrides(sys.argv[1:] if argv is None else argv, [OPTION, *VALUES])
+    options = parser.parse_intermixed_args(arguments)
     check_mesh(options.mesh)
+    sharing = chosen_sharing(options)
 
     from thinkprm_jax.search.recipe import load_search_recipe
     from thinkprm_jax.views.terminal import show_report
 
     recipe = load_search_recipe(options.recipe, options.overrides)
-    found = search(recipe, options.mesh)
+    found = search(recipe, options.mesh, sharing)
+    if found is None:
+        return MISSING
     show_report(found.report.lines, found.report.tables)
     return int(bool(found.failures))
 
 
-def search(recipe: SearchRecipe, mesh: str | None = None) -> SearchReport:
+def search(recipe: SearchRecipe, mesh: str | None = None, sharing: Sharing | None = None) -> SearchReport | None:
     """Searches what the recipe's folder does not hold yet, and writes what was found into it.
 
-    mesh: in place of the recipe's.
+    Args:
+      mesh: in place of the recipe's. sharing: how this process takes part where others search, too.
+    Returns: None where others hold what is missing, which is said.
     """
     from thinkprm_jax.evaluation.selection.search_report import read_search
     from thinkprm_jax.search.models import describe, load_models, resolve, stamp_models
     from thinkprm_jax.search.problems import load_tasks
-    from thinkprm_jax.search.runner import has_begun, open_search, search_tasks
+    from thinkprm_jax.search.rows import has_begun
+    from thinkprm_jax.search.runner import open_search, search_tasks
 
     # Problems
     tasks = load_tasks(recipe)
@@ -67,8 +82,8 @@ def search(recipe: SearchRecipe, mesh: str | None = None) -> SearchReport:
         print(f"the recipe has no prm_path: the verifier is {resolved.prm_path}", file=sys.stderr)
     if resolved.verified and not has_begun(resolved.folder):
         describe(resolved)  # what cannot work leaves no folder behind
-    with open_search(resolved, tasks) as run:
-        if run.missing:
+    with open_search(resolved, tasks, sharing) as run:
+        if run.has_work():
             # Generator and verifier, side by side
             run.stamp(stamp_models(resolved, tasks))
             run.phase("loading the models")
@@ -76,9 +91,12 @@ def search(recipe: SearchRecipe, mesh: str | None = None) -> SearchReport:
             run.watch(engine)
 
             # Wave by wave; a problem's rows are written when it is finished, and until then what there is of it
-            for index, result in search_tasks(resolved, tasks, run.missing, run.keeping(engine)):
+            for index, result in search_tasks(resolved, tasks, run.waves(), run.keeping(engine)):
                 run.add(index, result)
-        speed = run.speed()
+        speed, missing = run.speed(), run.finish()
+    if missing:
+        print(f"thinkprm search: {missing}", file=sys.stderr)
+        return None
 
     # What was found
     found = read_search(recipe, speed)

@@ -14,15 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from thinkprm_jax.distributed.rank import Rank
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.records import claims
+from thinkprm_jax.records import claims, joined_output, sharded_output
 from thinkprm_jax.records.claims import Claims
-from thinkprm_jax.records.job import JobPlan
+from thinkprm_jax.records.files import LineFile, read_line_file
+from thinkprm_jax.records.job import JobPlan, Sharing
+from thinkprm_jax.records.joined_output import JoinedOutput, is_shared, job_folder
+from thinkprm_jax.records.jsonl import write_line
 from thinkprm_jax.records.output import LazyInputs
 from thinkprm_jax.records.row_source import RowSource
 from thinkprm_jax.records.schema import Row
 from thinkprm_jax.records.sharded_output import ShardedOutput
-from thinkprm_jax.storage import Location, location
+from thinkprm_jax.storage import Location, location, open_read
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,26 @@ def opened(
     check: Callable[[range], object] = lambda rows: None,
     lease: float = 60.0,
 ) -> ShardedOutput[NumberRow]:
+    return ShardedOutput(folder, NumberRow, *job(rows, parts, process, how, form, check, lease))
+
+
+def joined(file: Location, rows: int = 20, process: int = 0, **plan: Any) -> JoinedOutput[NumberRow]:
+    return JoinedOutput(file, NumberRow, *job(rows, 4, process, **plan))
+
+
+def job(
+    rows: int,
+    parts: int,
+    process: int,
+    how: Mapping[str, Any] = HOW,
+    form: str = "jsonl",
+    check: Callable[[range], object] = lambda rows: None,
+    lease: float = 60.0,
+) -> tuple[LazyInputs, JobPlan, Callable[[NumberRow], Mapping[str, int]]]:
     given = LazyInputs(rows, lambda index: {"number": index}, lambda: {"digest": f"{rows} numbers"})
-    plan = JobPlan({"how": how}, parts, form, lambda: COLUMNS, check=check, process=(process, 2), lease=lease)
-    return ShardedOutput(folder, NumberRow, given, plan, lambda row: {"rows": 1})
+    more = {"check": check, "process": (process, 2), "lease": lease, "beside": (".more",)}
+    plan = JobPlan({"how": how}, parts, form, lambda: COLUMNS, **more)
+    return given, plan, lambda row: {"rows": 1}
 
 
 def fill(output: ShardedOutput[NumberRow]) -> list[int]:
@@ -291,3 +312,105 @@ def test_an_empty_folder_and_a_job_that_was_not_made_are_begun(tmp_path: Path) -
     (tmp_path / "out" / ".job").mkdir(parents=True)
     with opened(tmp_path / "out") as output:
         assert fill(output) == list(range(20))
+
+
+def test_what_stands_beside_the_rows_is_taken_over_too(tmp_path, others_are_dead):
+    one = opened(tmp_path / "out")
+    index = one.next_part()[0]
+    file = LineFile(one.beside(index, ".more"))
+    file.append(b"half a row\n")
+    file.close()
+    die(one)
+    with opened(tmp_path / "out") as two:
+        part = two.next_part()
+        assert list(read_line_file(two.beside(part[0], ".more"))) == [b"half a row\n"]
+        for index in part:
+            two.add(index, row(index))
+        assert not list((tmp_path / "out" / ".job" / "work").iterdir())
+
+
+def test_a_process_that_dies_in_the_middle_of_a_takeover_loses_no_rows(tmp_path, others_are_dead, monkeypatch):
+    one = opened(tmp_path / "out")
+    assert one.next_part() == [0, 1, 2, 3, 4]
+    for index in (0, 3):  # the second one waits for its turn
+        one.add(index, row(index))
+    die(one)
+    written = sharded_output.write_lines
+    with monkeypatch.context() as patch:
+
+        def write(place: Location, lines: Any) -> None:
+            if place.name.endswith(".waiting"):
+                raise KeyboardInterrupt
+            written(place, lines)
+
+        patch.setattr(sharded_output, "write_lines", write)
+        patch.setattr(Claims, "release", lambda self, claim: None)
+        two = opened(tmp_path / "out")
+        with pytest.raises(KeyboardInterrupt):
+            two.next_part()
+        die(two)
+    with opened(tmp_path / "out") as three:
+        assert three.next_part() == [1, 2, 4]
+
+
+@pytest.mark.parametrize("store", ["", "memory://joined/"])
+def test_parts_become_a_file_when_all_are_there(tmp_path, store):
+    file = location(f"{store or tmp_path}/rows.jsonl")
+    one, two = joined(file), joined(file, process=1)
+    with one, two:
+        assert [one.next_part(), two.next_part()] == [[0, 1, 2, 3, 4], [10, 11, 12, 13, 14]]
+        for index in range(5):
+            one.add(index, row(index))
+        assert one.ready == 1
+        assert [row.number for row in one.rows_of(0)] == [0, 1, 2, 3, 4]
+        assert not one.join(others=False)
+        assert fill(one) == [5, 6, 7, 8, 9, 15, 16, 17, 18, 19]
+        assert not one.join(others=False)
+        assert "1 of 4 parts are missing: others work on part 2" in one.left
+        for index in range(10, 15):
+            two.add(index, row(index))
+        kept = one.rows_of(3)
+        assert next(kept).number == 15
+        assert two.join()
+        assert [row.number for row in kept] == [16, 17, 18, 19]  # who reads a part may be overtaken
+        assert one.join(others=False)
+        assert [row.number for row in one.rows()] == list(range(20))
+        assert [row.number for row in one.rows_of(1)] == [5, 6, 7, 8, 9]
+    with file.open("rb") if isinstance(file, Path) else open_read(file) as stream:
+        assert stream.read() == b"".join(write_line(row(index).to_dict()) for index in range(20))
+    assert [place.name for place in job_folder(file).iterdir()] == [".job"]
+    with joined(file) as late:
+        assert not late.wait()
+        assert late.join()
+
+
+def test_who_dies_while_the_file_is_put_together_is_followed(tmp_path, others_are_dead, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    one = joined(file)
+    fill(one)
+    with monkeypatch.context() as patch:
+        patch.setattr(joined_output, "write_lines_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Claims, "release", lambda self, claim: None)
+        with pytest.raises(KeyboardInterrupt):
+            one.join()
+    die(one)
+    with joined(file) as two:
+        assert two.join()
+    assert numbers(file) == list(range(20))
+
+
+def test_which_files_are_shared(tmp_path):
+    file, alone = tmp_path / "rows.jsonl", Sharing()
+    assert not is_shared(file, alone)
+    assert is_shared(file, Sharing(Rank(1, 2, "SLURM")))
+    assert is_shared(file, Sharing(parts=3))
+    with joined(file) as output:
+        assert is_shared(file, alone)  # a process alone goes on with what others have begun
+        fill(output)
+        assert output.join()
+    assert not is_shared(file, alone)
+    with pytest.raises(UserError, match="made from another input, or other rows of it"):
+        joined(file, rows=21)
+    (tmp_path / "begun.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"begun.jsonl: was begun by a process alone: --processes 1 goes"):
+        joined(tmp_path / "begun.jsonl")

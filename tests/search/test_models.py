@@ -38,7 +38,7 @@ def engine(recipe: SearchRecipe) -> ModelEngine:
 
 
 def run(recipe: SearchRecipe, engine: ModelEngine, places: range) -> None:
-    assert len(list(search_tasks(recipe, load_tasks(recipe), places, engine))) == len(places)
+    assert len(list(search_tasks(recipe, load_tasks(recipe), [places], engine))) == len(places)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_progress_sees_every_piece_and_verdict(recipe, engine) -> None:
     engine.on_piece = lambda done, total, piece: pieces.append(piece)
     engine.on_verdict = lambda done, total, judgement: verdicts.append(judgement)
     before = engine.verifier.sampled_tokens
-    results = dict(search_tasks(recipe, load_tasks(recipe), range(1), engine))
+    results = dict(search_tasks(recipe, load_tasks(recipe), [range(1)], engine))
     assert sum(piece.tokens for piece in pieces) == results[0].generated_tokens
     assert sum(judgement.tokens for judgement in verdicts) == results[0].verifier_tokens
     assert 0 < results[0].verifier_tokens <= engine.verifier.sampled_tokens - before

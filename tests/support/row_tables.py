@@ -27,6 +27,7 @@ CLASSES: tuple[type[records.Record], ...] = (
     records.CompletionRow,
     records.SearchTokens,
     records.SearchVerdictRow,
+    records.SearchedRow,
     records.SearchPieceRow,
     records.SearchJudgementRow,
     records.GenerationRow,

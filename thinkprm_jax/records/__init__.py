@@ -12,7 +12,8 @@ Classes of rows, by the program that writes them::
     thinkprm score       VerdictRow
     thinkprm evaluate    EvaluationRow (--details); LabelledSolutionRow is what `evaluate solutions` reads
     thinkprm search      CompletionRow (completions.jsonl), SearchVerdictRow (verdicts.jsonl); of problems that are
-                         not finished SearchPieceRow and SearchJudgementRow (unfinished.jsonl)
+                         not finished SearchPieceRow and SearchJudgementRow (unfinished.jsonl); of several
+                         processes SearchedRow, in parts (completions.jsonl.job) until all are done
     thinkprm collect     GenerationRow, DecisionRow, CollectedChainRow
 """
 
@@ -24,6 +25,7 @@ from thinkprm_jax.records.reading import read, read_verdicts
 from thinkprm_jax.records.schema import Record, Row
 from thinkprm_jax.records.search import (
     CompletionRow,
+    SearchedRow,
     SearchJudgementRow,
     SearchPieceRow,
     SearchTokens,
@@ -49,6 +51,7 @@ __all__ = [
     "SearchTokens",
     "SearchVerdictRow",
     "SearchedProblemRow",
+    "SearchedRow",
     "VerdictRecord",
     "VerdictRow",
     "read",

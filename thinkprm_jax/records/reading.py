@@ -15,7 +15,13 @@ from thinkprm_jax.records.jsonl import read_growing, read_rows
 from thinkprm_jax.records.row_files import PACKED, PARQUET
 from thinkprm_jax.records.row_source import RowSource
 from thinkprm_jax.records.schema import FORMAT_KEY, Row
-from thinkprm_jax.records.search import CompletionRow, SearchJudgementRow, SearchPieceRow, SearchVerdictRow
+from thinkprm_jax.records.search import (
+    CompletionRow,
+    SearchedRow,
+    SearchJudgementRow,
+    SearchPieceRow,
+    SearchVerdictRow,
+)
 from thinkprm_jax.records.verdicts import VerdictRow
 from thinkprm_jax.storage import ObjectPath, location
 
@@ -28,6 +34,7 @@ ROWS: Mapping[type[Row], tuple[str, ...]] = {
     CollectedChainRow: ("cot", "prefix_steps"),
     CompletionRow: ("completions",),
     SearchVerdictRow: ("index", "verdicts"),
+    SearchedRow: ("completions", "verdict_row"),
     SearchPieceRow: ("index", "key", "ids"),
     SearchJudgementRow: ("index", "key", "verdict"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.paths import check_output_folder
-from thinkprm_jax.recipe import differences, dump_recipe, load_recipe, read_fields
+from thinkprm_jax.recipe import differences, dump_recipe, flat_fields, load_recipe, read_fields
 from thinkprm_jax.records.files import atomic_write
 from thinkprm_jax.storage import Location
 
@@ -36,6 +36,12 @@ def claim_folder(folder: Location, recipe: Any, begun: bool, free: tuple[str, ..
     except OSError as error:
         raise UserError(f"output {folder}: {error.strerror}") from None
     atomic_write(saved, dump_recipe(recipe))
+
+
+def agreed_fields(recipe: Any, free: tuple[str, ...]) -> dict[str, Any]:
+    """Dotted field -> value of a recipe, of all that may not change between the parts of one run: see
+    :func:`claim_folder`."""
+    return {name: value for name, value in flat_fields(recipe).items() if not name.startswith(free)}
 
 
 def read_saved_recipe(folder: Location) -> Mapping[str, Any]:

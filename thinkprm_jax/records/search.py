@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from thinkprm_jax.records.inputs import problem_of
-from thinkprm_jax.records.jsonl import get_texts
+from thinkprm_jax.records.jsonl import get_field, get_texts, write_line
 from thinkprm_jax.records.schema import (
     FORMAT_KEY,
     LEFT_OUT,
@@ -158,6 +159,46 @@ class SearchVerdictRow(Row):
     index: Count
     verdicts: tuple[VerdictRecord, ...]
     verifier: Mapping[str, Any] | None = field(default=None, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True)
+class SearchedRow(Row):
+    """A line of a part of a search that several processes do: that of completions.jsonl, and in its field
+    `verdict_row` that of verdicts.jsonl, which it becomes when all parts are there.
+
+    Attributes:
+      completion: the problem with its solutions.
+      verdict_row: the verdicts on them.
+    """
+
+    FORMAT = "searched"
+    MADE_BY = (*CompletionRow.MADE_BY, "verdict_row.verifier")
+
+    completion: CompletionRow
+    verdict_row: SearchVerdictRow
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], place: str = "row", name: str = "") -> Self:
+        check_format(content, (cls.FORMAT,), cls.VERSION, place)
+        judged = get_field(content, "verdict_row", dict, place)
+        completion = {key: value for key, value in content.items() if key not in ("verdict_row", FORMAT_KEY)}
+        return cls(CompletionRow.from_dict(completion, place), SearchVerdictRow.from_dict(judged, place))
+
+    def to_dict(self) -> dict[str, Any]:
+        named = {FORMAT_KEY: f"{self.FORMAT}/{self.VERSION}"}
+        return {**self.completion.to_dict(), "verdict_row": self.verdict_row.to_dict(), **named}
+
+    @staticmethod
+    def completion_line(line: bytes) -> bytes:
+        """Of a line of such a row the line of completions.jsonl."""
+        content = json.loads(line)
+        del content["verdict_row"]
+        return write_line({**content, FORMAT_KEY: f"{CompletionRow.FORMAT}/{CompletionRow.VERSION}"})
+
+    @staticmethod
+    def verdict_line(line: bytes) -> bytes:
+        """Of a line of such a row the line of verdicts.jsonl."""
+        return write_line(json.loads(line)["verdict_row"])
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from typing import Any
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records.datasets import JOB
 from thinkprm_jax.records.files import has_lines
+from thinkprm_jax.records.joined_output import job_folder
 from thinkprm_jax.records.jsonl import read_growing
 from thinkprm_jax.records.reading import read_results
 from thinkprm_jax.records.run_folder import read_saved_recipe
 from thinkprm_jax.records.schema import field_error
-from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
+from thinkprm_jax.records.search import CompletionRow, SearchedRow, SearchVerdictRow
+from thinkprm_jax.records.sharded_output import part_files
 from thinkprm_jax.records.verdicts import VerdictRecord
 from thinkprm_jax.storage import Location, ObjectPath, location
 from thinkprm_jax.user_files import read_json
@@ -79,6 +81,9 @@ def read_search_folder(path: str | Path | ObjectPath) -> SearchFolder:
         rows = tuple(SearchedProblemRow(place, CompletionRow.from_dict(row, place)) for place, row in completions)
         return SearchFolder(path, _some(rows, path), {}, growing=(path,) if growing else ())
     file, judged = path / COMPLETIONS, path / VERDICTS
+    parts = job_folder(file)
+    if not has_lines(file) and parts.is_dir() and part_files(parts):
+        return _read_parts(path, parts)
     if not has_lines(file):
         raise UserError(f"{path}: holds no {COMPLETIONS}, so no search has finished a problem here")
     half_written = []
@@ -103,6 +108,16 @@ def read_search_folder(path: str | Path | ObjectPath) -> SearchFolder:
         len(verdicts) if has_lines(judged) else None,
         tuple(half_written),
     )
+
+
+def _read_parts(path: Location, parts: Location) -> SearchFolder:
+    """Of a search that several processes do: the parts that are done."""
+    found, _ = read_results(parts)
+    rows = [(place, SearchedRow.from_dict(row, place)) for place, row in found]
+    problems = tuple(
+        SearchedProblemRow(place, row.completion, row.verdict_row.verdicts or None) for place, row in rows
+    )
+    return SearchFolder(path, problems, read_saved_recipe(path), None, len(problems), growing=(parts,))
 
 
 def _some(rows: tuple[SearchedProblemRow, ...], file: Location) -> tuple[SearchedProblemRow, ...]:

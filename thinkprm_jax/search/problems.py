@@ -24,7 +24,7 @@ ARITHMETIC = "arithmetic"
 # taken for this run's.
 WRITTEN = (
     "index", "completions", "completion_tokens", "finish_reasons", "pred", "scores", "agg_scores", "answers",
-    "correct", "tokens", "error", "models", "verdict", "verdicts", "verifier", FORMAT_KEY,
+    "correct", "tokens", "error", "models", "verdict", "verdicts", "verdict_row", "verifier", FORMAT_KEY,
 )  # fmt: skip
 _WRITTEN_PREFIXES = ("pred_", "completions@", "agg_scores@", "preds@")
 _GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")

@@ -18,11 +18,18 @@ class SearchProgress(ProgressBar):
         self.tokens = 0
         self.too_long = TooLongCount()
         self._doing = {"writing": "", "judging": ""}
+        self._others = ""
 
     def watch(self, engine: ModelEngine) -> None:
         """Follows the calls of this engine."""
         engine.on_piece, engine.on_verdict = self._piece, self._verdict
         self.follow(engine.activities, "requests")
+
+    def everyone(self, done: int, others: str) -> None:
+        """So many problems have rows, by whatever process; ``others``: what else is to be said of all of them."""
+        with self._lock:
+            self._others = others
+            self.show(done, self._told())
 
     def finished(self) -> None:
         """One problem more."""
@@ -51,4 +58,5 @@ class SearchProgress(ProgressBar):
             self.show(self._done, self._told())
 
     def _told(self) -> str:
-        return f"{''.join(self._doing.values())}{spell_rate(self.tokens, self.seconds, 'token')}".strip()
+        doing = "".join(self._doing.values()).strip()
+        return "  ".join(filter(None, [doing, spell_rate(self.tokens, self.seconds, "token"), self._others]))

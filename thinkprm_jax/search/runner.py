@@ -4,56 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from thinkprm_jax.records.output import OrderedOutput, has_rows
-from thinkprm_jax.records.run_folder import claim_folder
+from thinkprm_jax.progress import LOOK_SECONDS, Ticker
+from thinkprm_jax.records.job import Sharing
 from thinkprm_jax.records.schema import FINGERPRINTS
-from thinkprm_jax.records.search import CompletionRow, SearchVerdictRow
-from thinkprm_jax.records.search_folder import COMPLETIONS, UNFINISHED, VERDICTS
 from thinkprm_jax.search.approaches import search_of
 from thinkprm_jax.search.engine import Engine, SearchResult
 from thinkprm_jax.search.problems import Task
 from thinkprm_jax.search.progress import SearchProgress
-from thinkprm_jax.search.recipe import FREE_FIELDS, SearchRecipe
+from thinkprm_jax.search.recipe import SearchRecipe
 from thinkprm_jax.search.results import completion_row, verdict_row
-from thinkprm_jax.search.unfinished import KeepingEngine, UnfinishedStore
-from thinkprm_jax.storage import Location
+from thinkprm_jax.search.rows import SearchRows, open_rows
+from thinkprm_jax.search.unfinished import KeepingEngine
 
 if TYPE_CHECKING:
     from thinkprm_jax.search.model_engine import ModelEngine
 
 
 class OpenSearch:
-    """The folder of a search that runs: which tasks miss their rows, and where results go.
+    """The folder of a search that runs: which problems miss their rows, and where results go.
 
     A run that was killed at any moment goes on from its rows. What is searched then is what the run would have
     searched anyway, in smaller batches: the same solutions, and scores that may differ in their last digits (1e-6
     in float32), because sums are taken in another order.
-
-    Attributes:
-      missing: indices of the tasks that are still to be searched.
     """
 
     def __init__(
-        self,
-        recipe: SearchRecipe,
-        tasks: Sequence[Task],
-        completions: OrderedOutput[CompletionRow],
-        verdicts: OrderedOutput[SearchVerdictRow],
-        progress: SearchProgress,
+        self, recipe: SearchRecipe, tasks: Sequence[Task], rows: SearchRows, progress: SearchProgress
     ) -> None:
-        self._recipe, self._tasks = recipe, tasks
-        self._completions, self._verdicts, self._progress = completions, verdicts, progress
-        self.missing = sorted({*completions.missing, *verdicts.missing})
-        wanted = {tasks[place].problem.number for place in self.missing}
-        self._unfinished = UnfinishedStore(recipe.folder / UNFINISHED, wanted)
-        if self._unfinished.kept:
-            kept = f"{self._unfinished.kept:,} pieces and verdicts of unfinished problems"
-            progress.say(f"{recipe.folder}: {kept} are there already")
+        self._recipe, self._tasks, self._rows, self._progress = recipe, tasks, rows, progress
         self._models: Mapping[str, Any] | None = None
         self._verifier: Mapping[str, Any] | None = None
+        self._searched = 0
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -67,6 +51,14 @@ class OpenSearch:
         """Tokens and speed are those of these models."""
         self._progress.watch(engine)
 
+    def has_work(self) -> bool:
+        """Whether there is a problem for this process to search; with others it may wait for them."""
+        return self._rows.has_work()
+
+    def waves(self) -> Iterator[Sequence[int]]:
+        """Places of the tasks to be searched, for :func:`search_tasks`."""
+        return self._rows.waves()
+
     def stamp(self, models: Mapping[str, Mapping[str, Any]]) -> None:
         """Says which models make the rows to come: "generator" and "verifier", of those that there are.
 
@@ -78,77 +70,70 @@ class OpenSearch:
             role: {name: made[name] for name in named if name in made} for role, made in models.items()
         }
         self._verifier = models.get("verifier")
-        self._completions.check_models(models=self._models)
-        self._verdicts.check_models(verifier=self._verifier or {})
+        self._rows.check_models(self._models, self._verifier)
         generator, verifier = (
             {name: found for name, found in models.get(role, {}).items() if name in FINGERPRINTS}
             for role in ("generator", "verifier")
         )
-        self._unfinished.use(generator, verifier)
+        self._rows.unfinished.use(generator, verifier)
 
     def keeping(self, engine: Engine) -> Engine:
         """The engine; what it gives for problems that have no rows yet is kept, and not asked for again."""
-        return KeepingEngine(engine, self._unfinished)
-
-    def close(self) -> None:
-        self._unfinished.close()
+        return KeepingEngine(engine, self._rows.unfinished)
 
     def add(self, index: int, result: SearchResult) -> None:
         """Writes the rows of a task."""
-        # A kill between the two leaves verdicts without their completions: they are made again, and what stands
-        # there stays.
-        if index in self._verdicts.missing:
-            judged = verdict_row(self._tasks[index].problem.number, result)
-            self._verdicts.add(index, dataclasses.replace(judged, verifier=self._verifier))
-        if index in self._completions.missing:
-            found = completion_row(self._tasks[index], result, self._recipe)
-            self._completions.add(index, dataclasses.replace(found, models=self._models))
-        self._unfinished.forget(self._tasks[index].problem.number)
+        task = self._tasks[index]
+        judged = dataclasses.replace(verdict_row(task.problem.number, result), verifier=self._verifier)
+        found = dataclasses.replace(completion_row(task, result, self._recipe), models=self._models)
+        self._rows.add(index, found, judged)
+        self._rows.unfinished.forget(task.problem.number)
+        self._searched += 1
         self._progress.finished()
+
+    def finish(self) -> str:
+        """Of what is missing now a line; "": nothing. With others it waits for them, where that is wanted."""
+        return self._rows.finish()
 
     def speed(self) -> dict[str, Any]:
         """Of this part of the run, compilation included."""
-        return self._progress.speed(len(self.missing))
-
-
-def has_begun(folder: Location) -> bool:
-    """Whether a run has written rows there."""
-    return any(has_rows(folder / name) for name in (COMPLETIONS, VERDICTS, UNFINISHED))
+        return self._progress.speed(self._searched)
 
 
 @contextlib.contextmanager
-def open_search(recipe: SearchRecipe, tasks: Sequence[Task]) -> Iterator[OpenSearch]:
-    """The recipe's folder, with the recipe in it, and completions.jsonl and verdicts.jsonl open.
+def open_search(
+    recipe: SearchRecipe, tasks: Sequence[Task], sharing: Sharing | None = None
+) -> Iterator[OpenSearch]:
+    """The recipe's folder, with the recipe in it, and its files open.
 
     Args:
       recipe: resolved, see :func:`thinkprm_jax.search.models.resolve`.
+      sharing: how this process takes part where others search, too; None: it is alone, unless others have begun.
     Raises:
       UserError: the folder holds another run, or cannot be written.
     """
-    folder = recipe.folder
-    # Before the first row, a recipe that could not run may be mended.
-    claim_folder(folder, recipe, has_begun(folder), FREE_FIELDS)
-    numbers = [{"index": task.problem.number} for task in tasks]
-    with (
-        OrderedOutput(folder / COMPLETIONS, CompletionRow, [task.row for task in tasks], {}) as completions,
-        OrderedOutput(folder / VERDICTS, SearchVerdictRow, numbers, {}) as verdicts,
-        SearchProgress(len(tasks), done=completions.resumed) as progress,
-    ):
-        if completions.resumed:
-            progress.say(f"{folder}: {completions.resumed:,} of {len(tasks):,} problems are done already")
-        with contextlib.closing(OpenSearch(recipe, tasks, completions, verdicts, progress)) as run:
-            yield run
+    folder, count = recipe.folder, len(tasks)
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(contextlib.closing(open_rows(recipe, tasks, sharing or Sharing())))
+        progress = stack.enter_context(SearchProgress(count, done=rows.done))
+        say = rows.say = progress.say
+        if rows.done:
+            say(f"{folder}: {rows.done:,} of {count:,} problems are done already")
+        if rows.kept:
+            say(f"{folder}: {rows.kept:,} pieces and verdicts of unfinished problems are there already")
+        with contextlib.ExitStack() as looks:
+            if rows.shown() is not None:
+                looks.enter_context(Ticker(LOOK_SECONDS, lambda: progress.everyone(*(rows.shown() or (0, "")))))
+            yield OpenSearch(recipe, tasks, rows, progress)
         for line in progress.too_long.lines("max_verification_length"):
             progress.say(line)
 
 
 def search_tasks(
-    recipe: SearchRecipe, tasks: Sequence[Task], wanted: Sequence[int], engine: Engine
+    recipe: SearchRecipe, tasks: Sequence[Task], waves: Iterable[Sequence[int]], engine: Engine
 ) -> Iterator[tuple[int, SearchResult]]:
-    """(place of the task, result) of the wanted tasks, in any order within a wave. Waves begin at fixed places."""
-    approach, chosen = search_of(recipe), set(wanted)
-    for start in range(0, len(tasks), recipe.wave):
-        wave = [place for place in range(start, min(start + recipe.wave, len(tasks))) if place in chosen]
-        if wave:
-            for index, result in approach([tasks[place] for place in wave], engine, recipe.settings):
-                yield wave[index], result
+    """(place of the task, result) of the tasks of these waves, wave after wave, in any order within one."""
+    approach = search_of(recipe)
+    for wave in waves:
+        for index, result in approach([tasks[place] for place in wave], engine, recipe.settings):
+            yield wave[index], result

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from thinkprm_jax.records.files import LineFile, has_lines, remove_lines, write_lines
 from thinkprm_jax.records.jsonl import read_growing, write_line
@@ -134,11 +134,23 @@ class UnfinishedStore:
         self._file = None
 
 
+class UnfinishedAnswers(Protocol):
+    """What an engine asks of one store, or of several."""
+
+    def piece(self, index: int, key: str) -> Piece | None: ...
+
+    def judgement(self, index: int, key: str) -> Judgement | None: ...
+
+    def keep_piece(self, index: int, key: str, piece: Piece) -> Piece: ...
+
+    def keep_judgement(self, index: int, key: str, judgement: Judgement) -> Judgement: ...
+
+
 class KeepingEngine:
     """An engine that is asked only for what the store does not have, and whose answers go into the store; see
     :class:`.Engine`."""
 
-    def __init__(self, engine: Engine, store: UnfinishedStore) -> None:
+    def __init__(self, engine: Engine, store: UnfinishedAnswers) -> None:
         self._engine, self._store = engine, store
 
     @property
