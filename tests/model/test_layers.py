@@ -38,14 +38,17 @@ KINDS = {
     "biases": {"output_bias": True, "mlp_bias": True},
     "qwen3": {"qkv_bias": False, "qk_norm": True},
 }
+# Of differences: a whole number of int8 inputs is another one where its float lies between two.
+SCALES = {"float32": 2e-5, "bfloat16": 6e-2, "int8": 3e-2, "int8 bfloat16": 6e-2}
 PLACES = 48
 TOKENS = np.random.default_rng(1).integers(1, 90, 24).astype(np.int32)
 
 
-def make(kind: str = "qwen2", dtype: str = "float32", lora: LoraSpec | None = None) -> Decoder:
-    """Every parameter random, biases and norms, too."""
+def make(kind: str = "qwen2", numbers: str = "float32", lora: LoraSpec | None = None) -> Decoder:
+    """Every parameter random, biases and norms, too. numbers: one of SCALES."""
     config = dataclasses.replace(CONFIG, **KINDS[kind])
-    model = Decoder(config, rngs=nnx.Rngs(3), dtype=dtype, param_dtype=dtype, lora=lora)
+    quantization, dtype = ("int8", numbers[5:] or "float32") if numbers.startswith("int8") else (None, numbers)
+    model = Decoder(config, rngs=nnx.Rngs(3), dtype=dtype, param_dtype=dtype, lora=lora, quantization=quantization)
     rng = np.random.default_rng(2)
     for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
         if path[-1] in ("bias", "scale"):
@@ -76,15 +79,15 @@ def feed(model: Decoder, calls: list[list[tuple[int, int, int]]], rows: int = 3)
     return np.asarray(states), cache
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("numbers", SCALES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_they_are_the_layers(kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(kind, dtype)
+def test_they_are_the_layers(kind: str, numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(kind, numbers)
     calls = [[(0, 0, 9), (2, 0, 13)], [(-1, 0, 2), (2, 13, 4), (0, 9, 1)]]
     states, cache = feed(model, calls)
     monkeypatch.setattr(decoders, "run_layers", lambda *_: None)
     expected, one_by_one = feed(model, calls)
-    scale = {"float32": 2e-5, "bfloat16": 6e-2}[dtype]
+    scale = SCALES[numbers]
     np.testing.assert_allclose(states[2:7], expected[2:7], atol=scale * np.abs(expected).max())
     assert not states[:2].any()  # padding
     assert not states[7:].any()
@@ -93,9 +96,9 @@ def test_they_are_the_layers(kind: str, dtype: str, monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(np.asarray(ours, np.float32), theirs, atol=scale * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_tokens_of_a_call_and_the_rows_beside_them_change_no_bit(dtype: str) -> None:
-    model = make(dtype=dtype)
+@pytest.mark.parametrize("numbers", SCALES)
+def test_the_tokens_of_a_call_and_the_rows_beside_them_change_no_bit(numbers: str) -> None:
+    model = make(numbers=numbers)
     wide, cache = feed(model, [[(1, 0, 20)]])
     for calls in ([[(1, n, 1)] for n in range(20)], [[(0, 0, 5), (1, 0, 17)], [(1, 17, 3), (2, 0, 24)]]):
         states, other = feed(model, calls)
@@ -108,14 +111,14 @@ def test_the_tokens_of_a_call_and_the_rows_beside_them_change_no_bit(dtype: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [("-mavx2", "-mfma"), ()], ids=["avx2", "sse2"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_lesser_processors(flags: tuple[str, ...], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, calls = make("biases", dtype), [[(0, 0, 9)], [(0, 9, 4)]]
+@pytest.mark.parametrize("numbers", SCALES)
+def test_lesser_processors(flags: tuple[str, ...], numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = make("biases", numbers), [[(0, 0, 9)], [(0, 9, 4)]]
     expected, _ = feed(model, calls)
     kernels = load_kernels(flags)
     monkeypatch.setattr("thinkprm_jax.model.all_layers.load_kernels", lambda: kernels)
     states, _ = feed(model, calls)
-    scale = {"float32": 2e-5, "bfloat16": 6e-2}[dtype]
+    scale = SCALES[numbers]
     np.testing.assert_allclose(states, expected, atol=scale * np.abs(expected).max())
 
 

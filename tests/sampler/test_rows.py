@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from thinkprm_jax.model.memory import weight_bytes
 from thinkprm_jax.sampler import Force, Request, Sampler, Think, slots
 from thinkprm_jax.sampler.cache_store import ROWS_STRIDE
 
@@ -135,12 +136,13 @@ def test_an_interruption_while_rows_change_loses_nothing(following, mini_tokeniz
 
 
 def test_a_small_model_and_one_on_several_devices_keep_their_rows(tiny_model, monkeypatch) -> None:
-    assert slots.row_counts(tiny_model.config, "float32", 16) == (16,)
+    held = weight_bytes(tiny_model.config, "float32")
+    assert slots.row_counts(held, 16) == (16,)
     monkeypatch.setattr(slots, "FOLLOW_WEIGHT_BYTES", 0)
-    assert slots.row_counts(tiny_model.config, "float32", 6) == (1, 2, 4, 6)
+    assert slots.row_counts(held, 6) == (1, 2, 4, 6)
     assert ROWS_STRIDE > 1
     monkeypatch.setattr("jax.device_count", lambda: 2)
-    assert slots.row_counts(tiny_model.config, "float32", 16) == (16,)
+    assert slots.row_counts(held, 16) == (16,)
 
 
 def test_what_a_sampler_does_is_told(following, mini_tokenizer) -> None:

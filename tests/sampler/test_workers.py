@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
 
-import jax.numpy as jnp
 import pytest
 
+from thinkprm_jax.model.memory import weight_bytes
 from thinkprm_jax.sampler import Request, Sampler, Think, engine
 from thinkprm_jax.sampler.slots import WORKER_WEIGHT_BYTES, worker_count
 
@@ -122,16 +121,15 @@ def test_leaving_early_ends_the_work_before_it_is_done(sampler, tiny_model, requ
 
 
 def test_workers_of_a_machine(monkeypatch, tiny_model, mini_tokenizer) -> None:
-    small = tiny_model.config
+    small = weight_bytes(tiny_model.config, "float32")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)), raising=False)
     monkeypatch.setattr("jax.device_count", lambda: 1)
-    assert worker_count(small, "float32", 48) == 6
-    assert worker_count(small, "float32", 16) == 4  # four slots each
-    assert worker_count(small, "float32", 20) == 5
-    assert worker_count(small, "float32", 3) == 1
+    assert worker_count(small, 48) == 6
+    assert worker_count(small, 16) == 4  # four slots each
+    assert worker_count(small, 20) == 5
+    assert worker_count(small, 3) == 1
     assert len(Sampler(tiny_model, mini_tokenizer, slots=16)._workers) == 4
     assert len(Sampler(tiny_model, mini_tokenizer, slots=16, prefix_cache=160)._workers) == 1
-    large = dataclasses.replace(small, vocab_size=WORKER_WEIGHT_BYTES // 4 // small.hidden_size)
-    assert worker_count(large, jnp.float32, 48) == 1
+    assert worker_count(WORKER_WEIGHT_BYTES + 1, 48) == 1
     monkeypatch.setattr("jax.device_count", lambda: 2)
-    assert worker_count(small, "float32", 48) == 1
+    assert worker_count(small, 48) == 1

@@ -7,11 +7,11 @@ place on the mesh. A process reads the slices that its own devices hold and keep
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.formats.registry import find_format
 from thinkprm_jax.checkpoint.names import HEAD, StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.pieces import reading_threads
+from thinkprm_jax.checkpoint.quantized import QuantizedTensor, inputs_axis
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
 from thinkprm_jax.checkpoint.weights import (
     BUNDLED,
@@ -53,6 +54,7 @@ from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder, parameter_shapes
 from thinkprm_jax.model.fields import Fields
+from thinkprm_jax.model.quantization import SUFFIX, Quantization
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked
 from thinkprm_jax.storage import location
@@ -79,7 +81,10 @@ __all__ = [
 
 
 def load_model(
-    path_or_id: str | Path | ModelFiles, dtype: DTypeLike = "float32", mesh: Mesh | None = None
+    path_or_id: str | Path | ModelFiles,
+    dtype: DTypeLike = "float32",
+    mesh: Mesh | None = None,
+    quantize: Quantization | None = None,
 ) -> tuple[Decoder, Tokenizer]:
     """A decoder and its tokenizer.
 
@@ -97,11 +102,13 @@ def load_model(
         whatever the checkpoint's own dtype.
       mesh: where the parameters go, split as :mod:`thinkprm_jax.distributed.mesh` says; None: the default device.
         Of other axes than ours, as of :func:`.share_mesh`.
+      quantize: "int8": weights are held in eight bits (:mod:`thinkprm_jax.model.quantization`), made while they
+        are read; the rest is in ``dtype``.
     Raises:
       UserError: one line naming every problem of the checkpoint.
     """
     refuse_forked()
-    dtype = float_dtype(dtype)
+    dtype, quantize = float_dtype(dtype), check_quantization(quantize)
     files = find_model(path_or_id)
     for folder, adapter in files.adapters:
         logger.warning("%s is an adapter: it is added to its base %s", folder, adapter.base)
@@ -112,18 +119,24 @@ def load_model(
             f"{files.tokenizer_folder}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, "
             f"config.json a vocab_size of {config.vocab_size}"
         )
-    return load_decoder(files, config, dtype, mesh), tokenizer
+    return load_decoder(files, config, dtype, mesh, quantize), tokenizer
 
 
 def load_decoder(
-    files: ModelFiles | Path, config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None
+    files: ModelFiles | Path,
+    config: ModelConfig,
+    dtype: DTypeLike,
+    mesh: Mesh | None = None,
+    quantize: Quantization | None = None,
 ) -> Decoder:
     """The decoder of ``config`` with the weights of ``files``; see :func:`load_model`."""
     files = files if isinstance(files, ModelFiles) else ModelFiles(files)
     dtype, mesh = jnp.dtype(dtype), our_mesh(mesh)
     with reading(files.base):
         weights = Weights(files, config, parameter_shapes(config))  # first what does not fit, then the tracing
-    abstract = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype))
+    abstract = nnx.eval_shape(
+        lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=dtype, dtype=dtype, quantization=quantize)
+    )
     graph, state = nnx.split(abstract)
     parameters = {_dotted(path): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
     counts = axis_counts(config)
@@ -131,9 +144,16 @@ def load_decoder(
     with reading_threads() as pool:
         for tensor in weights.reading_order:
             path, leaf = parameters[tensor.path]
-            sharding = None if mesh is None else named_sharding(mesh, tensor.axes, counts)
-            array = _place(weights, tensor, leaf.shape, dtype, sharding, pool)
-            loaded.append((path, leaf.replace(array)))
+            scaled = parameters.get(tensor.path + SUFFIX)
+            if scaled is None:
+                read = functools.partial(weights.read, tensor, dtype=dtype, pool=pool)
+                loaded.append((path, leaf.replace(_place(read, leaf.shape, tensor.axes, mesh, counts))))
+                continue
+            numbers = QuantizedTensor(weights, tensor, leaf.shape, pool)
+            loaded.append((path, leaf.replace(_place(numbers.whole, leaf.shape, tensor.axes, mesh, counts))))
+            path, leaf = scaled
+            axes = tensor.axes[1 - inputs_axis(tensor.path) :][:1]
+            loaded.append((path, leaf.replace(_place(numbers.scale, leaf.shape, axes, mesh, counts))))
     return nnx.merge(graph, nnx.from_flat_state(loaded))
 
 
@@ -215,28 +235,34 @@ def _dotted(path: Sequence[Any]) -> str:
     return ".".join(str(part) for part in path)
 
 
+def check_quantization(name: str | None) -> Quantization | None:
+    """Raises `UserError` for a kind of quantised weights that there is not."""
+    if name not in (None, *get_args(Quantization)):
+        raise UserError(f"quantize is {name!r} (it may be {', '.join(get_args(Quantization))})")
+    return cast("Quantization | None", name)
+
+
 def _place(
-    weights: Weights,
-    tensor: StoredTensor,
+    read: Callable[[tuple[slice, ...]], np.ndarray],
     shape: tuple[int, ...],
-    dtype: jnp.dtype,
-    sharding: jax.sharding.Sharding | None,
-    pool: ThreadPoolExecutor,
+    axes: tuple[str | None, ...],
+    mesh: Mesh | None,
+    counts: Mapping[str, int],
 ) -> jax.Array:
-    """One parameter on its devices. Waits for the copy, so that its host memory is free before the next."""
-    if sharding is None:
-        everything = (slice(None),) * len(shape)
-        return jax.block_until_ready(jax.device_put(weights.read(tensor, everything, dtype, pool)))
+    """One parameter on its devices, of the pieces that ``read`` gives. Waits for the copy, so that its host memory
+    is free before the next."""
+    if mesh is None:
+        return jax.block_until_ready(jax.device_put(read((slice(None),) * len(shape))))
     pieces: dict[tuple[tuple[int, int], ...], np.ndarray] = {}  # copies of a piece on several devices: read once
 
     def piece(index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None  # the array has a shape
         key = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
         if key not in pieces:
-            pieces[key] = weights.read(tensor, index, dtype, pool)
+            pieces[key] = read(index)
         return pieces[key]
 
-    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, piece))
+    return jax.block_until_ready(jax.make_array_from_callback(shape, named_sharding(mesh, axes, counts), piece))
 
 
 # Saving
@@ -263,6 +289,8 @@ def save_model(
       max_shard_bytes: above it the weights are split over several files with an index.
       dtype: what the weights are stored in; None: as they are.
     """
+    if model.quantization is not None:
+        raise UserError(f"weights in {model.quantization} cannot be saved: save the model that they were made of")
     place = location(folder).expanduser()
     check_target(place)
     parameters = {_dotted(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}

@@ -14,9 +14,11 @@ from flax import nnx
 from thinkprm_jax.checkpoint.files import ADAPTER_CONFIG, CONFIG, listed
 from thinkprm_jax.checkpoint.huggingface import load_decoder, read_model_config
 from thinkprm_jax.checkpoint.names import ignorable, stored_tensors
+from thinkprm_jax.checkpoint.quantized import inputs_axis
 from thinkprm_jax.checkpoint.weights import BUNDLED, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.quantization import SUFFIX, Quantization, quantize
 
 Folder = str | Path
 
@@ -48,7 +50,9 @@ def read_weights(
             named[stored[name].path] = value, stored[name].transposed
         elif not ignorable(name, config):
             unknown.append(name)
-    missing = [name for name in current if name not in named]
+    quantized = {name.removesuffix(SUFFIX): name for name in current if name.endswith(SUFFIX)}
+    made = {scale for name, scale in quantized.items() if name in named and _is_float(named[name][0])}
+    missing = [name for name in current if name not in named and name not in made]
     shaped = [
         f"{name} {list(shape)} instead of {list(current[name].shape)}"
         for name, (value, transposed) in named.items()
@@ -57,7 +61,23 @@ def read_weights(
     groups = (("missing", missing), ("unknown", unknown), ("wrong shape", shaped))
     if problems := [f"{title}: {listed(names)}" for title, names in groups if names]:
         raise UserError(f"{place} do not fit the model; {'; '.join(problems)}")
+    for scale in made:
+        name = scale.removesuffix(SUFFIX)
+        named[name], named[scale] = _quantized(*named[name], inputs_axis(name))
     return [_placed(*named[name], like, copy) for name, like in current.items()]
+
+
+def _is_float(value: Any) -> bool:
+    return hasattr(value, "detach") or jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def _quantized(value: Any, transposed: bool, inputs: int) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
+    """A float matrix as whole numbers and scales, each with whether it is turned."""
+    if isinstance(value, jax.Array):
+        on_device = quantize(value, inputs ^ transposed)
+        return (on_device[0], transposed), (on_device[1], False)
+    whole, scale = quantize(_on_host(value), inputs ^ transposed)
+    return (whole, transposed), (scale, False)
 
 
 def _by_name(weights: Any, place: str) -> dict[str, Any]:
@@ -88,9 +108,7 @@ def _by_name(weights: Any, place: str) -> dict[str, Any]:
 def _placed(value: Any, transposed: bool, like: jax.Array, copy: bool) -> jax.Array:
     """The value with the dtype, and where, ``like`` is; in memory of its own if ``copy``."""
     if not isinstance(value, jax.Array):
-        if hasattr(value, "detach"):  # of torch, which numpy does not know in bfloat16
-            value = value.detach().float().cpu().numpy()
-        value = np.asarray(value)
+        value = _on_host(value)
     if transposed:
         value = value.T
     fits = isinstance(value, jax.Array) and value.dtype == like.dtype and value.sharding == like.sharding
@@ -102,6 +120,12 @@ def _placed(value: Any, transposed: bool, like: jax.Array, copy: bool) -> jax.Ar
     return jax.device_put(host, like.sharding) if like.committed else jnp.array(host)
 
 
+def _on_host(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # of torch, which numpy does not know in bfloat16
+        value = value.detach().float().cpu().numpy()
+    return np.asarray(value)
+
+
 def _read_folder(place: Folder, config: ModelConfig, current: Mapping[str, jax.Array]) -> Any:
     path = Path(place).expanduser()
     names = (CONFIG, ADAPTER_CONFIG)
@@ -110,8 +134,9 @@ def _read_folder(place: Folder, config: ModelConfig, current: Mapping[str, jax.A
         theirs = read_model_config(files)
         if theirs.num_layers != config.num_layers:
             raise UserError(f"{place} has {theirs.num_layers} layers, the model has {config.num_layers}")
-        first = next(iter(current.values()))
-        return load_decoder(files, theirs, first.dtype, _mesh_of(current.values()))
+        quantization: Quantization | None = "int8" if any(name.endswith(SUFFIX) for name in current) else None
+        dtype = current["norm.scale"].dtype
+        return load_decoder(files, theirs, dtype, _mesh_of(current.values()), quantization)
     if not path.is_dir():
         raise UserError(f"{place}: no such folder")
     if (path / "checkpoints").is_dir() or (path.name == "checkpoints"):

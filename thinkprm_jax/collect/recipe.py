@@ -90,6 +90,7 @@ class Teacher:
     max_tokens: int = 4096  # of a generation
     max_length: int = 8192  # of prompt and generation together; a prompt that does not fit is counted as failed
     dtype: Literal["float32", "bfloat16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
+    quantize: Literal["int8"] | None = None  # weights in eight bits; null: in dtype
     slots: int = 16  # chains decoded together
     drafts: int | None = None  # tokens a step tries that were written before; null: what pays
 

@@ -49,7 +49,8 @@ class Generation:
 def teacher_settings(teacher: Teacher, seed: int) -> dict[str, Any]:
     """All that a chain depends on, apart from its prefix; stored with each."""
     resolved = dataclasses.asdict(teacher) | {"dtype": teacher.dtype or default_dtype(), "seed": seed}
-    return {name: value for name, value in resolved.items() if name not in ("slots", "drafts", "chains")}
+    left_out = ("slots", "drafts", "chains", *([] if teacher.quantize else ["quantize"]))
+    return {name: value for name, value in resolved.items() if name not in left_out}
 
 
 def with_fingerprints(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +77,9 @@ def place_teacher(teacher: Teacher, mesh: str) -> tuple[Teacher, Mesh | None]:
     from thinkprm_jax.verifier.placement import place_model
 
     config, dtype = read_model_config(find_model(teacher.model)), teacher.dtype or default_dtype()
-    planned = PlannedModel(teacher.model, config, dtype, teacher.max_length, drafts=teacher.drafts)
+    planned = PlannedModel(
+        teacher.model, config, dtype, teacher.max_length, drafts=teacher.drafts, quantize=teacher.quantize
+    )
     placed, slots = place_model(planned, teacher.slots, mesh)
     return dataclasses.replace(teacher, slots=slots), placed
 
@@ -90,7 +93,7 @@ def load_teacher(teacher: Teacher, mesh: Mesh | None) -> Sampler:
     from thinkprm_jax.checkpoint.huggingface import load_model
     from thinkprm_jax.sampler import Sampler
 
-    model, tokenizer = load_model(teacher.model, dtype=teacher.dtype or default_dtype(), mesh=mesh)
+    model, tokenizer = load_model(teacher.model, teacher.dtype or default_dtype(), mesh, teacher.quantize)
     slots, length = teacher.slots * replicas(mesh), teacher.max_length
     return Sampler(model, tokenizer, slots=slots, max_length=length, mesh=mesh, drafts=teacher.drafts)
 

@@ -84,5 +84,4 @@ def _logits(model: Decoder, hidden: jax.Array, places: jax.Array, words: tuple[i
     """Logits of some words alone, at the positions before ``places`` [B, N]: float32 [B, N, words]."""
     before = jnp.maximum(places - 1, 0)
     states = jnp.take_along_axis(hidden, before[..., None], axis=1)
-    table = model.embed.embedding[...] if model.head is None else model.head.kernel[...].T
-    return contract("btd,vd->btv", states, table[jnp.asarray(words)], model.dtype)
+    return contract("btd,vd->btv", states, model.head_rows(jnp.asarray(words)), model.dtype)

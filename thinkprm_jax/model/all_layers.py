@@ -70,6 +70,7 @@ def run_layers(
         output_bias=first.attention.output.bias is not None,
         mlp_bias=first.mlp.gate.bias is not None,
         head_norms=first.attention.query_norm is not None,
+        whole=first.attention.query.kernel_scale is not None,
         states=states,
     )
     return x, list(zip(changed[::2], changed[1::2], strict=True))
@@ -96,6 +97,8 @@ def _weights(layer: Layer, dtype: DTypeLike) -> list[jax.Array]:
 
 def _map(linear: Linear, dtype: DTypeLike) -> list[jax.Array]:
     bias = [] if linear.bias is None else [_numbers(linear.bias[...])]
+    if linear.kernel_scale is not None:
+        return [linear.kernel[...], linear.kernel_scale[...], *bias]
     return [linear.kernel[...].astype(dtype), *bias]
 
 

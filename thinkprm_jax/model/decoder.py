@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +29,17 @@ from thinkprm_jax.model.attention import attend_cache, attend_extension
 from thinkprm_jax.model.cache import KVCache, readable, write_columns
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decode_step import attend_in_order, attend_pieces, can_attend
-from thinkprm_jax.model.embedding import Embedding
+from thinkprm_jax.model.embedding import Embedding, gather_rows
 from thinkprm_jax.model.heads import ScoreHead, ValueHead
 from thinkprm_jax.model.kernels import Execution
 from thinkprm_jax.model.layer import Layer, scan_layers
 from thinkprm_jax.model.linear import Build, Linear
 from thinkprm_jax.model.lora import LoraSpec
-from thinkprm_jax.model.matmul import contract
+from thinkprm_jax.model.matmul import contract, einsum
 from thinkprm_jax.model.norm import RMSNorm
 from thinkprm_jax.model.pages import PagedCache, attend_pages, page_places, write_pages
 from thinkprm_jax.model.products import Products, multiply
+from thinkprm_jax.model.quantization import SUFFIX, Quantization
 from thinkprm_jax.model.rope import rope
 
 
@@ -53,20 +55,26 @@ class Decoder(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         lora: LoraSpec | None = None,
         execution: Execution | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        """``lora``: adapters beside the named maps, zero until they are set. ``execution``: of whole sequences."""
-        build = Build(config, rngs, param_dtype, dtype, lora)
+        """``lora``: adapters beside the named maps, zero until they are set. ``execution``: of whole sequences.
+        ``quantization``: of the weights; they have no gradients then."""
+        build = Build(config, rngs, param_dtype, dtype, lora, quantization)
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.execution = Execution() if execution is None else execution
         self.products: Products = "xla"
-        self.embed = Embedding(config, rngs, param_dtype)
+        self.quantization = quantization
+        self.embed = Embedding(config, rngs, param_dtype, quantization)
         self.layers = nnx.List([Layer(build) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, param_dtype)
         scores = config.score_labels
         headless = config.tie_embeddings or scores is not None
         self.head = None if headless else build.linear(config.hidden_size, config.vocab_size, False)
-        self.score = None if scores is None else ValueHead(build) if scores == 1 else ScoreHead(build, scores)
+        float_build = build.floats()
+        self.score = (
+            None if scores is None else ValueHead(float_build) if scores == 1 else ScoreHead(float_build, scores)
+        )
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, segment_ids: jax.Array | None = None
@@ -298,12 +306,26 @@ class Decoder(nnx.Module):
             raise ValueError("this decoder has a head of scores and none over the vocabulary")
         if self.head is not None:
             return self.head(x)
-        table = self.embed.embedding[...]
-        products = multiply(x, [table], self.dtype, transposed=True) if self.products == "native" else None
+        table, scale = self.embed.embedding[...], self.embed.embedding_scale
+        scales = None if scale is None else [scale[...]]
+        native = self.products == "native"
+        products = multiply(x, [table], self.dtype, transposed=True, scales=scales) if native else None
         if products is not None:
             return products[0]
-        leading = "bt"[: x.ndim - 1]
-        return contract(f"{leading}d,vd->{leading}v", x, table, self.dtype)
+        spec = f"{'bt'[: x.ndim - 1]}d,vd->{'bt'[: x.ndim - 1]}v"
+        if scale is not None:  # whole numbers have no gradient
+            return einsum(spec, x, table, self.dtype) * scale[...]
+        return contract(spec, x, table, self.dtype)
+
+    def head_rows(self, ids: jax.Array) -> jax.Array:
+        """What a state after the final norm is multiplied with for the logits of these ids int [N]: [N, D],
+        float32 where weights are quantised."""
+        if self.head is None:
+            scale = self.embed.embedding_scale
+            rows = gather_rows(self.embed.embedding[...], ids)
+            return rows if scale is None else rows.astype(jnp.float32) * scale[...][ids][:, None]
+        rows, scale = jnp.take(self.head.kernel[...], ids, axis=1).T, self.head.kernel_scale
+        return rows if scale is None else rows.astype(jnp.float32) * scale[...][ids][:, None]
 
     def _sequence(
         self,
@@ -358,10 +380,13 @@ def use_weight_gradients(model: Decoder, products: Products) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+def parameter_shapes(
+    config: ModelConfig, quantization: Quantization | None = None
+) -> Mapping[str, tuple[int, ...]]:
     """Of every parameter by its dotted path. Nothing is allocated, and one layer is traced for all of them."""
     one = dataclasses.replace(config, num_layers=1)
-    state = nnx.state(nnx.eval_shape(lambda: Decoder(one, rngs=nnx.Rngs(0))), nnx.Param)
+    model = nnx.eval_shape(lambda: Decoder(one, rngs=nnx.Rngs(0), quantization=quantization))
+    state = nnx.state(model, nnx.Param)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, leaf in nnx.to_flat_state(state):
         name = ".".join(map(str, path))
@@ -371,7 +396,9 @@ def parameter_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return shapes
 
 
-def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[str, tuple[str | None, ...]]:
+def parameter_axes(
+    config: ModelConfig, lora: LoraSpec | None = None, quantization: Quantization | None = None
+) -> dict[str, tuple[str | None, ...]]:
     """Logical axes of every parameter, by its dotted path; :mod:`thinkprm_jax.distributed.mesh` maps them to mesh
     axes."""
     adapted = lora.paths if lora is not None else ()
@@ -404,10 +431,23 @@ def parameter_axes(config: ModelConfig, lora: LoraSpec | None = None) -> dict[st
         norms = ("attention.query_norm", "attention.key_norm") if config.qk_norm else ()
         for name in (*norms, "attention_norm", "mlp_norm"):
             axes[f"{layer}.{name}.scale"] = (None,)
+    if quantization is not None:
+        for path in quantized_paths(axes):
+            axes[path + SUFFIX] = axes[path][:1] if path == "embed.embedding" else axes[path][1:]
     return axes
 
 
-def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict[str, NamedSharding]:
+def quantized_paths(paths: Iterable[str]) -> list[str]:
+    """Those of a decoder's parameters that are int8 where its weights are quantised."""
+    return [path for path in paths if path in ("embed.embedding", "head.kernel") or _KERNEL.fullmatch(path)]
+
+
+_KERNEL = re.compile(r"layers\.\d+\..*\.kernel")
+
+
+def parameter_shardings(
+    config: ModelConfig, mesh: Mesh, quantization: Quantization | None = None
+) -> dict[str, NamedSharding]:
     """Where every parameter lives on ``mesh``, by its dotted path."""
-    counts = axis_counts(config)
-    return {path: named_sharding(mesh, axes, counts) for path, axes in parameter_axes(config).items()}
+    counts, found = axis_counts(config), parameter_axes(config, quantization=quantization)
+    return {path: named_sharding(mesh, axes, counts) for path, axes in found.items()}

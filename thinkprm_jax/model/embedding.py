@@ -8,16 +8,30 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.quantization import Quantization, quantize
 
 
 class Embedding(nnx.Module):
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, param_dtype: DTypeLike) -> None:
+    """``embedding_scale``: float32 [V], where the table is int8 (:mod:`.quantization`)."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike,
+        quantization: Quantization | None = None,
+    ) -> None:
         init = nnx.initializers.normal(config.initializer_range)
-        self.embedding = nnx.Param(init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype))
+        table, scale = init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype), None
+        if quantization is not None:
+            table, scale = quantize(table, inputs=1)
+        self.embedding = nnx.Param(table)
+        self.embedding_scale = None if scale is None else nnx.Param(scale)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """int [...] -> float32 [..., D]."""
-        return gather_rows(self.embedding[...], tokens).astype(jnp.float32)
+        rows = gather_rows(self.embedding[...], tokens).astype(jnp.float32)
+        return rows if self.embedding_scale is None else rows * self.embedding_scale[...][tokens][..., None]
 
 
 def gather_rows(table: jax.Array, index: jax.Array) -> jax.Array:

@@ -11,20 +11,28 @@ from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings
+from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings, quantized_paths
+from thinkprm_jax.model.quantization import SUFFIX, Quantization
 
 _STEPS = 32  # of a decode call
 _BLOCK = 16  # a cache without the columns of a call is a multiple of it
 _SPARE = 128  # positions that the sampler adds for a token that is broken at the end
 
 
-def weight_bytes(config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None) -> int:
-    """Of all parameters stored in ``dtype``; with a mesh, of those that one of its devices holds."""
-    shapes = parameter_shapes(config)
+def weight_bytes(
+    config: ModelConfig, dtype: DTypeLike, mesh: Mesh | None = None, quantization: Quantization | None = None
+) -> int:
+    """Of all parameters stored in ``dtype``, or what is not quantised of them; with a mesh, of those that one of
+    its devices holds."""
+    shapes = parameter_shapes(config, quantization)
     if mesh is not None:
-        shardings = parameter_shardings(config, mesh)
+        shardings = parameter_shardings(config, mesh, quantization)
         shapes = {path: shardings[path].shard_shape(shape) for path, shape in shapes.items()}
-    return sum(map(math.prod, shapes.values())) * jnp.dtype(dtype).itemsize
+    sizes = dict.fromkeys(shapes, jnp.dtype(dtype).itemsize)
+    if quantization is not None:
+        for path in quantized_paths(shapes):
+            sizes |= {path: 1, path + SUFFIX: 4}
+    return sum(math.prod(shape) * sizes[path] for path, shape in shapes.items())
 
 
 def cache_bytes(

@@ -144,25 +144,33 @@ def _say_once(line: str) -> None:
 
 
 def multiply(
-    x: jax.Array, weights: Sequence[jax.Array], dtype: DTypeLike, transposed: bool = False
+    x: jax.Array,
+    weights: Sequence[jax.Array],
+    dtype: DTypeLike,
+    transposed: bool = False,
+    scales: Sequence[jax.Array] | None = None,
 ) -> list[jax.Array] | None:
     """The products of x [..., K] with each of ``weights`` [K, N], float32 [..., N], by the kernel.
 
     Args:
       dtype: what inputs are rounded to; the weights are in it, or are brought into it.
       transposed: the weights are [N, K].
+      scales: of int8 weights (:mod:`.quantization`), float32 [N] each; inputs are rounded to eight bits then,
+        whatever ``dtype`` is.
     Returns: None where there are so many rows that XLA is faster.
     """
     kernels = load_kernels()
     rows = math.prod(x.shape[:-1])
-    if rows > kernels.most_rows(dtype):
+    if scales is None and rows > kernels.most_rows(dtype):
         return None
+    taken = jnp.float32 if scales is not None else dtype
     outputs = [weight.shape[0 if transposed else 1] for weight in weights]
     results = jax.ffi.ffi_call(
         kernels.target("products"), [jax.ShapeDtypeStruct((rows, size), jnp.float32) for size in outputs]
     )(
-        x.reshape(rows, x.shape[-1]).astype(dtype),
-        *(weight.astype(dtype) for weight in weights),
+        x.reshape(rows, x.shape[-1]).astype(taken),
+        *(weight.astype(dtype) if scales is None else weight for weight in weights),
+        *(scales or ()),
         transposed=transposed,
     )
     return [y.reshape(*x.shape[:-1], size) for y, size in zip(results, outputs, strict=True)]

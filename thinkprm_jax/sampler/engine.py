@@ -159,20 +159,21 @@ class Sampler:
         self.loop = StepLoop(self._step, self._has_room)
         self._config, self._positions = model.config, model.config.positions
         self._weights = WeightVersions(model)
-        self.products = choose_products(products, model.dtype, weight_bytes(model.config, model.dtype), mesh)
+        held = weight_bytes(model.config, model.dtype, quantization=model.quantization)
+        self.products = choose_products(products, model.dtype, held, mesh)
         parts = cut_mesh(mesh)
         functions = part_functions(self._weights.graph, parts, chunk, self.products)
-        self._device, self._views = functions[0], PartViews(model.config, parts)
+        self._device, self._views = functions[0], PartViews(model, parts)
         self._limits = Limits(max_length, model.config.vocab_size)
         self._queue: collections.deque[RequestHandle] = collections.deque()
         self._queued = 0  # of the queue, those that are not cancelled
         # What is kept by one worker would be processed again by another.
         alone = prefix_cache > 0 or (mesh is not None and mesh.size > 1)
-        self._dtype = model.dtype
-        count = len(parts) if alone else worker_count(model.config, model.dtype, slots)
+        self._dtype, self._weight_bytes = model.dtype, held
+        count = len(parts) if alone else worker_count(held, slots)
         dtype = jnp.dtype(cache_dtype) if cache_dtype else model.dtype
         check_drafts(drafts)
-        self._longest_drafts = longest_drafts(drafts, weight_bytes(model.config, model.dtype))
+        self._longest_drafts = longest_drafts(drafts, held)
         self._most_drafted = drafts if self._longest_drafts else 0
         self.drafts: dict[int, DraftChoice] = {}
         if len(parts) == 1:
@@ -211,7 +212,7 @@ class Sampler:
         parts: int,
     ) -> Worker:
         stats = SamplerStats()
-        counts = row_counts(self._config, self._dtype, slots)
+        counts = row_counts(self._weight_bytes, slots)
         columns = call_columns(self.chunk, self._longest_drafts)
         common: dict[str, Any] = {
             "row_counts": counts, "max_length": self.max_length, "columns": columns, "dtype": dtype,

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.memory import cache_bytes, weight_bytes
+from thinkprm_jax.model.quantization import Quantization
 from thinkprm_jax.sampler.cache_store import PREFILL_TOKENS
 from thinkprm_jax.sampler.draft_costs import longest_drafts
 
@@ -27,6 +28,7 @@ class PlannedModel:
       name: in messages. max_length: tokens of a row of its cache; 0: it keeps no cache.
       shared: its weights are those of another one in the plan.
       drafts: tokens that a step of it tries at once; None: as many as ever pay.
+      quantize: how its weights are held, where not in ``dtype``.
     """
 
     name: str
@@ -36,16 +38,17 @@ class PlannedModel:
     mesh: Mesh | None = None
     shared: bool = False
     drafts: int | None = 0
+    quantize: Quantization | None = None
 
     @functools.cached_property
     def weights(self) -> int:
-        return 0 if self.shared else weight_bytes(self.config, self.dtype, self.mesh)
+        return 0 if self.shared else weight_bytes(self.config, self.dtype, self.mesh, self.quantize)
 
     def cache(self, slots: int) -> int:
         """Of the key-value cache once its longest row is full."""
         if not self.max_length:
             return 0
-        drafts = longest_drafts(self.drafts, weight_bytes(self.config, self.dtype))
+        drafts = longest_drafts(self.drafts, weight_bytes(self.config, self.dtype, quantization=self.quantize))
         return cache_bytes(self.config, slots, self.max_length, self.dtype, self.mesh, drafts)
 
     def prefixes(self, positions: int) -> int:

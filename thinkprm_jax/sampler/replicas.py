@@ -24,8 +24,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from thinkprm_jax.distributed.mesh import MESH_AXES
-from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import parameter_shardings
+from thinkprm_jax.model.decoder import Decoder, parameter_shardings
 from thinkprm_jax.model.products import Products
 from thinkprm_jax.sampler.device import DeviceFunctions, device_functions
 
@@ -66,13 +65,14 @@ class PartViews:
     go of.
 
     Args:
-      config: of the model. parts: of the mesh.
+      model: its architecture. parts: of the mesh.
     """
 
-    def __init__(self, config: ModelConfig, parts: Sequence[Mesh | None]) -> None:
+    def __init__(self, model: Decoder, parts: Sequence[Mesh | None]) -> None:
         self._parts = parts
         self._expected: list[Mapping[str, Sharding]] = [
-            {} if part is None or len(parts) == 1 else parameter_shardings(config, part) for part in parts
+            {} if part is None or len(parts) == 1 else parameter_shardings(model.config, part, model.quantization)
+            for part in parts
         ]
         self._snapshot: weakref.ref[nnx.State] | None = None
         self._sources: list[weakref.ref[Any]] = []

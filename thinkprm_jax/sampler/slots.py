@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 
 import jax
-from jax.typing import DTypeLike
 
-from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.memory import weight_bytes
 from thinkprm_jax.sampler.buckets import coarse_buckets
 
 # Measured on two processors: with 5 MB of weights two workers give 1.5 to 1.9 times the tokens, with 20 MB 1.0 to
@@ -19,10 +16,10 @@ WORKER_WEIGHT_BYTES = 16 * 2**20
 FOLLOW_WEIGHT_BYTES = 64 * 2**20
 
 
-def row_counts(config: ModelConfig, dtype: DTypeLike, slots: int) -> tuple[int, ...]:
+def row_counts(weight_bytes: int, slots: int) -> tuple[int, ...]:
     """How many rows a decode loop may have: ``slots``, or for a large model on processors
     also every smaller power of two. There a step of an idle row costs what one of a busy row costs."""
-    if not _on_processors() or weight_bytes(config, dtype) < FOLLOW_WEIGHT_BYTES:
+    if not _on_processors() or weight_bytes < FOLLOW_WEIGHT_BYTES:
         return (slots,)
     return coarse_buckets(1, slots, 2)
 
@@ -31,13 +28,13 @@ def _on_processors() -> bool:
     return jax.device_count() == 1 and jax.default_backend() == "cpu"
 
 
-def worker_count(config: ModelConfig, dtype: DTypeLike, slots: int) -> int:
+def worker_count(weight_bytes: int, slots: int) -> int:
     """Workers that keep the processors of this machine busy: one each, of at least four slots.
 
     1 where the model does not run on them, where there are several devices, and where the weights are larger than
     a processor's cache: then every worker would read them anew, and their products are large enough to be split.
     """
-    if not _on_processors() or weight_bytes(config, dtype) > WORKER_WEIGHT_BYTES:
+    if not _on_processors() or weight_bytes > WORKER_WEIGHT_BYTES:
         return 1
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return next(count for count in range(min(processors, max(slots // 4, 1)), 0, -1) if slots % count == 0)

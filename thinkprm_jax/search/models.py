@@ -89,7 +89,7 @@ def load_models(
         say(planned.text)
     generator = judging = None
     if prompts is not None and files is not None:
-        model, tokenizer = load_model(files, recipe.dtype or default_dtype(), mesh)
+        model, tokenizer = load_model(files, recipe.dtype or default_dtype(), mesh, recipe.quantize)
         sampler = Sampler(
             model,
             tokenizer,
@@ -152,6 +152,7 @@ def describe(recipe: SearchRecipe) -> VerifierSettings:
         "stop_at_unknown_step": recipe.approach in ("beam_search", "dvts"),
         "force_decision": True,  # as the original's search: a chain without verdict is asked for one
         "dtype": recipe.dtype,
+        "quantize": recipe.quantize,
         **_lengths(recipe, found),
     }
     return found.changed(**{name: value for name, value in values.items() if name in takes and value is not None})
@@ -175,7 +176,13 @@ def plan_memory(
     if files is not None:
         config = read_model_config(files)
         generator = PlannedModel(
-            f"generator {recipe.model_path}", config, dtype, length, mesh, drafts=recipe.drafts
+            f"generator {recipe.model_path}",
+            config,
+            dtype,
+            length,
+            mesh,
+            drafts=recipe.drafts,
+            quantize=recipe.quantize,
         )
     chains = 1
     if verifier is not None and verifier.needs_model:
@@ -183,7 +190,9 @@ def plan_memory(
         cached, drafts = 0, None
         if isinstance(verifier, SamplingSettings):
             chains, cached, drafts = verifier.n, _longest_verification(recipe, verifier, longest), verifier.drafts
-        judging = PlannedModel(f"verifier {verifier.model}", config, dtype, cached, mesh, shared, drafts)
+        judging = PlannedModel(
+            f"verifier {verifier.model}", config, dtype, cached, mesh, shared, drafts, recipe.quantize
+        )
     solutions = problems * recipe.settings.n
     prefixes = problems * _prefixes(recipe, length)
     need = MemoryNeed(recipe.slots, recipe.prm_slots, solutions, solutions * chains, prefixes)
@@ -198,6 +207,7 @@ def _is_generator(described: VerifierSettings, files: ModelFiles | None, recipe:
         and files is not None
         and find_files(described) == files
         and described.dtype == (recipe.dtype or default_dtype())
+        and described.quantize == recipe.quantize
     )
 
 

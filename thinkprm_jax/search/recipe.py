@@ -35,7 +35,7 @@ VERIFIER = "launch/ThinkPRM-1.5B"  # of a recipe that names none
 
 _IN_PROCESS = "the verifier runs in this process"
 _HUB = "results stay in output_dir"
-_UNQUANTISED = "weights are not quantised; dtype says how they are held"
+_QUANTIZE = "quantize: int8 holds weights in eight bits, dtype says how the rest is held"
 # Fields of search-and-learn and of ThinkPRM's version of it that mean nothing here.
 UNUSED = {
     "verifier_endpoint": _IN_PROCESS,
@@ -43,8 +43,8 @@ UNUSED = {
     "gpu_memory_utilization": "memory is planned from the sizes of both models; device_memory bounds it",
     "search_batch_size": "problems are searched together, `wave` of them at a time",
     "prm_batch_size": "the verifier fills its slots by itself; prm_slots sets how many",
-    "load_in_4bit": _UNQUANTISED,
-    "load_in_8bit": _UNQUANTISED,
+    "load_in_4bit": _QUANTIZE,
+    "load_in_8bit": _QUANTIZE,
     "num_proc": "answers are compared by worker processes of their own",
     "apply_voting": "predictions by every vote are always written",
     "voting_n": "accuracies are given at every power of two up to n",
@@ -146,6 +146,7 @@ class SearchRecipe(_VerifierKeys):
     prm_slots: int | None = None  # the same of the verifier's chains
     drafts: int | None = None  # of the solutions: tokens a step tries that were written before; null: what pays
     dtype: Literal["float32", "bfloat16", "float16"] | None = None  # null: float32 on CPUs, bfloat16 elsewhere
+    quantize: Literal["int8"] | None = None  # the weights of both models in eight bits; null: in dtype
     device_memory: float | None = None  # GB (10^9 bytes) of one device; null: what the device says
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, tensor=-1))
     prm_mesh: MeshConfig | None = None  # the verifier's own devices, behind those of mesh; null: it shares those

@@ -10,6 +10,8 @@ from thinkprm_jax.errors import UserError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
+    from thinkprm_jax.verifier.settings import Quantize
+
 _LEVELS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 4, 2, 1)
 
 
@@ -20,6 +22,7 @@ def plan_slots(
     mesh: Mesh | None = None,
     max_length: int = 4096,
     dtype: str | None = None,
+    quantize: Quantize | None = None,
     copies: int = 1,
 ) -> int:
     """How many slots a verifier may have in so much memory beside a policy: its weights, the cache of the slots at
@@ -31,7 +34,8 @@ def plan_slots(
 
     Args:
       model: of the verifier, a folder or an id. memory: bytes of one device.
-      mesh: where it runs, of any axes (:func:`share_mesh`). max_length, dtype: as of the verifier.
+      mesh: where it runs, of any axes (:func:`share_mesh`). max_length, dtype, quantize: as of the
+        verifier.
       copies: of the weights: 2 where they are replaced while it judges (``update_weights``).
     Raises:
       UserError: it does not fit with one slot a device; says what it takes.
@@ -43,7 +47,7 @@ def plan_slots(
     from thinkprm_jax.sampler.memory import SPARE, PlannedModel, rows
 
     mesh, config = our_mesh(mesh), read_model_config(find_model(model))
-    planned = PlannedModel(str(model), config, dtype or default_dtype(), max_length, mesh)
+    planned = PlannedModel(str(model), config, dtype or default_dtype(), max_length, mesh, quantize=quantize)
     step, needed = rows(mesh), 0
     for level in _LEVELS:
         slots = max(level // step, 1) * step

@@ -55,7 +55,7 @@ def load_objects(
         raise UserError("model and tokenizer go together: give both or neither")
     from thinkprm_jax.checkpoint.huggingface import load_model
 
-    return load_model(find_files(settings), dtype=settings.dtype or "float32", mesh=mesh)
+    return load_model(find_files(settings), settings.dtype or "float32", mesh, settings.quantize)
 
 
 def find_files(settings: VerifierSettings) -> ModelFiles:

@@ -55,6 +55,7 @@ def place_verifier(
         settings.dtype or default_dtype(),
         0 if writes is None else writes.max_length,
         drafts=0 if writes is None else writes.drafts,
+        quantize=settings.quantize,
     )
     placed, slots = place_model(planned, 1 if writes is None else writes.slots, mesh, device_memory)
     copies = replicas(placed)

@@ -281,7 +281,7 @@ def load_verifier(
     return _REGISTRY[settings.kind].load_class().load(settings, mesh=mesh, sampler=sampler)
 
 
-_SHARED = ("model", "dtype", "max_length")  # what verifiers on one sampler have in common
+_SHARED = ("model", "dtype", "quantize", "max_length")  # what verifiers on one sampler have in common
 
 
 def is_alike(settings: VerifierSettings, loaded: Verifier) -> bool:

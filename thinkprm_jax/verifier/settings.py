@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from thinkprm_jax.checkpoint.weights import ModelFiles
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Quantize = Literal["int8"]
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,9 @@ class PlacementSettings(VerifierSettings):
         4096, "longest context in tokens, prompt and chain", recipe="max_verification_length"
     )
     dtype: Dtype | None = setting(None, "of the weights (default: float32 on CPUs, else bfloat16)", recipe="")
+    quantize: Quantize | None = setting(
+        None, "int8: weights in eight bits (default: none)", recipe="", stamped="changed"
+    )
 
     def settled(self) -> Self:
         if self.dtype is not None:

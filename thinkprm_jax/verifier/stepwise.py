@@ -308,7 +308,7 @@ def _compiled(graph: nnx.GraphDef) -> Any:
         offset: jax.Array | float = 0.0
         if model.score is None:
             # In bfloat16 two logits are often equal: their difference is of float32 weights, before the product.
-            positive, negative = _head_rows(model, choices)
+            positive, negative = model.head_rows(choices).astype(jnp.float32)
             weights = positive - negative
         else:
             marked, weights, offset = model.score.log_odds(marked)
@@ -316,17 +316,6 @@ def _compiled(graph: nnx.GraphDef) -> Any:
         return odds + offset
 
     return jax.jit(log_odds)
-
-
-def _head_rows(model: Decoder, ids: jax.Array) -> tuple[jax.Array, ...]:
-    """What the state is multiplied with for the logits of these ids: float32 [D] each."""
-    import jax.numpy as jnp
-
-    from thinkprm_jax.model.embedding import gather_rows
-
-    if model.head is None:
-        return tuple(gather_rows(model.embed.embedding[...], ids).astype(jnp.float32))
-    return tuple(jnp.take(model.head.kernel[...], ids, axis=1).astype(jnp.float32).T)
 
 
 def _fourfold(smallest: int, value: int) -> int:

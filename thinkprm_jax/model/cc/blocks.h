@@ -2,19 +2,9 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "kinds.h"
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int TILE_X = 6, TILE_W = 4;
-#elif defined(__AVX__)
-constexpr int TILE_X = 6, TILE_W = 2;
-#elif defined(__aarch64__)
-constexpr int TILE_X = 6, TILE_W = 4;
-#else
-constexpr int TILE_X = 6, TILE_W = 2;
-#endif
 
 // One product of a call. strides are in elements.
 struct Product {
@@ -22,11 +12,8 @@ struct Product {
   const void* w;
   float* y;
   int64_t rows, inputs, outputs;
+  const float* scale = nullptr;  // of the columns of W, where it is int8
 };
-
-// A block is DEEP steps of WIDE columns, packed: of every step TILE_W vectors. A step is one row of W or a pair of
-// them; x has four bytes for it.
-constexpr int DEEP = 64, WIDE = TILE_W * LANES;
 
 #if defined(__clang__)
 #define ZIP(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -62,59 +49,6 @@ INLINE void turn(Vector* rows) {
   }
 }
 
-struct Floats {
-  using Weight = float;
-  static constexpr int ROWS = 1;  // of W in a step
-  static INLINE Vector along(const float* w) { return load(w); }
-  static INLINE void across(const float* w, int64_t, Vector* to) {
-    for (int v = 0; v < TILE_W; ++v) to[v] = load(w + v * LANES);
-  }
-  static INLINE float factor(const float* x) { return *x; }
-  static INLINE Vector add(Vector sum, Vector w, float x) { return sum + w * x; }
-};
-
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-struct Halves {  // pairs of them, multiplied as they are
-  using Weight = Half;
-  static constexpr int ROWS = 2;
-  static INLINE Vector along(const Half* w) { return load(w); }
-  static INLINE void across(const Half* w, int64_t stride, Vector* to) {
-    static const __m512i first = places(0), second = places(16);
-    for (int v = 0; v < TILE_W; v += 2) {
-      const __m512i above = _mm512_loadu_si512(w + v * LANES), below = _mm512_loadu_si512(w + stride + v * LANES);
-      to[v] = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(above, first, below));
-      to[v + 1] = reinterpret_cast<Vector>(_mm512_permutex2var_epi16(above, second, below));
-    }
-  }
-  static INLINE Vector factor(const float* x) {
-    int32_t pair;
-    std::memcpy(&pair, x, 4);
-    return reinterpret_cast<Vector>(_mm512_set1_epi32(pair));
-  }
-  static INLINE Vector add(Vector sum, Vector w, Vector x) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
-  }
-
- private:
-  static INLINE __m512i places(int from) {
-    alignas(64) uint16_t values[32];
-    for (int i = 0; i < 32; ++i) values[i] = from + i / 2 + i % 2 * 32;
-    return _mm512_load_si512(values);
-  }
-};
-#else
-struct Halves {  // widened when they are packed
-  using Weight = Half;
-  static constexpr int ROWS = 1;
-  static INLINE Vector along(const Half* w) { return load_wide(w); }
-  static INLINE void across(const Half* w, int64_t, Vector* to) {
-    for (int v = 0; v < TILE_W; ++v) to[v] = along(w + v * LANES);
-  }
-  static INLINE float factor(const float* x) { return *x; }
-  static INLINE Vector add(Vector sum, Vector w, float x) { return sum + w * x; }
-};
-#endif
-
 // Where a block begins, and what W has of it: fewer rows or columns at its end.
 template <class Kind>
 struct Block {
@@ -140,9 +74,16 @@ struct Ahead {
 template <class Kind, bool TRANSPOSED>
 INLINE Ahead ahead_of(const typename Kind::Weight* w, int64_t stride) {
   const int64_t bytes = stride * sizeof(typename Kind::Weight);
-  if (TRANSPOSED) return {BYTES == 64 ? reinterpret_cast<const char*>(w) : nullptr, bytes};
-  Ahead ahead{reinterpret_cast<const char*>(w), Kind::ROWS * bytes};
-  if (sizeof(typename Kind::Weight) == 2) ahead.lines[2] = (Kind::ROWS - 1) * bytes, ahead.lines[3] = ahead.lines[2] + 64;
+  Ahead ahead{reinterpret_cast<const char*>(w), TRANSPOSED ? bytes : Kind::ROWS * bytes};
+  if (TRANSPOSED) {
+    if (BYTES != 64) ahead.from = nullptr;
+    if (sizeof(typename Kind::Weight) == 1)  // a column of a block is two lines, and there are more than steps
+      ahead.lines[2] = WIDE / 2 * bytes, ahead.lines[3] = ahead.lines[2] + 64;
+  } else if (sizeof(typename Kind::Weight) == 2) {
+    ahead.lines[2] = (Kind::ROWS - 1) * bytes, ahead.lines[3] = ahead.lines[2] + 64;
+  } else if (sizeof(typename Kind::Weight) == 1) {
+    for (int line = 1; line < 4; ++line) ahead.lines[line] = std::min(line, Kind::ROWS - 1) * bytes;
+  }
   return ahead;
 }
 
@@ -150,14 +91,14 @@ INLINE Ahead ahead_of(const typename Kind::Weight* w, int64_t stride) {
 template <class Kind>
 INLINE int asked_in_packing(int64_t rows, const Ahead& ahead) {
   if (ahead.from == nullptr || LINES < 4) return 0;
-  return rows <= 2 ? 3 : sizeof(typename Kind::Weight) == 2 && rows <= TILE_X ? 2 : 0;
+  return rows <= 2 ? 3 : sizeof(typename Kind::Weight) < 4 && rows <= TILE_X ? 2 : 0;
 }
 
 template <class Kind, bool TRANSPOSED>
 INLINE void pack_whole(const typename Kind::Weight* w, int64_t stride, int64_t steps, Vector* to, const Ahead& ahead,
                        int asked) {
   if constexpr (TRANSPOSED) {
-    constexpr int EACH = WIDE * LANES / (TILE_W * DEEP);  // columns whose lines are asked for beside a square
+    constexpr int EACH = LANES / TILE_W;  // steps whose lines are asked for beside a square
     int64_t asking = 0;
     for (int v = 0; v < TILE_W; ++v)
       for (int64_t s = 0; s < steps; s += LANES) {
@@ -184,6 +125,7 @@ void pack(const Block<Kind>& block, Vector* to, const Ahead& ahead, int asked) {
   constexpr int UNIT = (TRANSPOSED ? LANES : 1) * Kind::ROWS;
   if (block.columns == WIDE && block.rows % UNIT == 0)
     return pack_whole<Kind, TRANSPOSED>(block.w, block.stride, block.steps(), to, ahead, asked);
+  constexpr int DEEP = Kind::DEEP;
   Weight* part = scratch<Weight, 5>(DEEP * Kind::ROWS * WIDE);
   const int64_t lines = TRANSPOSED ? block.columns : block.rows, size = TRANSPOSED ? block.rows : block.columns;
   const int64_t width = TRANSPOSED ? DEEP * Kind::ROWS : WIDE;
@@ -197,7 +139,11 @@ void pack(const Block<Kind>& block, Vector* to, const Ahead& ahead, int asked) {
 template <class Kind, int COUNT>
 void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vector* sums, const Ahead& ahead,
           int from, int to) {
-  Vector block[COUNT][TILE_W] = {};
+  typename Kind::Sum block[COUNT][TILE_W];
+#pragma GCC unroll 8
+  for (int b = 0; b < COUNT; ++b)
+#pragma GCC unroll 4
+    for (int n = 0; n < TILE_W; ++n) block[b][n] = Kind::start(x + b * x_stride);
   for (int64_t s = 0; s < steps; ++s, w += TILE_W) {
     ahead.ask(s, from, to);
     Vector here[TILE_W];
@@ -213,7 +159,8 @@ void tile(const Vector* w, const float* x, int64_t x_stride, int64_t steps, Vect
 #pragma GCC unroll 8
   for (int b = 0; b < COUNT; ++b)
 #pragma GCC unroll 4
-    for (int n = 0; n < TILE_W; ++n) sums[b * TILE_W + n] = sums[b * TILE_W + n] + block[b][n];
+    for (int n = 0; n < TILE_W; ++n)
+      sums[b * TILE_W + n] = Kind::finish(sums[b * TILE_W + n], block[b][n], x + b * x_stride);
 }
 
 template <class Kind, int COUNT>
@@ -243,12 +190,12 @@ template <class Kind, bool TRANSPOSED>
 void columns(const Product& product, int64_t begin, int64_t end) {
   using Weight = typename Kind::Weight;
   constexpr int64_t HIGH = 128, NEXT = 2;  // rows of x at a time; the block to ask for is the next but one
-  constexpr int64_t ROWS = DEEP * Kind::ROWS;
+  constexpr int64_t ROWS = Kind::DEEP * Kind::ROWS;
   const int64_t inputs = product.inputs, outputs = product.outputs, stride = TRANSPOSED ? inputs : outputs;
   const int64_t groups = (end - begin + WIDE - 1) / WIDE, deep = (inputs + ROWS - 1) / ROWS, blocks = groups * deep;
-  const int64_t x_stride = (inputs + Kind::ROWS - 1) / Kind::ROWS;
+  const int64_t x_stride = Kind::SPAN == Kind::DEEP ? (inputs + Kind::ROWS - 1) / Kind::ROWS : deep * Kind::SPAN;
   const Weight* w = static_cast<const Weight*>(product.w);
-  Vector* packed = scratch<Vector, 1>(DEEP * TILE_W);
+  Vector* packed = scratch<Vector, 1>(Kind::DEEP * TILE_W);
   auto place = [&](int64_t i, int64_t& k, int64_t& n) {
     k = (TRANSPOSED ? i % deep : i / groups) * ROWS, n = begin + (TRANSPOSED ? i / deep : i % groups) * WIDE;
     return w + (TRANSPOSED ? n * stride + k : k * stride + n);
@@ -266,13 +213,19 @@ void columns(const Product& product, int64_t begin, int64_t end) {
       if (i + NEXT < blocks) ahead = ahead_of<Kind, TRANSPOSED>(place(i + NEXT, next_k, next_n), stride);
       const int asked = asked_in_packing<Kind>(count, ahead);
       pack<Kind, TRANSPOSED>(block, packed, ahead, asked);
-      tiles_of<Kind>(count, packed, x + k / Kind::ROWS, x_stride, block.steps(), sums + (n - begin) / WIDE * count * TILE_W,
+      tiles_of<Kind>(count, packed, x + k / ROWS * Kind::SPAN, x_stride, block.steps(), sums + (n - begin) / WIDE * count * TILE_W,
                      ahead, asked);
     }
     for (int64_t b = 0; b < count; ++b)
-      for (int64_t n = begin; n < end; n += WIDE)
-        std::memcpy(product.y + (top + b) * outputs + n, sums + ((n - begin) / WIDE * count + b) * TILE_W,
-                    std::min<int64_t>(WIDE, end - n) * sizeof(float));
+      for (int64_t n = begin; n < end; n += WIDE) {
+        float* to = product.y + (top + b) * outputs + n;
+        const float* from = reinterpret_cast<const float*>(sums + ((n - begin) / WIDE * count + b) * TILE_W);
+        const int64_t width = std::min<int64_t>(WIDE, end - n);
+        if (product.scale == nullptr)
+          std::memcpy(to, from, width * sizeof(float));
+        else
+          for (int64_t i = 0; i < width; ++i) to[i] = from[i] * product.scale[n + i];
+      }
   }
 }
 

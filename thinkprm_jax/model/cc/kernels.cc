@@ -19,18 +19,28 @@ bool is_number(const ffi::AnyBuffer& buffer) {
   return is_half(buffer) || buffer.element_type() == ffi::DataType::F32;
 }
 
+bool is_whole(const ffi::AnyBuffer& buffer) { return buffer.element_type() == ffi::DataType::S8; }
+Weights kind_of(const ffi::AnyBuffer& weights) {
+  return is_whole(weights) ? Weights::BYTES : is_half(weights) ? Weights::HALVES : Weights::FLOATS;
+}
+
 bool same(ffi::Span<const int64_t> a, ffi::Span<const int64_t> b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
+// x [B, K], weights, and where these are int8 the scales of their columns: y of each.
 ffi::Error Multiply(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, bool transposed) {
-  auto x = args.get<ffi::AnyBuffer>(0);
-  if (!x.has_value() || x->dimensions().size() != 2 || args.size() != rets.size() + 1)
-    return ffi::Error::InvalidArgument("products: x [B, K] and as many weights as results are wanted");
-  if (!is_number(*x)) return ffi::Error::InvalidArgument("products: x must be float32 or bfloat16");
-  const bool half = is_half(*x);
+  auto x = args.get<ffi::AnyBuffer>(0), first = args.get<ffi::AnyBuffer>(1);
+  if (!x.has_value() || !first.has_value() || x->dimensions().size() != 2)
+    return ffi::Error::InvalidArgument("products: x [B, K] and weights");
+  const Weights kind = kind_of(*first);
+  const bool bytes = kind == Weights::BYTES;
+  if (args.size() != rets.size() * (bytes ? 2 : 1) + 1)
+    return ffi::Error::InvalidArgument("products: as many weights as results are wanted, and scales of int8");
+  if (!is_number(*x) || is_half(*x) != (kind == Weights::HALVES))
+    return ffi::Error::InvalidArgument("products: x must be float32, and bfloat16 where weights are");
   std::vector<Product> products;
-  int64_t bytes = 0;
+  int64_t read = 0;
   const int64_t count = x->dimensions()[0], inputs = x->dimensions()[1];
   for (size_t i = 0; i < rets.size(); ++i) {
     auto w = args.get<ffi::AnyBuffer>(i + 1);
@@ -38,18 +48,32 @@ ffi::Error Multiply(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
     if (!w.has_value() || !y.has_value() || w->dimensions().size() != 2 || (*y)->dimensions().size() != 2)
       return ffi::Error::InvalidArgument("products: weights and results have two dimensions");
     const int64_t outputs = w->dimensions()[transposed ? 0 : 1];
-    if (w->element_type() != x->element_type() || (*y)->element_type() != ffi::DataType::F32 ||
+    if (w->element_type() != first->element_type() || (*y)->element_type() != ffi::DataType::F32 ||
         w->dimensions()[transposed ? 1 : 0] != inputs || (*y)->dimensions()[0] != count ||
         (*y)->dimensions()[1] != outputs)
       return ffi::Error::InvalidArgument("products: shapes or dtypes do not fit");
+    const float* scale = nullptr;
+    if (bytes) {
+      auto found = args.get<ffi::AnyBuffer>(rets.size() + i + 1);
+      if (!found.has_value() || found->element_type() != ffi::DataType::F32 || found->element_count() != size_t(outputs))
+        return ffi::Error::InvalidArgument("products: scales do not fit");
+      scale = static_cast<const float*>(found->untyped_data());
+    }
     if (count * outputs == 0) continue;
     products.push_back({x->untyped_data(), w->untyped_data(), static_cast<float*>((*y)->untyped_data()), count,
-                        inputs, outputs});
-    bytes += inputs * outputs * (half ? 2 : 4);
+                        inputs, outputs, scale});
+    read += inputs * outputs * weight_bytes(kind);
   }
   if (products.empty()) return ffi::Error::Success();
-  const int64_t threads = threads_for(bytes * std::max<int64_t>(1, count / 8), pool.num_threads());
-  const Plan made = plan(std::move(products), half, transposed, threads);
+  const int64_t threads = threads_for(read * std::max<int64_t>(1, count / 8), pool.num_threads());
+  if (bytes) {
+    const int64_t width = quantized_width(inputs);
+    const float* from = static_cast<const float*>(x->untyped_data());
+    float* whole = scratch<float, 31>(count * width);
+    for (int64_t row = 0; row < count; ++row) quantized(from + row * inputs, inputs, whole + row * width);
+    for (Product& product : products) product.x = whole;
+  }
+  const Plan made = plan(std::move(products), kind, transposed, threads);
   const int64_t units = made.units.size();
   Threads several(pool, std::min(threads, units));
   several.team.run(units, [&](int64_t i) { made.run_unit(i); });
@@ -147,10 +171,16 @@ class Reader {
     fits = fits && is_number(buffer);
     return {buffer.untyped_data(), is_half(buffer)};
   }
-  Map map(int64_t inputs, int64_t outputs, bool half, bool bias) {
+  // Weights of this kind, the scales of int8 ones, and the bias.
+  Map map(int64_t inputs, int64_t outputs, Weights kind, bool bias) {
     const ffi::AnyBuffer weights = take({inputs, outputs});
-    fits = fits && is_number(weights) && is_half(weights) == half;
+    fits = fits && (is_number(weights) || is_whole(weights)) && kind_of(weights) == kind;
     Map map{weights.untyped_data()};
+    if (kind == Weights::BYTES) {
+      const ffi::AnyBuffer scale = take({outputs});
+      fits = fits && scale.element_type() == ffi::DataType::F32;
+      map.scale = static_cast<const float*>(scale.untyped_data());
+    }
     if (bias) map.bias = numbers(outputs);
     return map;
   }
@@ -169,7 +199,7 @@ class Reader {
 ffi::Error RunLayers(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> cos, ffi::Buffer<ffi::F32> sin,
                      ffi::Buffer<ffi::S32> pieces, ffi::RemainingArgs args, ffi::ResultBuffer<ffi::F32> output,
                      ffi::RemainingRets caches, float epsilon, int64_t heads, int64_t inner, bool qkv_bias,
-                     bool output_bias, bool mlp_bias, bool head_norms, bool states) {
+                     bool output_bias, bool mlp_bias, bool head_norms, bool whole, bool states) {
   const auto of_x = x.dimensions(), of_pieces = pieces.dimensions();
   auto cache = caches.get<ffi::AnyBuffer>(0);
   if (of_x.size() != 2 || of_pieces.size() != 2 || of_pieces[1] != 3 || !cache.has_value() || caches.size() % 2 ||
@@ -178,7 +208,8 @@ ffi::Error RunLayers(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
   const auto of_cache = (*cache)->dimensions();
   const int64_t width = of_x[1], h = of_cache[3], kv_heads = of_cache[1];
   const bool half = is_half(**cache);
-  Stack stack{{}, {}, epsilon, half, x.typed_data(), cos.typed_data(), sin.typed_data(),
+  const Weights kind = whole ? Weights::BYTES : half ? Weights::HALVES : Weights::FLOATS;
+  Stack stack{{}, {}, epsilon, kind, half, x.typed_data(), cos.typed_data(), sin.typed_data(),
               states ? output->typed_data() : nullptr, of_x[0], width, inner, heads, kv_heads, h, of_cache[2]};
   bool fits = is_number(**cache) && h % SIXTEEN == 0 && kv_heads > 0 && heads % kv_heads == 0 &&
               cos.element_count() == size_t(of_x[0] * h / 2) && sin.element_count() == cos.element_count();
@@ -195,17 +226,17 @@ ffi::Error RunLayers(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<
     layer.keys = (*keys)->untyped_data(), layer.values = (*values)->untyped_data();
     for (int both = 0; both < 2; ++both) reader.take({of_cache[0], kv_heads, of_cache[2], h});  // the same memory
     layer.attention_norm = reader.numbers(width);
-    layer.query = reader.map(width, heads * h, half, qkv_bias);
-    layer.key = reader.map(width, kv_heads * h, half, qkv_bias);
-    layer.value = reader.map(width, kv_heads * h, half, qkv_bias);
+    layer.query = reader.map(width, heads * h, kind, qkv_bias);
+    layer.key = reader.map(width, kv_heads * h, kind, qkv_bias);
+    layer.value = reader.map(width, kv_heads * h, kind, qkv_bias);
     if (head_norms) layer.query_norm = reader.numbers(h), layer.key_norm = reader.numbers(h);
-    layer.output = reader.map(heads * h, width, half, output_bias);
+    layer.output = reader.map(heads * h, width, kind, output_bias);
     layer.mlp_norm = reader.numbers(width);
-    layer.gate = reader.map(width, inner, half, mlp_bias);
-    layer.up = reader.map(width, inner, half, mlp_bias);
-    layer.down = reader.map(inner, width, half, mlp_bias);
+    layer.gate = reader.map(width, inner, kind, mlp_bias);
+    layer.up = reader.map(width, inner, kind, mlp_bias);
+    layer.down = reader.map(inner, width, kind, mlp_bias);
     stack.layers.push_back(layer);
-    bytes += width * (2 * (heads + kv_heads) * h + 3 * inner) * (half ? 2 : 4);
+    bytes += width * (2 * (heads + kv_heads) * h + 3 * inner) * weight_bytes(kind);
   }
   if (!fits || !reader.fits || !reader.at_end())
     return ffi::Error::InvalidArgument("layers: shapes or dtypes do not fit");
@@ -274,6 +305,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_layers, RunLayers,
                                   .Attr<bool>("output_bias")
                                   .Attr<bool>("mlp_bias")
                                   .Attr<bool>("head_norms")
+                                  .Attr<bool>("whole")
                                   .Attr<bool>("states"));
 
 extern "C" bool thinkprm_has_tiles() {

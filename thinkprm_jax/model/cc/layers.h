@@ -23,6 +23,7 @@ struct Numbers {  // float32 or bfloat16, or none
 
 struct Map {  // y = x W + bias
   const void* weights = nullptr;
+  const float* scale = nullptr;  // of its columns, where it is int8
   Numbers bias;
 };
 
@@ -36,7 +37,8 @@ struct Stack {
   std::vector<Layer> layers;
   Numbers norm;     // behind the last of them
   float epsilon;
-  bool half;        // products, and the cache
+  Weights kind;     // of the maps
+  bool half;        // the cache is bfloat16
   const float *x, *cos, *sin;  // [N, D], the embedded tokens, and [N, h / 2]
   float* output;               // [N, D], or null where only the cache is wanted
   int64_t tokens, width, inner, heads, kv_heads, head_width, places;  // N, D, F, H, K, h, S
@@ -114,6 +116,7 @@ struct Tokens {
 struct Room {
   float *x, *normed, *q, *k, *v, *attended, *gate, *up, *y;
   Half *normed_half, *attended_half, *hidden_half;
+  float *normed_whole, *attended_whole, *hidden_whole;
 
   Room(const Stack& stack, int64_t tokens) {
     const int64_t queries = stack.heads * stack.head_width, keys = stack.kv_heads * stack.head_width;
@@ -123,9 +126,13 @@ struct Room {
     attended = scratch<float, 24>(tokens * queries);
     gate = scratch<float, 25>(tokens * stack.inner), up = scratch<float, 26>(tokens * stack.inner);
     y = scratch<float, 27>(tokens * stack.width);
-    normed_half = stack.half ? scratch<Half, 28>(tokens * stack.width) : nullptr;
+    const bool halves = stack.kind == Weights::HALVES, bytes = stack.kind == Weights::BYTES;
+    normed_half = halves ? scratch<Half, 28>(tokens * stack.width) : nullptr;
     attended_half = stack.half ? scratch<Half, 29>(tokens * queries) : nullptr;
-    hidden_half = stack.half ? scratch<Half, 30>(tokens * stack.inner) : nullptr;
+    hidden_half = halves ? scratch<Half, 30>(tokens * stack.inner) : nullptr;
+    normed_whole = bytes ? scratch<float, 31>(tokens * quantized_width(stack.width)) : nullptr;
+    attended_whole = bytes ? scratch<float, 32>(tokens * quantized_width(queries)) : nullptr;
+    hidden_whole = bytes ? scratch<float, 33>(tokens * quantized_width(stack.inner)) : nullptr;
   }
 
   Attention attention(const Stack& stack) const {
@@ -172,27 +179,46 @@ class Run {
   const void* norm(const Numbers& scale) {
     const int64_t width = stack_.width;
     each([&](int64_t r) {
-      normalize(room_.x + r * width, scale, width, stack_.epsilon, room_.normed + r * width);
-      if (stack_.half) narrow(room_.normed + r * width, width, room_.normed_half + r * width);
+      float* normed = room_.normed + r * width;
+      normalize(room_.x + r * width, scale, width, stack_.epsilon, normed);
+      if (stack_.kind == Weights::HALVES) narrow(normed, width, room_.normed_half + r * width);
+      if (stack_.kind == Weights::BYTES) quantized(normed, width, room_.normed_whole + r * quantized_width(width));
     });
-    return stack_.half ? static_cast<const void*>(room_.normed_half) : room_.normed;
+    return input(room_.normed, room_.normed_half, room_.normed_whole);
+  }
+
+  // Of an x in three kinds the one that products take.
+  const void* input(const float* floats, const Half* halves, const float* whole) const {
+    if (stack_.kind == Weights::HALVES) return halves;
+    return stack_.kind == Weights::BYTES ? whole : floats;
+  }
+
+  Product product(const void* x, const Map& map, float* y, int64_t inputs, int64_t outputs) const {
+    return {x, map.weights, y, count_, inputs, outputs, map.scale};
+  }
+
+  // Rows of floats for products with int8 weights.
+  void quantize(const float* from, int64_t inputs, float* to) {
+    if (stack_.kind == Weights::BYTES)
+      each([&](int64_t r) { quantized(from + r * inputs, inputs, to + r * quantized_width(inputs)); });
   }
 
   // q, k and v, the latter two in the cache.
   void project(const Layer& layer) {
     const int64_t width = stack_.width;
     const void* x = norm(layer.attention_norm);
-    const Plan maps = plan({{x, layer.query.weights, room_.q, count_, width, queries_},
-                            {x, layer.key.weights, room_.k, count_, width, keys_},
-                            {x, layer.value.weights, room_.v, count_, width, keys_}},
-                           stack_.half, false, threads_);
+    const Plan maps = plan({product(x, layer.query, room_.q, width, queries_),
+                            product(x, layer.key, room_.k, width, keys_),
+                            product(x, layer.value, room_.v, width, keys_)},
+                           stack_.kind, false, threads_);
     team_.run(maps.units.size(), [&](int64_t i) { maps.run_unit(i); });
     each([&](int64_t r) { place(layer, r); });
   }
 
   void attend(const Layer& layer) {
     attention_.run(layer.keys, layer.values, team_);
-    merge(layer.output, stack_.half ? static_cast<const void*>(room_.attended_half) : room_.attended, queries_);
+    quantize(room_.attended, queries_, room_.attended_whole);
+    merge(layer.output, input(room_.attended, room_.attended_half, room_.attended_whole), queries_);
   }
 
   // q, k and v of token r, made into what attention reads; k and v go into the cache.
@@ -231,10 +257,10 @@ class Run {
   // The residual stream += x W + bias.
   void merge(const Map& map, const void* x, int64_t inputs) {
     const int64_t width = stack_.width;
-    const Plan product = plan({{x, map.weights, room_.y, count_, inputs, width}}, stack_.half, false, threads_);
-    team_.run(product.units.size(), [&](int64_t i) {
-      product.run_unit(i);
-      const Unit& unit = product.units[i];
+    const Plan made = plan({product(x, map, room_.y, inputs, width)}, stack_.kind, false, threads_);
+    team_.run(made.units.size(), [&](int64_t i) {
+      made.run_unit(i);
+      const Unit& unit = made.units[i];
       for (int64_t r = 0; r < count_; ++r) {
         add(room_.y + r * width, map.bias, unit.begin, unit.end);
         add(room_.x + r * width + unit.begin, room_.y + r * width + unit.begin, unit.end - unit.begin);
@@ -245,9 +271,9 @@ class Run {
   void feed_forward(const Layer& layer) {
     const int64_t inner = stack_.inner;
     const void* x = norm(layer.mlp_norm);
-    const Plan gate = plan({{x, layer.gate.weights, room_.gate, count_, stack_.width, inner}}, stack_.half, false, threads_);
+    const Plan gate = plan({product(x, layer.gate, room_.gate, stack_.width, inner)}, stack_.kind, false, threads_);
     Product up = gate.products[0];
-    up.w = layer.up.weights, up.y = room_.up;
+    up.w = layer.up.weights, up.scale = layer.up.scale, up.y = room_.up;
     team_.run(gate.units.size(), [&](int64_t i) {
       const Unit& unit = gate.units[i];
       gate.run_unit(i);
@@ -257,10 +283,12 @@ class Run {
         add(to, layer.gate.bias, unit.begin, unit.end);
         add(other, layer.up.bias, unit.begin, unit.end);
         swiglu(to + unit.begin, other + unit.begin, unit.end - unit.begin);
-        if (stack_.half) narrow(to + unit.begin, unit.end - unit.begin, room_.hidden_half + r * inner + unit.begin);
+        if (stack_.kind == Weights::HALVES)
+          narrow(to + unit.begin, unit.end - unit.begin, room_.hidden_half + r * inner + unit.begin);
       }
     });
-    merge(layer.down, stack_.half ? static_cast<const void*>(room_.hidden_half) : room_.gate, inner);
+    quantize(room_.gate, inner, room_.hidden_whole);
+    merge(layer.down, input(room_.gate, room_.hidden_half, room_.hidden_whole), inner);
   }
 
   const Stack& stack_;

@@ -1,7 +1,8 @@
 // Products of activations with weights, y [B, N] = x [B, K] W, for the few rows of a decode step.
 //
 // A step reads every weight once, so its time is that of the memory, if nothing else is in the way. W stays as it
-// is stored, [K, N] or [N, K], float32 or bfloat16; nothing is packed beforehand or held twice.
+// is stored, [K, N] or [N, K], float32, bfloat16 or int8 with a scale for each column; nothing is packed beforehand
+// or held twice. Beside int8 weights x is int8 too, with a scale for each group of inputs.
 //
 // One order of every sum: an element of y depends on its row of x and its column of W alone, never on how many
 // rows there are, on the threads or on where a panel of columns begins. So a row's results are the same, bit for
@@ -53,16 +54,28 @@ struct Plan {
   void run_unit(int64_t i) const { function(products[units[i].product], units[i].begin, units[i].end); }
 };
 
-// half: x and W are bfloat16. transposed: W is [N, K]. What x is made into stays in this thread's memory until its
-// next plan. threads: that will take units.
-inline Plan plan(std::vector<Product> products, bool half, bool transposed, int64_t threads) {
+enum class Weights { FLOATS, HALVES, BYTES };
+
+inline int64_t weight_bytes(Weights kind) { return kind == Weights::FLOATS ? 4 : kind == Weights::HALVES ? 2 : 1; }
+
+template <bool TRANSPOSED>
+Function* columns_of(Weights kind) {
+  return kind == Weights::FLOATS   ? columns<Floats, TRANSPOSED>
+         : kind == Weights::HALVES ? columns<Halves, TRANSPOSED>
+                                   : columns<Bytes, TRANSPOSED>;
+}
+
+// kind: of W. x is bfloat16 where W is, floats beside float32, and what `quantized` makes of floats beside int8.
+// transposed: W is [N, K]. What x is made into stays in this thread's memory until its next plan. threads: that will
+// take units.
+inline Plan plan(std::vector<Product> products, Weights kind, bool transposed, int64_t threads) {
   Plan made{std::move(products)};
   const Product& first = made.products.front();
   const int64_t rows = first.rows, inputs = first.inputs;
   const void* x = nullptr;
   int64_t most, grain;
 #if HAS_TILES
-  bool tiled = half && tiles_allowed();
+  bool tiled = kind == Weights::HALVES && tiles_allowed();
   if (tiled && transposed)
     for (const Product& product : made.products) tiled = tiled && product.outputs >= 2 * SIDE;
   if (tiled) {
@@ -74,9 +87,8 @@ inline Plan plan(std::vector<Product> products, bool half, bool transposed, int6
   }
 #endif
   if (x == nullptr) {
-    x = prepared(first.x, rows, inputs, half);
-    made.function = transposed ? (half ? columns<Halves, true> : columns<Floats, true>)
-                               : (half ? columns<Halves, false> : columns<Floats, false>);
+    x = prepared(first.x, rows, inputs, kind == Weights::HALVES);
+    made.function = transposed ? columns_of<true>(kind) : columns_of<false>(kind);
     grain = WIDE;
     most = rows <= 32 ? 1024 : 256;  // the sums of a panel stay in the second-level cache
   }
