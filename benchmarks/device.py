@@ -51,7 +51,7 @@ MFU_GOAL, TOP_P_GOAL = 0.50, 1.15
 
 
 def weight_count(config: ModelConfig) -> int:
-    from thinkprm_jax.model.decoder import parameter_shapes
+    from thinkprm_jax.model.parameters import parameter_shapes
 
     return sum(int(np.prod(shape)) for shape in parameter_shapes(config).values())
 

@@ -20,7 +20,7 @@ from thinkprm_jax.checkpoint.huggingface import load_model, read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.export import run as exporting
-from thinkprm_jax.model.decoder import parameter_shapes
+from thinkprm_jax.model.parameters import parameter_shapes
 from thinkprm_jax.training.trainer import TrainState
 
 pytestmark = pytest.mark.slow

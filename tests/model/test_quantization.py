@@ -13,8 +13,9 @@ from flax import nnx
 
 from thinkprm_jax.model import products
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_axes, parameter_shapes, use_products
+from thinkprm_jax.model.decoder import Decoder, use_products
 from thinkprm_jax.model.memory import weight_bytes
+from thinkprm_jax.model.parameters import parameter_axes, parameter_shapes
 from thinkprm_jax.model.quantization import quantize
 
 needs_compiler = pytest.mark.skipif(

@@ -16,7 +16,8 @@ from flax import nnx
 from thinkprm_jax import bundled
 from thinkprm_jax.distributed.mesh import make_mesh
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.parameters import parameter_shardings
 from thinkprm_jax.sampler import Force, Request, Sampler, Think
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from pathlib import Path

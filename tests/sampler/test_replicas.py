@@ -14,7 +14,8 @@ import jax
 from flax import nnx
 from support import tiny_model
 from thinkprm_jax.distributed.mesh import make_mesh
-from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.parameters import parameter_shardings
 from thinkprm_jax.sampler import Force, Request, Sampler, Think
 
 tokenizer = tiny_model.load_tokenizer()

@@ -15,7 +15,7 @@ from support.damage import Case
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.export.run import TrainingRun, write_run
-from thinkprm_jax.model.decoder import parameter_shapes
+from thinkprm_jax.model.parameters import parameter_shapes
 from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
 from thinkprm_jax.training.config import TrainRecipe
 from thinkprm_jax.training.trainer import TrainState

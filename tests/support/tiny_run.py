@@ -14,8 +14,8 @@ import yaml
 from thinkprm_jax.checkpoint.huggingface import read_config
 from thinkprm_jax.checkpoint.training_state import CheckpointStore
 from thinkprm_jax.export.base import keep_base
-from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.model.lora import HF_TARGETS, LoraSpec, lora_shapes
+from thinkprm_jax.model.parameters import parameter_shapes
 from thinkprm_jax.recipe import dump_recipe, load_recipe, to_dict
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 from thinkprm_jax.training.config import TrainRecipe

@@ -52,8 +52,9 @@ from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.distributed.sharing import our_mesh
 from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_shapes
+from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.fields import Fields
+from thinkprm_jax.model.parameters import parameter_shapes
 from thinkprm_jax.model.quantization import SUFFIX, Quantization
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import parameter_axes
+from thinkprm_jax.model.parameters import parameter_axes
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # (our path, Hugging Face name, transposed); {} is the layer's number.

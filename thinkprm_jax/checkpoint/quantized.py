@@ -16,7 +16,8 @@ from flax import nnx
 from thinkprm_jax.checkpoint.names import StoredTensor
 from thinkprm_jax.checkpoint.weights import Weights
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.model.decoder import Decoder, quantized_paths
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.parameters import quantized_paths
 from thinkprm_jax.model.quantization import SUFFIX, Quantization, quantize
 
 _PART_BYTES = 2**25  # of float32 at a time

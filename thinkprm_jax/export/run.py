@@ -29,8 +29,8 @@ from thinkprm_jax.errors import UserError
 from thinkprm_jax.export.base import check_base, portable_name, read_base
 from thinkprm_jax.export.card import CardFacts, last_figures, model_card
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import parameter_shapes
 from thinkprm_jax.model.lora import LoraSpec, lora_shapes
+from thinkprm_jax.model.parameters import parameter_shapes
 from thinkprm_jax.storage import Location, ObjectPath
 from thinkprm_jax.storage.copies import local_copy
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer

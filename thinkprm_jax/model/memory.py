@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import parameter_shapes, parameter_shardings, quantized_paths
+from thinkprm_jax.model.parameters import parameter_shapes, parameter_shardings, quantized_paths
 from thinkprm_jax.model.quantization import SUFFIX, Quantization
 
 _STEPS = 32  # of a decode call

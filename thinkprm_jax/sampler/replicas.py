@@ -24,7 +24,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from thinkprm_jax.distributed.mesh import MESH_AXES
-from thinkprm_jax.model.decoder import Decoder, parameter_shardings
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.parameters import parameter_shardings
 from thinkprm_jax.model.products import Products
 from thinkprm_jax.sampler.device import DeviceFunctions, device_functions
 

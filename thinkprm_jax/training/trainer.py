@@ -1,8 +1,8 @@
 """The training step: pure functions over an explicit state, jitted over a mesh.
 
 The model object is split once into its structure and a flat dict of parameters (dotted path -> array, the paths of
-:func:`thinkprm_jax.model.decoder.parameter_axes`). Everything after that, shardings, decay masks and checkpoints,
-goes by those names. State arrays are born on their mesh devices and donated from step to step.
+:func:`thinkprm_jax.model.parameters.parameter_axes`). All after that, shardings, decay masks and checkpoints, goes
+by those names. State arrays are born on their mesh devices and donated from step to step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from jax.typing import DTypeLike
 from thinkprm_jax.data.batches import Batch
 from thinkprm_jax.distributed.mesh import axis_counts, named_sharding
 from thinkprm_jax.model.config import ModelConfig
-from thinkprm_jax.model.decoder import Decoder, parameter_axes, use_weight_gradients
+from thinkprm_jax.model.decoder import Decoder, use_weight_gradients
 from thinkprm_jax.model.kernels import Execution, Remat
 from thinkprm_jax.model.lora import LoraSpec, init_lora
+from thinkprm_jax.model.parameters import parameter_axes
 from thinkprm_jax.model.products import choose_weight_gradients
 from thinkprm_jax.runtime import compile_count
 from thinkprm_jax.training.loss import Head, Objective, Sums, choice_sums, token_sums
