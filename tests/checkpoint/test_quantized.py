@@ -82,8 +82,8 @@ def test_a_verifier_says_the_same_and_rows_say_how(tmp_path: Path, capsys: pytes
     """The bundled one is sure of what it says."""
     given = tmp_path / "given.jsonl"
     rows = [
-        {"problem": "3 + 4 + 5?", "steps": ["3 + 4 = 7", "7 + 5 = 12"]},
-        {"problem": "3 + 4 + 5?", "steps": ["3 + 4 = 8", "8 + 5 = 13"]},
+        {"problem": "14 + 25 + 31?", "steps": ["14 + 25 = 39.", "39 + 31 = 70."]},
+        {"problem": "14 + 25 + 31?", "steps": ["14 + 25 = 39.", "39 + 31 = 71."]},
     ]
     given.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = []
@@ -92,7 +92,7 @@ def test_a_verifier_says_the_same_and_rows_say_how(tmp_path: Path, capsys: pytes
         assert thinkprm(["score", str(given), "--output", str(output), "--quiet", *options]) == 0
         found.append([json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()])
     plain, small = found
-    assert [row["verdict"]["step_labels"] for row in small] == [[1, 1], [0, 0]]
+    assert [row["verdict"]["step_labels"] for row in small] == [[1, 1], [1, 0]]
     assert [row["verifier"].get("quantize") for row in (*plain, *small)] == [None, None, "int8", "int8"]
     capsys.readouterr()
 
