@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.pallas import tpu as pltpu
 
+from thinkprm_jax.model import pages as page_arrays
+from thinkprm_jax.model import pages_tpu
 from thinkprm_jax.model.attention import attend_cache
 from thinkprm_jax.model.pages import attend_pages, page_places, write_pages
 from thinkprm_jax.model.pages_tpu import kernel_obstacle
@@ -78,15 +81,27 @@ def test_tokens_go_to_their_pages_and_those_without_one_to_nobodys():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("width", "kv_heads"), [(1, 2), (5, 1), (1, 4)])
+def test_the_tpus_kernel_reads_what_xla_does(dtype, width, kv_heads, monkeypatch):
+    """Interpreted on this machine, its copies included; in blocks of two pages, so that rows have one to three."""
+    columns = 2 * 32 * 2 * kv_heads
+    monkeypatch.setattr(pages_tpu, "_SCORES", columns * HEADS * width)
+    q, rows, pages, table = scene(32, kv_heads, width, 128, dtype, junk=0.0)
+    expected = by_pages("xla", q, rows, pages, table, width)
+    kernel = functools.partial(pages_tpu.attend_by_kernel, interpret=True)
+    monkeypatch.setattr(page_arrays, "_attend_by_pieces", kernel)
+    found = by_pages("xla", q, rows, pages, table, width)
+    np.testing.assert_allclose(found, expected, atol=2e-6 if dtype == "float32" else 6e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_tpus_kernel_writes_what_xla_does(dtype):
-    """Interpreted on this machine, its copies included."""
     rng = np.random.default_rng(0)
     pages = jnp.asarray(rng.normal(size=(9, 16, 4, 128)), dtype)
-    k, v = jnp.asarray(rng.normal(size=(2, 5, 2, 128)), dtype)
+    new = jnp.asarray(rng.normal(size=(5, 4, 128)), dtype)
     places = jnp.asarray([[3, 3, 8, 1, 5], [0, 1, 15, 7, 7]], jnp.int32)
-    expected = write_pages("xla", pages, k, v, places)
-    with pltpu.force_tpu_interpret_mode():
-        found = write_pages("kernel", pages, k, v, places)
+    expected = write_pages("xla", pages, new[:, ::2], new[:, 1::2], places)
+    found = pages_tpu.write_by_kernel(pages, new, places, interpret=True)
     np.testing.assert_array_equal(found, expected)
 
 

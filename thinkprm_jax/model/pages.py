@@ -10,7 +10,7 @@ without an occupant write goes there and is never read as anybody's.
 Every token goes to its place at once, so there are no columns of a call and nothing to settle, and no shape
 depends on how long a row is. What reads and writes the pages is said by name:
 
-    kernel    on TPUs, Pallas (:mod:`.pages_tpu`): reads the pages that a row has
+    kernel    on TPUs, Pallas (:mod:`.pages_tpu`): writes in place, and reads for decode steps what rows have
     xla       anywhere: a loop over pieces of all rows, up to the end of the longest, each gathered from its pages
 """
 
@@ -29,7 +29,7 @@ from jax.typing import DTypeLike
 from thinkprm_jax.model.attention import MASKED
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.matmul import einsum
-from thinkprm_jax.model.pages_tpu import attend_by_kernel, write_by_kernel
+from thinkprm_jax.model.pages_tpu import attend_by_kernel, reads_by_kernel, write_by_kernel
 
 PageAttention = Literal["kernel", "xla"]
 XLA_PIECE = 128  # positions that XLA's attention takes at a time
@@ -117,7 +117,7 @@ def attend_pages(
       table: int32 [B, N]. starts: int [B], where the first of the W tokens stands.
     Returns: float32 [B, W, H, h].
     """
-    if attention == "kernel":
+    if attention == "kernel" and reads_by_kernel(*q.shape[1:3]):
         return attend_by_kernel(q, pages, table, starts)
     return _attend_by_pieces(q, pages, table, starts)
 

@@ -25,7 +25,7 @@ from jax.typing import DTypeLike
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.pages import XLA_PIECE, PageAttention, PagedCache
-from thinkprm_jax.model.pages_tpu import BLOCK, PAGE
+from thinkprm_jax.model.pages_tpu import PAGE
 from thinkprm_jax.sampler.cache_row import CacheRow
 from thinkprm_jax.sampler.cache_store import CacheStore, Fed
 from thinkprm_jax.sampler.device import DeviceFunctions
@@ -35,7 +35,7 @@ from thinkprm_jax.sampler.request import SamplerStats
 
 # Positions of a page, and those that attention reads at once, by who does it.
 PAGE_SIZES: dict[PageAttention, int] = {"kernel": PAGE, "xla": 16}
-READ_AT_ONCE: dict[PageAttention, int] = {"kernel": BLOCK, "xla": XLA_PIECE}
+READ_AT_ONCE: dict[PageAttention, int] = {"kernel": PAGE, "xla": XLA_PIECE}
 # Texts are fed in pieces of so many tokens, so many pieces a call: what an accelerator computes while it reads the
 # weights, and a quarter of it for the few that scripts force.
 PIECE, PIECES = 32, (16, 4)
@@ -299,7 +299,7 @@ class PageStore(CacheStore[PagedCache]):
     # What is counted
 
     def _positions_read(self, steps: int, moved: Sequence[Fed]) -> int:
-        """The kernel reads every row by itself, and one block of each that does not run. XLA's attention reads all
+        """The kernel reads every row by itself, and a page of each that does not run. XLA's attention reads all
         of them as far as the longest goes."""
         at_once = READ_AT_ONCE[self._attention]
         numbers = np.asarray(moved, np.int64).reshape(-1, 3)
