@@ -2,7 +2,7 @@
 
     python benchmarks/pages.py simulate [--slots 16 64] [--requests 384] [--max-length 8192] [--scarce 0.25]
     python benchmarks/pages.py compile [--topology v5e:2x2] [--shape 1.5b] [--slots 64] [--context 2048] \\
-        [--positions N] [--caches rows pages]
+        [--positions N] [--calls rows pages feed]
 
 ``simulate`` runs the sampler as it is: its queue, scheduler, prefix sharing, buckets and page tables, on a device
 that is pretended: a chunk's steps sample tokens without a model, until the chain has the length that it was given.
@@ -10,9 +10,10 @@ Lengths of prompts and chains are random (log-normal; the figures say which), n 
 `SamplerStats` counts: bytes read and held, of the keys and values that rows had. ``--scarce`` also runs a pool of
 that part of what all slots take at their longest.
 
-``compile`` needs libtpu and no TPU. It compiles a decode call for a device of the topology and prints its memory,
-the cycles that the compiler estimates for a step without the Pallas kernels (an estimate, no measurement), and by
-hand what the kernels read and write, at the bandwidth on the device's data sheet.
+``compile`` needs libtpu and no TPU. It compiles calls for a device of the topology and prints their memory. For a
+decode step with every row at its longest: the cycles that the compiler estimates without the Pallas kernels (an
+estimate, no measurement), what the kernels read, by hand, and the time of both, where kernels take as long as the
+bandwidth on the device's data sheet says.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from thinkprm_jax.sampler import Request, Sampler, Think
 from thinkprm_jax.sampler.cache_kind import CacheChoice
 from thinkprm_jax.sampler.decoding import ChunkOutput, Controls
 from thinkprm_jax.sampler.device import device_functions
+from thinkprm_jax.sampler.page_store import PIECE, PIECES
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED
 
 CONSOLE = Console(width=140)
@@ -50,9 +52,8 @@ CHUNK = 32
 TINY = ModelConfig(
     vocab_size=64, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2,
 )  # fmt: skip
-# Bytes a second and bytes of memory, of the data sheets.
-DEVICES = {"TPU v5 lite": (819e9, 16e9), "TPU v5": (2765e9, 95e9), "TPU v6 lite": (1640e9, 32e9)}
-CYCLES = {"TPU v5 lite": 1.5e9}  # a second
+# Bytes a second, of the data sheet, and cycles a second.
+DEVICES = {"TPU v5 lite": (819e9, 1.5e9)}
 PROMPT, CHAIN = (300, 0.5), (900, 0.7)  # medians and sigmas of log-normal lengths
 CHAINS_EACH = 4
 
@@ -176,47 +177,46 @@ def simulate(slots: int, count: int, max_length: int, scarce: float) -> None:
 # What a TPU's compiler makes of it
 
 
-def compile_caches(topology: str, shape: str, slots: int, context: int, positions: int, caches: list[str]) -> None:
+def compile_calls(topology: str, shape: str, slots: int, context: int, positions: int, calls: list[str]) -> None:
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # outside Google's cloud nobody answers
     from jax.experimental import topologies
 
     device = topologies.get_topology_desc(topology, "tpu").devices[0]
     config = shape_config(shape)
+    bandwidth, rate = DEVICES.get(device.device_kind, (0.0, 0.0))
     table = Table(
-        "cache", "CPU s to compile", "given GB", "temporary GB", "code MB", "Mcycles a step, kernels apart",
-        "GB a step of the kernels", "ms a step together",
-        title=f"{shape}, bfloat16, {slots} slots of up to {context:,} positions, {device.device_kind}",
+        "call", "CPU s to compile", "given GB", "temporary GB", "Mcycles a step, kernels apart",
+        "GB that kernels read", "ms a step: both",
+        title=f"{shape}, bfloat16, {slots} slots of up to {context:,} positions, a pool of {positions:,}, "
+        f"{device.device_kind}",
     )  # fmt: skip
-    for cache in caches:
+    for call in calls:
         start = time.process_time()
-        compiled = compile_decode(config, device, cache, slots, context, positions)
+        compiled = compile_call(config, device, call, slots, context, positions)
         seconds = time.process_time() - start
         memory = compiled.memory_analysis()
-        program = HloProgram(compiled.as_text())
-        cycles = program.cycles(program.loop()[0], min)
-        moved = kernel_bytes(config, slots, context) if cache == "pages" else 0
-        bandwidth, rate = DEVICES.get(device.device_kind, (0.0, 0.0))[0], CYCLES.get(device.device_kind)
-        together = f"{1e3 * (cycles / rate + moved / bandwidth):.1f}" if rate and bandwidth else "-"
-        table.add_row(
-            cache, f"{seconds:.0f}", f"{memory.argument_size_in_bytes / 1e9:.2f}",
-            f"{memory.temp_size_in_bytes / 1e9:.2f}", f"{memory.generated_code_size_in_bytes / 1e6:.1f}",
-            f"{cycles / 1e6:.2f}", f"{moved / 1e9:.2f}", together,
-        )  # fmt: skip
+        row = [f"{seconds:.0f}", f"{memory.argument_size_in_bytes / 1e9:.2f}"]
+        row.append(f"{memory.temp_size_in_bytes / 1e9:.2f}")
+        if call != "feed":
+            program = HloProgram(compiled.as_text())
+            cycles = program.cycles(program.loop()[0], min)
+            read = kernel_bytes(config, min(slots * context, positions)) if call == "pages" else 0
+            row += [f"{cycles / 1e6:.2f}", f"{read / 1e9:.2f}"]
+            row.append(f"{1e3 * (cycles / rate + read / bandwidth):.1f}" if rate else "-")
+        table.add_row({"rows": "decode, rows", "pages": "decode, pages", "feed": "feed_pages"}[call], *row)
     CONSOLE.print(table)
 
 
-def kernel_bytes(config: ModelConfig, slots: int, context: int) -> int:
-    """Of a step in which every row has ``context`` positions: their pages, read once; queries and results, and new
-    tokens, are a thousandth of it."""
-    each = 2 * config.num_layers * config.num_kv_heads * config.head_dim * 2
-    return slots * -(-context // PAGE) * PAGE * each
+def kernel_bytes(config: ModelConfig, positions: int) -> int:
+    """Of a step that reads so many: queries, results and new tokens are a thousandth of it."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * 2 * positions
 
 
-def compile_decode(
-    config: ModelConfig, device: jax.Device, cache: str, slots: int, context: int, positions: int
+def compile_call(
+    config: ModelConfig, device: jax.Device, call: str, slots: int, context: int, positions: int
 ) -> jax.stages.Compiled:
-    """A decode call. rows: a cache of ``context`` positions a row; pages: a pool of ``positions``, and tables for
-    ``context``."""
+    """rows: decode with a cache of ``context`` positions a row; pages: with a pool of ``positions``, and tables
+    for ``context``; feed: the larger call that feeds prompts to it."""
     place = jax.sharding.SingleDeviceSharding(device)
 
     def placed(tree: object) -> Any:
@@ -226,18 +226,20 @@ def compile_decode(
     graph, parameters = nnx.split(model)
     functions = device_functions(graph, None, CHUNK)
 
-    def arrays() -> KVCache | PagedCache:
-        if cache == "rows":
-            return KVCache.zeros(config, slots, context, CHUNK, jnp.bfloat16)
+    def rows() -> KVCache:
+        return KVCache.zeros(config, slots, context, CHUNK, jnp.bfloat16)
+
+    def pages() -> PagedCache:
         table = slots, -(-(context + CHUNK + 128) // PAGE)
         return PagedCache.zeros(config, positions // PAGE + 1, PAGE, jnp.bfloat16, table, CHUNK, "kernel")
 
+    cache = placed(jax.eval_shape(rows if call == "rows" else pages))
     # The code asks which backend it is for; this process has only the compiler of the one that it is for.
     with mock.patch("jax.default_backend", return_value="tpu"):
-        lowered = functions.decode.lower(
-            placed(parameters), placed(jax.eval_shape(arrays)), placed(controls(slots))
-        )
-        return lowered.compile()
+        if call == "feed":
+            pieces = np.zeros((PIECES[0], PIECE), np.int32), np.zeros((PIECES[0], 2), np.int32)
+            return functions.feed_pages.lower(placed(parameters), cache, *placed(pieces)).compile()
+        return functions.decode.lower(placed(parameters), cache, placed(controls(slots))).compile()
 
 
 def controls(slots: int) -> Controls:
@@ -262,7 +264,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), default="1.5b")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--positions", type=int, help="of the pool (default: all slots at their longest)")
-    parser.add_argument("--caches", nargs="+", choices=["rows", "pages"], default=["rows", "pages"])
+    parser.add_argument("--calls", nargs="+", choices=["rows", "pages", "feed"], default=["rows", "pages", "feed"])
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     for slots in options.slots:
@@ -270,7 +272,7 @@ def main() -> None:
             simulate(slots, options.requests, options.max_length, options.scarce)
         else:
             positions = options.positions or slots * (options.context + CHUNK + 128)
-            compile_caches(options.topology, options.shape, slots, options.context, positions, options.caches)
+            compile_calls(options.topology, options.shape, slots, options.context, positions, options.calls)
 
 
 if __name__ == "__main__":

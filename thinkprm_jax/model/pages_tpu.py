@@ -125,7 +125,7 @@ def _attend(
                 act(pltpu.make_async_copy(pages.at[table[row, number]], blocks.at[slot, i], done.at[slot]))
 
     @pl.when(row == 0)
-    def _() -> None:
+    def begin() -> None:
         blocks[...] = jnp.zeros_like(blocks)  # what no copy has filled must be numbers
         turn[0] = 0
         copies(0, 0, 0, lambda copy: copy.start())
@@ -143,7 +143,7 @@ def _attend(
         next_row, next_block = jnp.where(last, row + 1, row), jnp.where(last, 0, i + 1)
 
         @pl.when(next_row < rows)
-        def _() -> None:
+        def go_ahead() -> None:
             copies(next_row, next_block, 1 - slot, lambda copy: copy.start())
 
         copies(row, i, slot, lambda copy: copy.wait())
