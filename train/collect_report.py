@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from thinkprm_jax.collect.filters import KEPT, Candidate
 from thinkprm_jax.collect.report import CHAINS, PUBLISHED
+from thinkprm_jax.collect.spool import Rows
 from thinkprm_jax.tables import TextTable
 from thinkprm_jax.views.terminal import show_report
 
@@ -37,23 +39,24 @@ def doubts(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def draw_lengths(kept: Sequence[Candidate]) -> bytes:
+def draw_lengths(kept: Rows[Candidate]) -> bytes:
     """A PNG: histograms of tokens of a chain and of steps of a prefix, correct and incorrect prefixes stacked."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = {
-        "tokens of a chain": [candidate.tokens for candidate in kept],
-        "steps of a prefix": [len(candidate.row.prefix_steps) for candidate in kept],
-    }
-    correct = [candidate.correct for candidate in kept]
-    for axes, (title, sizes) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        values = [
-            [size for size, label in zip(sizes, correct, strict=True) if label is wanted]
-            for wanted in (True, False)
+    # (whether the prefix is correct, size) -> how many; there are few sizes, however many chains.
+    tokens = Counter((candidate.correct, candidate.tokens) for candidate in kept)
+    steps = Counter((candidate.correct, len(candidate.row.prefix_steps)) for candidate in kept)
+    panels = {"tokens of a chain": tokens, "steps of a prefix": steps}
+    for axes, (title, counts) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        sizes = [[size for correct, size in counts if correct is wanted] for wanted in (True, False)]
+        weights = [
+            [count for (correct, _), count in counts.items() if correct is wanted] for wanted in (True, False)
         ]
-        longest = max(sizes, default=1)
+        longest = max((size for _, size in counts), default=1)
         bins = np.arange(0.5, longest + 1) if longest <= 40 else 40
-        axes.hist(values, bins=bins, stacked=True, label=["correct", "incorrect"], color=["#4477aa", "#ee6677"])
+        colours = ["#4477aa", "#ee6677"]
+        names = ["correct", "incorrect"]
+        axes.hist(sizes, bins=bins, weights=weights, stacked=True, label=names, color=colours)
         axes.set_xlabel(title)
         axes.set_ylabel("chains")
         axes.legend(title="prefix", frameon=False)

@@ -41,7 +41,7 @@ def run(tokenizer, *items: Generated, seed: int = 0, **settings):
     for number, item in enumerate(items):
         collection.add(number, item)
     kept, decisions = collection.select()
-    return kept, [decision.reason for decision in decisions]
+    return list(kept), [decision.reason for decision in decisions]
 
 
 @pytest.mark.parametrize(

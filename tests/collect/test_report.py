@@ -19,7 +19,7 @@ from thinkprm_jax.collect.report import (
     save_collection,
     statistics,
 )
-from thinkprm_jax.collect.store import GenerationStore
+from thinkprm_jax.collect.store import ChainTable, GenerationStore
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.records import DecisionRow
@@ -115,11 +115,13 @@ TEXT = {"tokens": 1, "finish": "stop", "error": None}
 
 def test_the_store_goes_on_where_it_was(tmp_path):
     path = tmp_path / "g.jsonl"
-    with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
+    with GenerationStore(path, ChainTable(PREFIXES, 2), {"t": 1}) as store:
         assert [key for key, _, _ in store.missing(range(3))] == [0, 1, 2, 3, 4, 5]
         for key in (0, 3, 5):
             store.add(key, f"text {key}", **TEXT)
-    with GenerationStore(path, PREFIXES, 2, {"t": 1}) as store:
+    found: dict[int, tuple[str, ...]] = {}
+    table = ChainTable(PREFIXES, 2, lambda number, made: found.update({number: made.texts}))
+    with GenerationStore(path, table, {"t": 1}) as store:
         assert store.stored == 3
         assert [(key, prefix.problem, chain) for key, prefix, chain in store.missing(range(1, 3))] == [
             (2, "b", 0),
@@ -127,7 +129,8 @@ def test_the_store_goes_on_where_it_was(tmp_path):
         ]
         for key, _, _ in store.missing(range(3)):
             store.add(key, f"text {key}", **TEXT)
-        assert store.generated(1).texts == ("text 2", "text 3")
+    assert found == {number: (f"text {2 * number}", f"text {2 * number + 1}") for number in range(3)}
+    assert list(found) == [0, 1, 2]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["text"] for row in rows] == [f"text {key}" for key in range(6)]
     assert list(tmp_path.iterdir()) == [path]
@@ -135,18 +138,18 @@ def test_the_store_goes_on_where_it_was(tmp_path):
 
 def test_a_run_that_had_enough_leaves_nothing_waiting(tmp_path):
     path = tmp_path / "g.jsonl"
-    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+    with GenerationStore(path, ChainTable(PREFIXES, 1), {"t": 1}) as store:
         for key in (1, 0):
             store.add(key, "x", **TEXT)
     assert list(tmp_path.iterdir()) == [path]
-    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+    with GenerationStore(path, ChainTable(PREFIXES, 1), {"t": 1}) as store:
         store.add(2, "x", **TEXT)
     assert len(path.read_text().splitlines()) == 3
 
 
 def test_chains_of_another_teacher_are_refused(tmp_path):
     path = tmp_path / "g.jsonl"
-    with GenerationStore(path, PREFIXES, 1, {"t": 1}) as store:
+    with GenerationStore(path, ChainTable(PREFIXES, 1), {"t": 1}) as store:
         store.add(0, "x", **TEXT)
     with pytest.raises(UserError, match="made with t 1, this run has 2"):
-        GenerationStore(path, PREFIXES, 1, {"t": 2})
+        GenerationStore(path, ChainTable(PREFIXES, 1), {"t": 2})

@@ -17,7 +17,7 @@ A generation is left out for the first of these reasons that holds:
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from thinkprm_jax.collect.recipe import Filters, Generated
+from thinkprm_jax.collect.spool import Rows, Spool, SpooledRows
 from thinkprm_jax.data.prm800k import Prefix
 from thinkprm_jax.errors import RequestError
 from thinkprm_jax.protocol.prompts import DECISION, NO, THINK_CLOSE, THINK_OPEN, YES, strip_step_label
@@ -57,6 +58,16 @@ class Candidate:
     correct: bool
     tokens: int
     row: CollectedChainRow
+
+
+def _candidate(place: int, correct: int, tokens: int, content: str) -> Candidate:
+    return Candidate(place, bool(correct), tokens, CollectedChainRow.from_dict(json.loads(content)))
+
+
+def _decision(content: str, left_out: str | None) -> DecisionRow:
+    """left_out: why it is, though it has passed the filters."""
+    source, prefix, chain, reason = json.loads(content)
+    return DecisionRow(source, prefix, chain, left_out or reason)
 
 
 def cut_chain(text: str) -> str | None:
@@ -96,21 +107,33 @@ def chain_row(prefix: Prefix, chain: str, labels: Sequence[int]) -> CollectedCha
 
 
 class Collection:
-    """Takes generations in, in order, and gives the selection at any time.
+    """Takes generations in, in order, and gives the selection at any time. What it has taken in is on disk.
 
     Args:
       seed: of what is left out for the balance and the target, and of the order of the rows.
+      wave: prefixes between two looks at whether the target is reached; None: all are taken in.
+
+    Attributes:
+      prefixes: taken in. over: the target was reached at the end of a wave; no more are taken in.
     """
 
-    def __init__(self, filters: Filters, tokenizer: Tokenizer, seed: int) -> None:
-        self._filters, self._tokenizer, self._seed = filters, tokenizer, seed
-        self._decisions: list[DecisionRow] = []
-        self._candidates: list[Candidate] = []
+    def __init__(self, filters: Filters, tokenizer: Tokenizer, seed: int, wave: int | None = None) -> None:
+        self._filters, self._tokenizer, self._seed, self._wave = filters, tokenizer, seed, wave
+        self._spool = Spool(
+            "decision (place INTEGER PRIMARY KEY, content TEXT)",
+            "candidate (place INTEGER PRIMARY KEY, correct INTEGER, tokens INTEGER, rank BLOB, content TEXT)",
+            "kept (number INTEGER PRIMARY KEY, place INTEGER)",
+            "left_out (place INTEGER PRIMARY KEY, reason TEXT)",
+        )
+        self._decisions = self.prefixes = 0
         self._passed: Counter[bool] = Counter()
+        self.over = False
         self.generated = Counter[str]()  # "chains", "tokens" where known, and "finish: stop" and so on
 
     def add(self, number: int, generated: Generated) -> None:
         """number: of the prefix; each is given once, with all its generations."""
+        if self.over:
+            return
         seen: set[str] = set()
         passed = 0
         counts = zip(generated.texts, generated.tokens, generated.finish, strict=True)
@@ -128,8 +151,18 @@ class Collection:
                 seen.add(candidate.row.cot)
                 passed += 1
                 self._passed[candidate.correct] += 1
-                self._candidates.append(candidate)
-            self._decisions.append(DecisionRow(generated.prefix.source, number, chain, reason))
+                self._keep(candidate)
+            decision = json.dumps([generated.prefix.source, number, chain, reason])
+            self._spool.run("INSERT INTO decision VALUES (?, ?)", self._decisions, decision)
+            self._decisions += 1
+        self.prefixes += 1
+        if self._wave is not None and (number + 1) % self._wave == 0:
+            self.over = self.complete
+
+    def _keep(self, candidate: Candidate) -> None:
+        values = candidate.place, candidate.correct, candidate.tokens, self._rank(candidate)
+        content = json.dumps(candidate.row.to_dict())
+        self._spool.run("INSERT INTO candidate VALUES (?, ?, ?, ?, ?)", *values, content)
 
     @property
     def selectable(self) -> int:
@@ -147,7 +180,7 @@ class Collection:
             return self.selectable >= target
         return self._passed[True] >= target // 2 and self._passed[False] >= target - target // 2
 
-    def shortfall(self, kept: Sequence[Candidate], decisions: Sequence[DecisionRow]) -> str:
+    def shortfall(self, kept: Rows[Candidate], decisions: Rows[DecisionRow]) -> str:
         """Why there are fewer chains than were wanted: how many each filter has left out of all generations.
 
         Args:
@@ -167,21 +200,24 @@ class Collection:
             )
         return said
 
-    def select(self) -> tuple[list[Candidate], list[DecisionRow]]:
+    def select(self) -> tuple[Rows[Candidate], Rows[DecisionRow]]:
         """(kept chains in an order drawn by the seed, a decision for every generation in the order they came)."""
         keep, limit = self._quotas()
-        decisions = list(self._decisions)
-        kept: list[Candidate] = []
+        for table in ("kept", "left_out"):
+            self._spool.run(f"DELETE FROM {table}")
         met: Counter[bool] = Counter()
-        for candidate in sorted(self._candidates, key=self._rank):
-            label = candidate.correct if self._filters.balance else True
+        for place, correct in self._spool.rows("SELECT place, correct FROM candidate ORDER BY rank, place"):
+            label = bool(correct) if self._filters.balance else True
             met[label] += 1
             if met[label] <= keep[label]:
-                kept.append(candidate)
+                self._spool.run("INSERT INTO kept (place) VALUES (?)", place)
                 continue
             reason = "beyond the target" if met[label] <= limit[label] else "balance"
-            decisions[candidate.place] = dataclasses.replace(decisions[candidate.place], reason=reason)
-        return kept, decisions
+            self._spool.run("INSERT INTO left_out VALUES (?, ?)", place, reason)
+        columns = "place, correct, tokens, content"
+        kept = f"SELECT {columns} FROM kept JOIN candidate USING (place) ORDER BY number"
+        decisions = "SELECT content, left_out.reason FROM decision LEFT JOIN left_out USING (place) ORDER BY place"
+        return SpooledRows(self._spool, kept, _candidate), SpooledRows(self._spool, decisions, _decision)
 
     def _quotas(self) -> tuple[dict[bool, int], dict[bool, int]]:
         """Of correct (True) and incorrect prefixes: (how many are kept, how many the balance would allow)."""
@@ -229,4 +265,4 @@ class Collection:
             return "too long", None
         labels = [int(index < first) for index in range(judged)]
         row = chain_row(prefix, chain, labels)
-        return KEPT, Candidate(len(self._decisions), row.prefix_label, tokens, row)
+        return KEPT, Candidate(self._decisions, row.prefix_label, tokens, row)

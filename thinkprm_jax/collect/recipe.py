@@ -6,7 +6,6 @@ The paper: problems and solution prefixes of PRM800K, 4 chains each from QwQ-32B
 
 from __future__ import annotations
 
-import heapq
 import json
 import random
 import re
@@ -17,6 +16,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from thinkprm_jax.arithmetic.task import ArithmeticSource, example
+from thinkprm_jax.collect.spool import PrefixTable
 from thinkprm_jax.data.prm800k import Prefix, Prm800kCounts, read_prm800k
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.protocol.steps import split_solution
@@ -162,32 +162,21 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def select_prefixes(source: CollectionSource, seed: int) -> tuple[list[Prefix], SourceCounts]:
-    """The prefixes of a source other than ``generations``, without duplicates, in an order drawn by ``seed``.
+def select_prefixes(source: CollectionSource, seed: int) -> tuple[Sequence[Prefix], SourceCounts]:
+    """The prefixes of a source other than ``generations``, without duplicates, in an order drawn by ``seed``. They
+    are on disk, and in memory when they are asked for.
 
     The order depends on the texts alone, so that neither the order of files nor a `limit` changes it.
     """
-    counts = SourceCounts()
-    seen: set[bytes] = set()
-
-    def unique() -> Iterator[tuple[bytes, Prefix]]:
-        for prefix in _prefixes(source, seed, counts):
-            counts.prefixes += 1
-            identity = _digest(seed, prefix.problem, *prefix.steps)
-            if identity in seen:
-                counts.dropped["duplicate prefixes"] += 1
-                continue
-            seen.add(identity)
-            yield identity, prefix
-
-    if source.limit is None:
-        chosen = sorted(unique(), key=lambda item: item[0])
-    else:
-        chosen = heapq.nsmallest(source.limit, unique(), key=lambda item: item[0])
-        counts.dropped["beyond the limit"] += len(seen) - len(chosen)
+    counts, chosen = SourceCounts(), PrefixTable()
+    for prefix in _prefixes(source, seed, counts):
+        counts.prefixes += 1
+        if not chosen.add(_digest(seed, prefix.problem, *prefix.steps), prefix):
+            counts.dropped["duplicate prefixes"] += 1
+    counts.dropped["beyond the limit"] += chosen.sort(source.limit)
     if not chosen:
         raise UserError("the source holds no labelled prefix")
-    return [prefix for _, prefix in chosen], SourceCounts(counts.rows, counts.prefixes, +counts.dropped)
+    return chosen, SourceCounts(counts.rows, counts.prefixes, +counts.dropped)
 
 
 def _prefixes(source: CollectionSource, seed: int, counts: SourceCounts) -> Iterator[Prefix]:
