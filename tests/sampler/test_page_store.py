@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.sampler import Force, Request, Sampler, Think
+from thinkprm_jax.sampler import Force, Request, Sampler, Think, page_store
 from thinkprm_jax.sampler.cache_kind import VARIABLE, choose_cache
 
 ROOM = 128 + 64 + 8  # of a context at max_length 64 with chunks of 8
@@ -130,6 +130,28 @@ def test_a_phrase_is_fed_in_pieces(make, roomy):
     steps = make()
     results(steps, [Request(tokens(1, 9), script)])
     assert steps.stats.decode_steps == 3
+
+
+def test_a_long_prompt_comes_in_pieces_between_the_chunks_of_others(make, roomy, monkeypatch):
+    """With one piece at a time beside a row that runs; alone it comes at once."""
+    monkeypatch.setattr(page_store, "AT_ONCE", 16)
+    sampler = make(share_from=1)
+    device, calls = store_of(sampler)._device, []
+    for name in ("feed_pages", "decode"):
+        function = getattr(device, name)
+        count = {"feed_pages": lambda args: int((args[3][:, 0] >= 0).sum()), "decode": lambda args: "decode"}[name]
+        monkeypatch.setattr(
+            device, name, lambda *args, call=function, count=count: (calls.append(count(args)), call(*args))[1]
+        )
+    requests = [Request(tokens(1, 2), think(50)), Request(tokens(2, 58), think(4))]
+    assert results(sampler, requests) == results(roomy, requests)
+    # The short prompt and 16 tokens of the long one, 8 by steps, 16 more, the rest by steps.
+    assert calls[:5] == [2, "decode", 1, "decode", "decode"]
+    stats = sampler.stats
+    assert (stats.prefilled_tokens, stats.reprefilled_tokens) == (1 + 57, 0)
+    calls.clear()
+    results(sampler, [Request(tokens(3, 58), think(4))])
+    assert calls[0] == 2
 
 
 def test_settings_that_cannot_work_are_refused(make, tiny_model, mini_tokenizer, monkeypatch):

@@ -218,12 +218,13 @@ class CacheStore(abc.ABC, Generic[Arrays]):
             row.processed, _ = self._remembered.match(prompt)
             self._remembered.add(prompt)
 
-    def _uncount(self, work: PrefillWork) -> None:
-        """Of a work of which nothing but what was known is done now."""
-        again = min(work.again, work.goal - work.known)
+    def _uncount(self, work: PrefillWork, done: int) -> None:
+        """Of a work of which only ``done`` tokens are done now; what was processed before are the first ones."""
+        left = work.goal - done
+        again = max(work.again - (done - work.known), 0)
         self._stats.reprefilled_tokens -= again
-        self._stats.prefilled_tokens -= work.goal - work.known - again
-        self._stats.shared_tokens -= (work.goal - work.known) * (len(work.rows) - 1)
+        self._stats.prefilled_tokens -= left - again
+        self._stats.shared_tokens -= left * (len(work.rows) - 1)
 
     def retire(self, row: CacheRow, keep: int) -> None:
         """Frees a row whose occupant is done; the first ``keep`` tokens of its context shall be in the prefix

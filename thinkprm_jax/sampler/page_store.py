@@ -39,6 +39,9 @@ READ_AT_ONCE: dict[PageAttention, int] = {"kernel": PAGE, "xla": XLA_PIECE}
 # Texts are fed in pieces of so many tokens, so many pieces a call: what an accelerator computes while it reads the
 # weights, and a quarter of it for the few that scripts force.
 PIECE, PIECES = 32, (16, 4)
+# Tokens that are fed before a chunk at most, where rows wait for it that have nothing to be fed: what a prompt has
+# beyond them comes before the next chunks. A chunk's steps take several times as long.
+AT_ONCE = 4096
 
 
 class PageStore(CacheStore[PagedCache]):
@@ -109,6 +112,8 @@ class PageStore(CacheStore[PagedCache]):
         self._copies: list[tuple[int, int]] = []  # that have to be made before the next call
         self._ended: dict[CacheRow, int] = {}  # when, for rows that are free
         self._clock = itertools.count()
+        self._bases = set[PrefillWork]()  # of the admission, works that others stand on
+        self._fed = 0  # tokens since the last chunk
 
     def recover(self) -> None:
         for row in self.rows:
@@ -149,7 +154,7 @@ class PageStore(CacheStore[PagedCache]):
 
     def make_room(self, wanted: Sequence[tuple[CacheRow, int]]) -> frozenset[int]:
         self._ensure()
-        waiting = set[int]()
+        waiting, self._fed = set[int](), 0
         for place, (row, goal) in enumerate(wanted):
             younger = [other for other, _ in wanted[place + 1 :] if other.pages]
             if row.gave_up and place and not self._can_return(row, goal):
@@ -165,7 +170,22 @@ class PageStore(CacheStore[PagedCache]):
 
     def with_room(self, wanted: Sequence[tuple[CacheRow, int]]) -> list[tuple[CacheRow, int]]:
         self._ensure()
-        return [(row, goal) for row, goal in wanted if self._can_return(row, goal) and self._grow(row, goal)]
+        found = [(row, self._goal(row, goal)) for row, goal in wanted]
+        return [(row, goal) for row, goal in found if goal > row.fed and self._admit(row, goal)]
+
+    def _goal(self, row: CacheRow, goal: int) -> int:
+        """How far a row is fed now, of what it is to be fed: see AT_ONCE."""
+        others = any(
+            one.busy and len(one.context) - one.fed <= self.columns for one in self.rows if one is not row
+        )
+        return min(goal, row.fed + max(AT_ONCE - self._fed, 0)) if others else goal
+
+    def _admit(self, row: CacheRow, goal: int) -> bool:
+        """Has room for what is fed of a row now. False: there is none."""
+        if not (self._can_return(row, goal) and self._grow(row, goal)):
+            return False
+        self._fed += goal - row.fed
+        return True
 
     def _can_return(self, row: CacheRow, goal: int) -> bool:
         """Whether there is room for so much of a row and for every other one to go on for a while: what is fed now
@@ -221,21 +241,24 @@ class PageStore(CacheStore[PagedCache]):
 
     def _prepare(self, works: Sequence[PrefillWork]) -> None:
         self._ensure()
+        self._bases = {work.source for work in works if isinstance(work.source, PrefillWork)}
 
     def _process(self, works: Sequence[PrefillWork], parameters: nnx.State) -> None:
         for work in works:
             self._share(work)
-        left = [work for work in works if work.done < work.goal]
-        fed = dict(self.with_room([(work.rows[0], work.goal) for work in left]))
-        self.feed(list(fed.items()), parameters)
-        for work in left:
-            first = work.rows[0]
-            if first not in fed:  # it is fed by and by, and counted then
-                self._uncount(work)
+        fed = dict[PrefillWork, int]()
+        for work in (work for work in works if work.done < work.goal):
+            row, alone = work.rows[0], len(work.rows) == 1 and work not in self._bases
+            goal = self._goal(row, work.goal) if alone else work.goal
+            fed[work] = goal if goal > row.fed and self._admit(row, goal) else work.done
+        self.feed([(work.rows[0], goal) for work, goal in fed.items()], parameters)
+        for work, goal in fed.items():
+            if goal < work.goal:  # the rest is fed by and by, and counted then
+                self._uncount(work, goal)
                 continue
-            work.done = work.goal
+            work.done = goal
             for row in work.rows[1:]:
-                self._take_over(row, first.pages, work.goal)
+                self._take_over(row, work.rows[0].pages, goal)
 
     def _share(self, work: PrefillWork) -> None:
         """What is known of a work into the tables of its rows."""
