@@ -7,13 +7,15 @@ import pytest
 
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.sampler import Request, Sampler, Think
+from thinkprm_jax.sampler.cache_kind import RequestedCache
 from thinkprm_jax.sampler.warm_up import warm_up
 from thinkprm_jax.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.mark.slow
-def test_nothing_is_left_to_compile(tiny_model: Decoder, mini_tokenizer: Tokenizer) -> None:
-    sampler = Sampler(tiny_model, mini_tokenizer, slots=4, max_length=170, chunk=8)
+@pytest.mark.parametrize("cache", ["rows", "pages"])
+def test_nothing_is_left_to_compile(tiny_model: Decoder, mini_tokenizer: Tokenizer, cache: RequestedCache) -> None:
+    sampler = Sampler(tiny_model, mini_tokenizer, slots=4, max_length=170, chunk=8, cache=cache)
     warm_up(sampler, 170)
     before, rng = sampler.compilations, np.random.default_rng(1)
 

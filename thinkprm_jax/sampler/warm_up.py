@@ -2,7 +2,8 @@
 
 A program is compiled when its shapes first come, so requests of these shapes are run: every number of prompts that
 are prefilled together, of every length, in a cache of every length; and the same behind a beginning that another
-prompt has, too. They hold random tokens, and end with the first token that they sample.
+prompt has, too. They hold random tokens, and end with the first token that they sample. In a cache of pages no
+shape depends on a length: three batches are all.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _Batches:
     def __init__(self, sampler: Sampler, longest: int) -> None:
         self._most = sampler.max_length - 2  # tokens before a prompt's last, with room for one behind it
         self._longest = max(min(longest, self._most), 1)
-        self._chunk, self._workers = sampler.chunk, sampler.workers
+        self._chunk, self._workers, self._pages = sampler.chunk, sampler.workers, sampler.cache == "pages"
         self._capacity = max(sampler.slots // sampler.workers, 1)
         self._vocabulary = sampler.tokenizer.vocab_size
         self._rng = np.random.default_rng(0)
@@ -66,8 +67,14 @@ class _Batches:
 
     def all(self) -> Iterator[list[list[int]]]:
         """One after another where there is one slot."""
-        for batch in self._together():
+        for batch in self._in_pages() if self._pages else self._together():
             yield from [batch] if self._capacity > 1 else [[prompt] for prompt in batch]
+
+    def _in_pages(self) -> Iterator[list[list[int]]]:
+        """A prompt alone; as many as there can be, the longest; and equal ones, whose last page is copied."""
+        yield self._prompts(self._workers, 1)
+        yield self._prompts(self._workers * self._capacity, self._longest)
+        yield [prompt for prompt in self._prompts(self._workers, 4) for _ in range(min(self._capacity, 2))]
 
     def _together(self) -> Iterator[list[list[int]]]:
         """The shortest first, so that the cache only grows but where it is told to shrink."""
