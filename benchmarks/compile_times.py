@@ -100,12 +100,16 @@ def report(lowered: jax.stages.Lowered, options: str, file: Path | None) -> None
         file.write_text(text)
 
 
-_ASYNCHRONOUS = re.compile(r'custom_call_target="AsyncCollectiveStart"|-start\(')
+_ASYNCHRONOUS = re.compile(
+    r'custom_call_target="AsyncCollectiveStart"|(?:all-gather|all-reduce|reduce-scatter|collective-permute)-start\('
+)
 
 
 def digest(text: str) -> str:
     """Of what is computed: names of source lines are no part of it."""
-    return hashlib.blake2b(re.sub(r", metadata=\{[^}]*\}", "", text).encode(), digest_size=4).hexdigest()
+    computations = text[re.search(r"^(?:ENTRY )?%", text, re.MULTILINE).start() :]
+    plain = re.sub(r", metadata=\{[^}]*\}", "", computations)
+    return hashlib.blake2b(plain.encode(), digest_size=4).hexdigest()
 
 
 if __name__ == "__main__":

@@ -265,7 +265,7 @@ class HloProgram:
                 self._add(current, line)
 
     def _note_limit(self, computation: str, line: str) -> None:
-        if constant := re.search(r"%([\w.\-]+) = s32\[\]\S* constant\((\d+)\)", line):
+        if constant := re.search(r"%([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)", line):
             self._constants[f"{computation} {constant[1]}"] = int(constant[2])
         elif compared := re.search(r"ROOT .* compare\(%[\w.\-]+, %([\w.\-]+)\), direction=LT", line):
             limit = self._constants.get(f"{computation} {compared[1]}")

@@ -46,15 +46,17 @@ print(json.dumps({name: temporaries(shape, 4, 512, remat=name) for name in ("non
     assert memory["layer"] < memory["products"] < 0.7 * memory["none"]
 
 
-def test_weights_split_by_fsdp_are_gathered_a_layer_at_a_time() -> None:
+@pytest.mark.parametrize("scan", [False, True])
+def test_weights_split_by_fsdp_are_gathered_a_layer_at_a_time(scan: bool) -> None:
     memory = analysis(
-        """
-shape = {"hidden_size": 512, "intermediate_size": 1024}
-print(json.dumps({str(n): temporaries(shape | {"num_layers": n}, 4, 8, fsdp=4, remat="layer") for n in (2, 6)}))
+        f"""
+shape = {{"hidden_size": 512, "intermediate_size": 1024}}
+options = {{"fsdp": 4, "remat": "layer", "scan": {scan}}}
+print(json.dumps({{str(n): temporaries(shape | {{"num_layers": n}}, 4, 8, **options) for n in (2, 6)}}))
 """,
         devices=4,
     )
     layer = 4 * 512 * (3 * 1024 + 2 * 32 + 2 * 16)  # bytes of its weights, gathered
     assert memory["2"] > layer
-    # Four more layers: a device's quarter of their gradients, and not their gathered weights.
+    # Four more layers: a device's quarter of their gradients, and not their gathered weights, nor copies of them.
     assert memory["6"] - memory["2"] < 1.5 * layer

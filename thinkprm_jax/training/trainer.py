@@ -8,6 +8,7 @@ by those names. State arrays are born on their mesh devices and donated from ste
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -361,13 +362,24 @@ def step_options(mesh: Mesh, remat: Remat) -> dict[str, str | bool] | None:
     XLA for CPUs takes away the barriers around what is to be computed again before it looks for common
     subexpressions, and its usual scheduler starts repeated work early. Either keeps all that was to be forgotten:
     without these options ``layer`` and ``products`` take the memory of ``none``.
+
+    XLA for TPUs multiplies by a large weight that fsdp splits piece by piece, as the pieces come round, and adds
+    up the float32 products in memory, which takes several times as long as the product. With a threshold that no
+    weight reaches it gathers the weight and multiplies once. A threshold in the user's own flags holds.
     """
-    if remat == "none" or mesh.devices.flat[0].platform != "cpu":
+    platform = mesh.devices.flat[0].platform
+    if platform == "tpu" and mesh.shape["fsdp"] > 1 and mesh.shape["tensor"] == 1:
+        own = "".join(os.environ.get(name, "") for name in ("LIBTPU_INIT_ARGS", "XLA_FLAGS"))
+        return None if _WINDOWED_FROM in own else {_WINDOWED_FROM: "1000000"}
+    if remat == "none" or platform != "cpu":
         return None
     return {
         "xla_disable_hlo_passes": "cse_barrier_expander",
         "xla_cpu_enable_concurrency_optimized_scheduler": False,
     }
+
+
+_WINDOWED_FROM = "xla_jf_spmd_threshold_for_windowed_einsum_mib"
 
 
 def parameter_names(variables: Any) -> list[str]:

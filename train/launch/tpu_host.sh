@@ -39,6 +39,8 @@ prepare() { # the environment of a program, and its folder
     cd "$SHARED"
     # Process 0 alone writes compiled programs; on a shared disk the others find them.
     export THINKPRM_JAX_CACHE=$SHARED/compiled HF_HOME=$SHARED/huggingface
+    # No LIBTPU_INIT_ARGS: docs/pods.md, "Flags of XLA and libtpu", has what other trainers set there and what libtpu
+    # makes of it; the one that helps a training step sets itself. Flags of yours go into `environment`.
     # shellcheck disable=SC1091
     if [[ -e environment ]]; then source ./environment; fi
 }
