@@ -22,6 +22,7 @@ from thinkprm_jax import cli, records
 from thinkprm_jax.records.claims import Claims
 from thinkprm_jax.records.joined_output import job_folder
 from thinkprm_jax.search.runner import OpenSearch
+from thinkprm_jax.storage import location
 
 RANKING = {"prm_type": "guess", "n": 2, "cached_solutions_path": "solved.jsonl", "output_dir": "out"}
 SOLVED = [{"problem": f"{i} + 2?", "answer": "4", "completions": ["So 4.", f"So {i}."]} for i in range(6)]
@@ -109,6 +110,8 @@ def test_a_search_in_parts_ends_as_that_of_one_process(run: Run, tmp_path) -> No
         assert said(tmp_path / "out" / name) == said(tmp_path / "alone" / name)
     assert not list(job_folder(tmp_path / "out" / "completions.jsonl").glob("part-*"))
     before = [(tmp_path / "out" / name).read_bytes() for name in names]
+    assert run("search", "r.yaml", "output_dir=memory://runs/out", "--parts", "2")[0] == 0
+    assert before == [(location("memory://runs/out") / name).read_bytes() for name in names]
     for more in ([], ["--processes", "2", "--process", "1"]):
         assert run("search", "r.yaml", *more)[0] == 0
     assert before == [(tmp_path / "out" / name).read_bytes() for name in names]

@@ -353,6 +353,22 @@ def test_a_process_that_dies_in_the_middle_of_a_takeover_loses_no_rows(tmp_path,
         assert three.next_part() == [1, 2, 4]
 
 
+def test_rows_of_a_part_that_a_store_does_not_take_stay(monkeypatch):
+    folder = location("memory://refused/out")
+    with monkeypatch.context() as patch:
+
+        def refuse(lines: Any, part: Location, *_: Any) -> None:
+            raise UserError(f"{part}: permission denied")
+
+        patch.setattr(sharded_output, "write_part", refuse)
+        with opened(folder, parts=1) as output, pytest.raises(UserError, match="permission denied"):
+            fill(output)
+    with opened(folder, parts=1) as output:
+        assert output.wait()
+        assert fill(output) == []
+    assert numbers(folder) == list(range(20))
+
+
 @pytest.mark.parametrize("store", ["", "memory://joined/"])
 def test_parts_become_a_file_when_all_are_there(tmp_path, store):
     file = location(f"{store or tmp_path}/rows.jsonl")
