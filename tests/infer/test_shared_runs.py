@@ -161,7 +161,8 @@ def test_a_sweep_is_shared_run_by_run(run: Run, models, tmp_path) -> None:
     claims.mkdir(parents=True)
     with Claims(claims) as other:
         assert other.take(0) is not None
-        assert run(*command, "--no-wait")[0] == 3
+        status, err = run(*command, "--no-wait")
+        assert status == 3, err
     assert len(said(tmp_path / "out" / "rounds=2.jsonl")) == 4
     assert run(*command)[0] == 0
     assert json.loads((tmp_path / "out" / "figures.json").read_text())["settings"][1]["setting"] == "rounds=2"

@@ -288,7 +288,7 @@ def is_alike(settings: VerifierSettings, loaded: Verifier) -> bool:
     """Whether the sampler of a loaded verifier serves these settings too."""
     ours, theirs = settings.stamp, loaded.settings.stamp
     shared = settings.writes and loaded.sampler is not None
-    return shared and all(ours[name] == theirs[name] for name in _SHARED)
+    return shared and all(ours.get(name) == theirs.get(name) for name in _SHARED)  # a stamp leaves defaults out
 
 
 def _check_alike(settings: VerifierSettings, like: Verifier) -> None:
@@ -296,8 +296,8 @@ def _check_alike(settings: VerifierSettings, like: Verifier) -> None:
         raise UserError(f"a verifier of kind {settings.kind} cannot share the sampler of one of kind {like.kind}")
     ours, theirs = settings.stamp, like.settings.stamp
     for name in _SHARED:
-        if ours[name] != theirs[name]:
-            raise UserError(f"like: its {name} is {theirs[name]}, not {ours[name]}")
+        if ours.get(name) != theirs.get(name):
+            raise UserError(f"like: its {name} is {theirs.get(name)}, not {ours.get(name)}")
 
 
 def current_stamp(written: Mapping[str, Any]) -> dict[str, Any]:
