@@ -40,7 +40,9 @@ class Ours:
         from thinkprm_jax.runtime import enable_compilation_cache
 
         enable_compilation_cache()
-        model, tokenizer = load_model(files / "hf", dtype=precision)
+        quantize = "int8" if precision == "int8" else None
+        dtype = "bfloat16" if quantize else precision  # of activations, keys and values
+        model, tokenizer = load_model(files / "hf", dtype=dtype, quantize=quantize)
         self.samplers = {
             # Without drafts, which the peers do not have either.
             slots: Sampler(model, tokenizer, slots=slots, max_length=CONTEXT, drafts=0)

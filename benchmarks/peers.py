@@ -34,7 +34,7 @@ import numpy as np
 
 HERE = Path(__file__).parent
 TRIED = {  # what each can do; the first is compared token by token
-    "thinkprm_jax": ("float32", "bfloat16"),
+    "thinkprm_jax": ("float32", "bfloat16", "int8"),
     "transformers": ("float32", "bfloat16"),
     "ctranslate2": ("float32", "bfloat16", "int8"),
     "openvino-genai": ("float32", "bfloat16", "int8"),

@@ -221,10 +221,13 @@ void columns(const Product& product, int64_t begin, int64_t end) {
         float* to = product.y + (top + b) * outputs + n;
         const float* from = reinterpret_cast<const float*>(sums + ((n - begin) / WIDE * count + b) * TILE_W);
         const int64_t width = std::min<int64_t>(WIDE, end - n);
-        if (product.scale == nullptr)
+        if (product.scale == nullptr) {
           std::memcpy(to, from, width * sizeof(float));
-        else
-          for (int64_t i = 0; i < width; ++i) to[i] = from[i] * product.scale[n + i];
+          continue;
+        }
+        int64_t i = 0;
+        for (; i + LANES <= width; i += LANES) store(to + i, load(from + i) * load(product.scale + n + i));
+        for (; i < width; ++i) to[i] = from[i] * product.scale[n + i];
       }
   }
 }
