@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from thinkprm_jax.model.decode_step import largest
 from thinkprm_jax.sampler import sampling
 from thinkprm_jax.sampler.buckets import length_buckets
 from thinkprm_jax.sampler.cache_store import round_up
 from thinkprm_jax.sampler.sampling import _keep_top, log_probabilities, sample
 
 VOCAB = 1000
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ draws = jax.jit(
 )
 
 
-draw_candidate = jax.jit(sampling._draw_candidate)
+draw_candidate = jax.jit(sampling._draw_candidate, static_argnums=5)
 draw_whole = jax.jit(sampling._draw)
 keep_top = jax.jit(_keep_top)
 
@@ -156,9 +161,10 @@ def hard_logits(kind: str, rng: np.random.Generator) -> np.ndarray:
     return logits.astype(np.float32)
 
 
+@pytest.mark.parametrize("products", ["xla", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("settings", [(0, 0.95), (0, 0.5), (1, 1.0), (40, 1.0), (40, 0.9), (5_000, 0.9)])
 @pytest.mark.parametrize("kind", ["few", "many", "ties"])
-def test_candidates_draw_what_the_whole_vocabulary_draws(kind, settings):
+def test_candidates_draw_what_the_whole_vocabulary_draws(kind, settings, products):
     """The candidates are a short cut: where a row says they are complete, they hold exactly what is kept."""
     top_k, top_p = settings
     rng = np.random.default_rng(5)
@@ -166,12 +172,40 @@ def test_candidates_draw_what_the_whole_vocabulary_draws(kind, settings):
     temperature = jnp.full((6, 1), 0.8)
     k, p = jnp.full(6, top_k), jnp.full(6, top_p)
     uniform = jnp.asarray(rng.random(6), jnp.float32)
-    token, complete = draw_candidate(logits, temperature, k, p, uniform)
+    token, complete = draw_candidate(logits, temperature, k, p, uniform, products)
     whole = draw_whole(keep_top(logits / temperature, k, p), uniform)
     np.testing.assert_array_equal(np.asarray(token)[complete], np.asarray(whole)[complete])
     kept = np.isfinite(keep_top(logits / temperature, k, p)).sum(axis=-1)
     most = sampling._CANDIDATES
     assert (np.asarray(complete) == ((kept < most) & (top_k <= most))).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["few", "many", "ties", "equal", "infinite"])
+@pytest.mark.parametrize("vocab", [40_000, 39_937, 300, 100])
+def test_our_kernel_finds_the_candidates_that_xla_finds(kind, vocab):
+    logits = hard_logits(kind, np.random.default_rng(5))[:, :vocab]
+    if kind == "equal":
+        logits[:] = 1.5
+    if kind == "infinite":
+        logits[:, ::3] = -np.inf
+    divisor = jnp.full((6, 1), 0.7)
+    count = min(vocab, sampling._CANDIDATES)
+    values, ids, weight = largest(jnp.asarray(logits), divisor, count)
+    expected, theirs = jax.lax.top_k(jnp.asarray(logits), count)
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(ids, theirs)
+    exact = np.exp((logits.astype(np.float64) - logits.max(-1, keepdims=True)) / 0.7).sum(-1, keepdims=True)
+    np.testing.assert_allclose(weight, exact, rtol=1e-6)
+
+
+@needs_compiler
+def test_what_is_no_number_is_found_in_its_row_alone():
+    logits = np.random.default_rng(0).normal(size=(3, 20_000)).astype(np.float32)
+    logits[1, 77] = np.nan
+    values, _, weight = largest(jnp.asarray(logits), jnp.ones((3, 1)), 128)
+    assert np.isnan(np.asarray(weight))[:, 0].tolist() == [False, True, False]
+    assert np.isfinite(np.asarray(values)[[0, 2]]).all()
 
 
 def test_greedy_takes_the_first_of_equals_wherever_it_stands():

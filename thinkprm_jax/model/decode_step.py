@@ -90,6 +90,27 @@ def log_sum_exp(x: jax.Array) -> jax.Array:
     return _sum(x, exponentials=True)
 
 
+def largest(logits: jax.Array, divisor: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The largest logits of every row, and what all of a row weigh beside its largest one.
+
+    Args:
+      logits: float32 [B, V]. divisor: float32 [B, 1], the temperature. count: N, at most V.
+    Returns: float32 [B, N], falling; their ids, int32 [B, N], the first of equals first; the sum of
+      exp((logits - the largest) / divisor), float32 [B, 1].
+    """
+    shape = (logits.shape[0], count)
+    call = jax.ffi.ffi_call(
+        load_kernels().target("largest"),
+        (
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct(shape, jnp.int32),
+            jax.ShapeDtypeStruct(shape[:1], jnp.float32),
+        ),
+    )
+    values, ids, weight = call(logits, divisor[:, 0])
+    return values, ids, weight[:, None]
+
+
 def _sum(x: jax.Array, exponentials: bool) -> jax.Array:
     rows = math.prod(x.shape[:-1])
     call = jax.ffi.ffi_call(load_kernels().target("sum"), jax.ShapeDtypeStruct((rows,), jnp.float32))

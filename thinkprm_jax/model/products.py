@@ -32,7 +32,7 @@ Products = Literal["xla", "native"]
 Requested = Literal["auto", "xla", "native"]
 VARIABLE = "THINKPRM_JAX_PRODUCTS"
 SOURCE = Path(__file__).parent / "cc" / "kernels.cc"
-_TARGETS = ("products", "attention", "pieces", "layers", "sum")
+_TARGETS = ("products", "attention", "pieces", "layers", "sum", "largest")
 # Above it XLA's products are as fast. Below stand the widest steps, 32 rows of 8 tokens: what a token gets must
 # not depend on how many a step has.
 _MOST_ROWS = 256

@@ -194,6 +194,7 @@ def _step(
         every(controls.top_p),
         every(controls.keys),
         (controls.positions[:, None] + offsets + 1).reshape(-1),
+        model.products,
     )
     asked = jnp.concatenate([sampled[:, None], every(controls.watch)], axis=1)
     logprobs = log_probabilities(logits, asked, model.products).reshape(batch, width, -1)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from thinkprm_jax.model.decode_step import log_sum_exp
+from thinkprm_jax.model.decode_step import largest, log_sum_exp
 from thinkprm_jax.model.products import Products
 
 _BLOCK = 128  # tokens: the lanes of a TPU
@@ -30,6 +30,7 @@ def sample(
     top_p: jax.Array,
     keys: jax.Array,
     positions: jax.Array,
+    products: Products = "xla",
 ) -> jax.Array:
     """Draws one token per row.
 
@@ -38,6 +39,7 @@ def sample(
       temperature: float32 [B]; 0 takes the most likely token. Below 1e-6 it is 1e-6, so that nothing overflows.
       top_k: int [B], 0 is off. top_p: float32 [B], 1 is off. Applied in the order temperature, top-k, top-p.
       keys: uint32 [B, 2], the row's random key; positions: int [B], the position the token will stand at.
+      products: of the model; beside "native" ones candidates are found by our kernel, too: the same ones.
     Returns: int32 [B].
     """
     greedy = _most_likely(logits)
@@ -49,7 +51,7 @@ def sample(
         filtered = (top_k > 0) | (top_p < 1)
         token, complete = jax.lax.cond(
             jnp.any(random & filtered),
-            lambda: _draw_candidate(logits, divisor, top_k, top_p, uniform),
+            lambda: _draw_candidate(logits, divisor, top_k, top_p, uniform, products),
             lambda: (greedy, jnp.zeros_like(random)),
         )
         left = random & ~(filtered & complete)
@@ -134,7 +136,12 @@ def _candidates(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _draw_candidate(
-    logits: jax.Array, divisor: jax.Array, top_k: jax.Array, top_p: jax.Array, uniform: jax.Array
+    logits: jax.Array,
+    divisor: jax.Array,
+    top_k: jax.Array,
+    top_p: jax.Array,
+    uniform: jax.Array,
+    products: Products,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws among the candidates, int32 [B]; and whether all that top-k and top-p keep is among them, bool [B].
 
@@ -142,12 +149,15 @@ def _draw_candidate(
       divisor: float32 [B, 1], the temperature. uniform: float32 [B].
     """
     vocab = logits.shape[-1]
-    values, ids = _candidates(logits)
+    if products == "native":
+        values, ids, every = largest(logits, divisor, min(_CANDIDATES, vocab))
+    else:
+        values, ids = _candidates(logits)
+        every = jnp.sum(jnp.exp(logits / divisor - values[:, :1] / divisor), axis=-1, keepdims=True)
     scaled = values / divisor
     weights = jnp.exp(scaled - scaled[:, :1])
     k = jnp.clip(top_k[:, None], 1, scaled.shape[-1])
     floor = jnp.where(top_k[:, None] > 0, jnp.take_along_axis(scaled, k - 1, axis=-1), -jnp.inf)
-    every = jnp.sum(jnp.exp(logits / divisor - scaled[:, :1]), axis=-1, keepdims=True)
     mass = jnp.where(top_k[:, None] > 0, jnp.sum(weights, -1, keepdims=True, where=scaled >= floor), every)
     enough = jnp.cumsum(weights, axis=-1) >= top_p[:, None] * mass
     nucleus = jnp.take_along_axis(scaled, jnp.argmax(enough, axis=-1)[:, None], axis=-1)

@@ -1,5 +1,6 @@
 // What XLA calls: our kernels of a decode step, and of products.
 
+#include "largest.h"
 #include "layers.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -116,6 +117,28 @@ ffi::Error Sum(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::ResultBuffer<
   several.team.run(parts, [=](int64_t i) {
     for (int64_t row = i * grain; row < std::min(rows, (i + 1) * grain); ++row)
       to[row] = exponentials ? log_sum_exp(from + row * width, width) : squares(from + row * width, width);
+  });
+  return ffi::Error::Success();
+}
+
+// logits [B, V] and divisors [B] -> the largest logits of every row, falling, their ids [B, N], and what all logits weigh
+// beside the largest, [B].
+ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> logits, ffi::Buffer<ffi::F32> divisors,
+                   ffi::ResultBuffer<ffi::F32> values, ffi::ResultBuffer<ffi::S32> ids, ffi::ResultBuffer<ffi::F32> weights) {
+  const auto shape = logits.dimensions(), of_values = values->dimensions();
+  if (shape.size() != 2 || of_values.size() != 2 || !same(of_values, ids->dimensions()) || of_values[0] != shape[0] ||
+      of_values[1] < 1 || of_values[1] > shape[1] || divisors.element_count() != size_t(shape[0]) ||
+      weights->element_count() != size_t(shape[0]))
+    return ffi::Error::InvalidArgument("largest: logits [B, V], divisors [B], at most V values a row");
+  const int64_t rows = shape[0], width = shape[1], count = of_values[1];
+  const float *x = logits.typed_data(), *by = divisors.typed_data();
+  float *found = values->typed_data(), *weight = weights->typed_data();
+  int32_t* id = ids->typed_data();
+  const int64_t threads = std::min(threads_for(rows * width * 8, pool.num_threads()), rows);
+  Threads several(pool, threads);
+  several.team.run(rows, [=](int64_t row) {
+    largest(x + row * width, width, count, found + row * count, id + row * count);
+    weight[row] = weight_of_all(x + row * width, width, found[row * count], by[row]);
   });
   return ffi::Error::Success();
 }
@@ -263,6 +286,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_sum, Sum,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Attr<bool>("exponentials"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_largest, Largest,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(thinkprm_attention, Attend,
                               ffi::Ffi::Bind()
