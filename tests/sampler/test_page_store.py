@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
+from support import tiny_model as tiny_model_module
 from thinkprm_jax.errors import UserError
-from thinkprm_jax.sampler import Force, Request, Sampler, Think, page_store
-from thinkprm_jax.sampler.cache_kind import VARIABLE, choose_cache
+from thinkprm_jax.model import pages
+from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.sampler import Force, Request, Rewind, Sampler, Think, engine, page_store
+from thinkprm_jax.sampler.cache_kind import VARIABLE, CacheChoice, choose_cache
 
 ROOM = 128 + 64 + 8  # of a context at max_length 64 with chunks of 8
 
@@ -61,6 +66,24 @@ def test_with_too_few_pages_the_youngest_wait_and_all_tokens_are_the_same(make, 
     assert pool.pages * pool.size == 208 < 4 * 60  # what four contexts would take at their ends
     assert scarce.stats.peak_cache_bytes <= 208 * scarce.position_bytes
     assert scarce.stats.reprefilled_tokens + scarce.stats.refed_tokens > 0
+
+
+def test_a_device_with_little_memory_gets_a_smaller_pool(make, roomy, tiny_model, monkeypatch, caplog):
+    """And one again of the size that was meant once there is room."""
+    sampler = make()
+    room = 240 * sampler.position_bytes
+    monkeypatch.setattr(page_store, "free_bytes", lambda _: room)
+    requests = [Request(tokens(i, 30), think(30), 1.0, seed=i) for i in range(4)]
+    with caplog.at_level("INFO"):
+        assert results(sampler, requests) == results(roomy, requests)
+    assert store_of(sampler).pool.pages == 240 // 16 - 1
+    assert sampler.planned_bytes == room
+    assert "a cache of 224 positions" in caplog.text
+    sampler.release()
+    monkeypatch.undo()
+    sampler.use(tiny_model)
+    assert results(sampler, requests) == results(roomy, requests)
+    assert store_of(sampler).pool.pages == store_of(roomy).pool.pages
 
 
 def test_what_forks_have_in_common_stands_there_once(make):
@@ -130,6 +153,33 @@ def test_a_phrase_is_fed_in_pieces(make, roomy):
     steps = make()
     results(steps, [Request(tokens(1, 9), script)])
     assert steps.stats.decode_steps == 3
+
+
+@pytest.mark.slow
+def test_the_tpus_kernels_decode_the_same_tokens(mini_tokenizer, monkeypatch):
+    """Interpreted, in the sampler as it is: prompts, forced phrases, wide steps, forks and rewinds."""
+    config = dataclasses.replace(tiny_model_module.make_config(mini_tokenizer, layers=1), head_dim=128)
+    model = Decoder(config, rngs=nnx.Rngs(3))
+
+    def script():
+        first = yield Think(6)
+        yield Force(range(20, 26))
+        yield Rewind(70)
+        second = yield Think(5)
+        return first.ids, second.ids
+
+    requests = [Request(tokens(i // 2, 66), script, 1.0, seed=i) for i in range(4)]
+    settings = {"slots": 2, "max_length": 96, "chunk": 4, "drafts": 3, "products": "xla"}
+    expected = results(Sampler(model, mini_tokenizer, cache="rows", **settings), requests)
+    for name in ("attend_by_kernel", "write_by_kernel"):
+        interpreted = functools.partial(getattr(pages, name), interpret=True)
+        monkeypatch.setattr(pages, name, interpreted)
+    choice = CacheChoice("pages", "kernel", "for this test")
+    monkeypatch.setattr(engine, "choose_cache", lambda *_: choice)
+    sampler = Sampler(model, mini_tokenizer, **settings)
+    assert store_of(sampler).pool.size == 64
+    assert results(sampler, requests) == expected
+    assert sampler.stats.wide_steps > 0
 
 
 def test_a_long_prompt_comes_in_pieces_between_the_chunks_of_others(make, roomy, monkeypatch):

@@ -106,7 +106,8 @@ class Sampler:
         shares those of a common beginning; "auto", pages where a kernel reads them in place (TPUs). None: what
         $THINKPRM_JAX_KV_CACHE says, or "auto". It changes no token.
       cache_positions: tokens that a cache of pages holds in all; None: every slot at ``max_length`` and the prefix
-        cache. With fewer the youngest contexts wait while there is no room, and are fed again.
+        cache, or what the device has memory for. With fewer the youngest contexts wait while there is no room, and
+        are fed again.
       prefix_cache: positions (tokens) of the prefix cache, in whole blocks of 16 (or pages), for requests with
         ``keep``; 0: none. A search wants the contexts of two rounds in it: a prompt once for all its beams, and
         for each beam the tokens that it alone has and half a block.

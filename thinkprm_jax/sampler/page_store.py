@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from thinkprm_jax.errors import UserError
@@ -42,6 +45,18 @@ PIECE, PIECES = 32, (16, 4)
 # Tokens that are fed before a chunk at most, where rows wait for it that have nothing to be fed: what a prompt has
 # beyond them comes before the next chunks. A chunk's steps take several times as long.
 AT_ONCE = 4096
+# Of a device's memory what is left for programs, logits and activations where the pool takes all that is free.
+WORKING_MEMORY = 0.15
+
+logger = logging.getLogger(__name__)
+
+
+def free_bytes(device: jax.Device) -> int | None:
+    """What a pool may take of a device's memory; None: it does not say (processors do not)."""
+    stats = device.memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int((1 - WORKING_MEMORY) * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
 
 
 class PageStore(CacheStore[PagedCache]):
@@ -51,7 +66,8 @@ class PageStore(CacheStore[PagedCache]):
       device: the functions of this architecture and chunk.
       max_length: as of the sampler.
       prefix_cache: positions that it may hold at most, rounded up to whole pages.
-      positions: of the pool; None: all rows at their longest, and the prefix cache.
+      positions: of the pool; None: all rows at their longest and the prefix cache, or as many as the device has
+        memory for when the pool is made, where it says how much it has.
       attention: what reads the pages.
     Raises:
       UserError: ``positions`` are fewer than a row has at its longest.
@@ -84,16 +100,14 @@ class PageStore(CacheStore[PagedCache]):
         self._width = -(-(max_length + columns + 128) // size)
         self.length = self._width * size
         blocks = -(-prefix_cache // size)
-        everything = row_counts[-1] * self._width + blocks
-        pages = everything if positions is None else min(-(-positions // size), everything)
+        self._everything, self._fixed = row_counts[-1] * self._width + blocks, positions is not None
+        pages = self._everything if positions is None else min(-(-positions // size), self._everything)
         if pages < self._width:
             raise UserError(
                 f"sampler: cache_positions={positions} must be at least {self.length}, "
                 f"what one context of max_length {max_length} takes"
             )
         self.pool = PagePool(pages, size)
-        # Of a pool that cannot run out nothing is spared.
-        self._scarce = pages < everything
         super().__init__(
             config,
             stats,
@@ -132,9 +146,15 @@ class PageStore(CacheStore[PagedCache]):
             table[row.number, : len(row.pages)] = row.pages
         return dataclasses.replace(super().take_cache(), table=table)
 
+    @property
+    def _scarce(self) -> bool:
+        """Whether pages can run out; where they cannot nothing has to be spared."""
+        return self.pool.pages < self._everything
+
     def _ensure(self) -> None:
         if self.cache is None:
             sharding = self._device.cache_sharding(len(self.rows), self._config.num_kv_heads)
+            self._fit_memory(sharding)
             self.cache = PagedCache.zeros(
                 self._config,
                 self.pool.pages + 1,
@@ -145,6 +165,21 @@ class PageStore(CacheStore[PagedCache]):
                 self._attention,
                 sharding,
             )
+
+    def _fit_memory(self, sharding: Sharding | None) -> None:
+        """Before the pool is made, and so before anybody has pages: as many as there are to be, or as fit."""
+        if self._fixed:
+            return
+        device = next(iter(sharding.device_set)) if sharding is not None else jax.devices()[0]
+        free = free_bytes(device)
+        pages = self._everything
+        if free is not None:
+            fit = free // (self.pool.size * self.position_bytes) - 1
+            pages = min(max(fit, self._width), self._everything)
+        if pages < self._everything:
+            kept, wanted = pages * self.pool.size, self._everything * self.pool.size
+            logger.info("a cache of %d positions, what the device has room for, and not of %d", kept, wanted)
+        self.pool = PagePool(pages, self.pool.size)
 
     def _arrange(self, kept: Sequence[CacheRow]) -> None:
         for row in set(self.rows) - set(kept):
