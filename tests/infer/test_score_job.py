@@ -145,6 +145,7 @@ ARRAY = {"SLURM_ARRAY_TASK_COUNT": "5", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARR
         ({**SLURM, **ARRAY, "SLURM_ARRAY_TASK_ID": "14"}, Rank(11, 20, "SLURM array")),
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}, Rank(1, 2, "JAX_* variables")),
         ({"TPU_WORKER_HOSTNAMES": "a,b,c", "TPU_WORKER_ID": "2"}, Rank(2, 3, "TPU")),
+        ({"TPU_WORKER_HOSTNAMES": "a,b,c", "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "2"}, Rank()),
         ({"TPU_WORKER_HOSTNAMES": "localhost", "TPU_WORKER_ID": "0"}, Rank()),
     ],
 )

@@ -122,7 +122,10 @@ def test_judge_gives_every_host_its_shard_and_ends_with_the_worst_status(cloud: 
         f"thinkprm score a b.jsonl --shard {i}/2 --output out/{i}.jsonl" for i in (0, 1)
     ]
     # No host waits for the others of its slice.
-    assert sorted(cloud.calls("of ")) == [f"of {i}/2, bounds 1,1,1" for i in (0, 1)]
+    # No host shares an output with the others.
+    assert sorted(cloud.calls("of ")) == [f"of {i}/1, bounds 1,1,1" for i in (0, 1)]
+    cloud.run("tpu_vm.sh", "judge", "score", "in.jsonl", "--output", "out/")
+    assert sorted(cloud.calls("of "))[1::2] == [f"of {i}/2, bounds 1,1,1" for i in (0, 1)]
 
 
 def test_judge_wants_a_place_for_each_shard(cloud: World) -> None:
@@ -245,6 +248,12 @@ def test_tasks_that_share_a_folder_have_one_command(array: World) -> None:
     ]
 
 
+@pytest.mark.parametrize("program", ["search", "collect", "evaluate"])
+def test_tasks_of_other_programs_share_a_folder_too(array: World, program: str) -> None:
+    (array.folder / "ends").write_text("0")
+    assert array.run("judge.sbatch", program, "in.yaml", "--output-dir", "runs/one")[0] == 0
+
+
 def test_a_task_whose_time_is_up_is_queued_again(array: World) -> None:
     job = array.start("judge.sbatch", "score", "in.jsonl", "--output", "{shard}.jsonl")
     while not (array.folder / "waits").exists():
@@ -260,7 +269,7 @@ def test_a_task_whose_time_is_up_is_queued_again(array: World) -> None:
     ("arguments", "variables", "said"),
     [
         (["score", "in.jsonl"], {}, "no {shard} in the arguments"),
-        (["search", "data/"], {}, "no {shard} in the arguments"),
+        (["evaluate", "arithmetic"], {}, "no folder that tasks of evaluate share"),
         (["score", "{shard}"], {"SLURM_ARRAY_TASK_COUNT": "2"}, "set SHARDS"),
         (["score", "{shard}"], {"SHARDS": "3"}, "there is no shard 3 of 3"),
         (["score", "{shard}"], {"SLURM_ARRAY_TASK_ID": ""}, "this is for sbatch --array"),
@@ -353,6 +362,9 @@ def test_the_jobset_that_judges(tmp_path: Path) -> None:
     expected = ["score", "in.parquet", "--shard", "$(SHARD)/6", "--output", "$(SHARD).jsonl", "--model", "$$x"]
     assert container["args"] == expected
     assert container["env"][0]["name"] == "SHARD"
+    assert container["env"][2] == {"name": "JAX_NUM_PROCESSES", "value": "1"}
+    _, out, _ = world.run("gke.sh", "render", "search", "r.yaml", **GKE, HOSTS="6")
+    assert '{name: JAX_NUM_PROCESSES, value: "6"}' in out
     rules = {rule["onExitCodes"]["values"][0]: rule["action"] for rule in job["podFailurePolicy"]["rules"]}
     assert rules == {1: "FailIndex", 2: "FailJob"}
 

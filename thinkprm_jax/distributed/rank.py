@@ -31,7 +31,8 @@ def find_rank(
     its tasks) or the runtime of a TPU pod say.
 
     Args:
-      processes, process: flags; None: not given. 1 process is a process alone, whatever the environment says.
+      processes, process: flags; None: not given. 1 process (also in $JAX_NUM_PROCESSES) is a process alone,
+        whatever the environment says.
     Raises:
       UserError: half a description, or a number that is none.
     """
@@ -41,6 +42,8 @@ def find_rank(
         if not 0 <= (process or 0) < processes:
             raise UserError(f"--process is {process}, of --processes {processes} they are 0 to {processes - 1}")
         return Rank(process or 0, processes, "flags")
+    if environment.get("JAX_NUM_PROCESSES") == "1":
+        return Rank()  # alone, whatever else is said
     if "JAX_NUM_PROCESSES" in environment and "JAX_COORDINATOR_ADDRESS" not in environment:
         environment = {**environment, "JAX_COORDINATOR_ADDRESS": "localhost:1"}  # nobody is called
     launch = find_launch(environment=environment)

@@ -8,8 +8,9 @@
 #   apply RECIPE [field=value ...]    and applies it, with your current kubectl context
 #
 # With score, search, evaluate or collect in place of RECIPE the program runs on HOSTS hosts of four chips, each for
-# itself (gke_judge.yaml). Hosts of score share a folder (an --output that ends in /); else {shard} and {shards} in
-# the arguments become the number of a host and how many there are:
+# itself (gke_judge.yaml). Hosts of score (with an --output that ends in /), search, evaluate (with an --output-dir) and
+# collect share a folder; where {shard} and {shards} stand in the arguments, they become the number of a host and how
+# many there are, and each host is for itself:
 #
 #   HOSTS=4 IMAGE=... CLAIM=... train/launch/gke.sh apply score in.parquet --output judged/ --mesh auto
 #
@@ -29,11 +30,13 @@ HOSTS=${HOSTS:-4}
 verb=$1
 shift
 template=gke_jobset.yaml
+sharing=$HOSTS # how many work on one output
 case $1 in
     score | search | evaluate | collect)
         template=gke_judge.yaml
-        [[ $* == *"{shard}"* || ($1 == score && " $* " == *"/ "*) ]] \
-            || die "no {shard} in the arguments, and no --output FOLDER/ of score: all hosts would write to one place"
+        [[ $* == *"{shard}"* || $1 == search || $1 == collect || ($1 == score && " $* " == *"/ "*) || ($1 == evaluate && $* == *--output-dir*) ]] \
+            || die "no {shard} in the arguments, and no folder that hosts of $1 share: all would write to one place"
+        if [[ $* == *"{shard}"* ]]; then sharing=1; fi
         ;;
 esac
 arguments=
@@ -52,6 +55,7 @@ manifest=$(<"$(dirname "${BASH_SOURCE[0]}")/$template")
 # Quoted: since bash 5.2 an unquoted & in a replacement stands for what it replaces.
 manifest=${manifest//'${NAME}'/"$NAME"}
 manifest=${manifest//'${HOSTS}'/"$HOSTS"}
+manifest=${manifest//'${SHARING}'/"$sharing"}
 manifest=${manifest//'${IMAGE}'/"$IMAGE"}
 manifest=${manifest//'${CLAIM}'/"$CLAIM"}
 manifest=${manifest//'${ARGUMENTS}'/"[$arguments]"}

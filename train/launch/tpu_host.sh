@@ -99,11 +99,11 @@ follow() {
     exit "$(<"$HERE/status")"
 }
 
-judge() { # NUMBER HOSTS PROGRAM [argument ...]: on the chips of this host alone, whatever slice it is of
+judge() { # NUMBER SHARING PROGRAM [argument ...]: on the chips of this host alone, whatever slice it is of
     running && die "a run is under way here (process $(<"$HERE/pid")); stop or kill it first"
     prepare
     export TPU_HOST_BOUNDS=1,1,1 TPU_PROCESS_BOUNDS=1,1,1
-    export JAX_PROCESS_ID=$1 JAX_NUM_PROCESSES=$2 # score shares a folder by these two
+    export JAX_PROCESS_ID=$1 JAX_NUM_PROCESSES=$2 # programs share an output by these two
     shift 2
     exec "$HERE/venv/bin/thinkprm" "$@"
 }

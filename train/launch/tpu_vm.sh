@@ -8,7 +8,7 @@
 #   install                       the commit HEAD of this checkout, on every host
 #   run RECIPE [field=value ...]  starts it on every host and follows process 0; ends with the run's exit status
 #   keep RECIPE [field=value ...] all of these, again after every preemption, until the run is complete
-#   judge PROGRAM [argument ...]  score, search and the like: every host for itself, with a shard; again: it goes on
+#   judge PROGRAM [argument ...]  score, search and the like: all hosts on one folder, or each on a shard; again: it goes on
 #   follow                        follows process 0 again; Ctrl-C ends the following, not the run
 #   stop | kill                   a checkpoint and the end (SIGTERM) | SIGKILL on every host, for a run that hangs
 #   logs                          the last lines of every host
@@ -70,19 +70,21 @@ create() {
 
 delete() { tpu delete "$TPU_NAME" --quiet; }
 
-judge() { # PROGRAM [argument ...]: hosts of score share a folder; else {shard} is the number of one of {shards}
-    local hosts i argument mine child status=0 worst=0 children=()
-    [[ $* == *"{shard}"* || ($1 == score && " $* " == *"/ "*) ]] \
-        || die "no {shard} in the arguments, and no --output FOLDER/ of score: all hosts would write to one place"
+judge() { # PROGRAM [argument ...]: hosts share a folder, or {shard} is the number of one of {shards}, each for itself
+    local hosts i argument mine child sharing status=0 worst=0 children=()
+    [[ $* == *"{shard}"* || $1 == search || $1 == collect || ($1 == score && " $* " == *"/ "*) || ($1 == evaluate && $* == *--output-dir*) ]] \
+        || die "no {shard} in the arguments, and no folder that hosts of $1 share: all would write to one place"
     hosts=$(tpu describe "$TPU_NAME" --format='value(networkEndpoints.len())')
     [[ $hosts =~ ^[1-9][0-9]*$ ]] || die "gcloud does not say how many hosts $TPU_NAME has"
+    sharing=$hosts
+    if [[ $* == *"{shard}"* ]]; then sharing=1; fi
     for ((i = 0; i < hosts; i++)); do
         mine=()
         for argument in "$@"; do
             argument=${argument//'{shards}'/"$hosts"}
             mine+=("${argument//'{shard}'/"$i"}")
         done
-        host "$i" judge "$i" "$hosts" "${mine[@]}" &
+        host "$i" judge "$i" "$sharing" "${mine[@]}" &
         children+=($!)
     done
     for child in "${children[@]}"; do
