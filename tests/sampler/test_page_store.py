@@ -216,12 +216,12 @@ def test_settings_that_cannot_work_are_refused(make, tiny_model, mini_tokenizer,
         make(cache=None)
 
 
-def test_pages_are_taken_where_a_kernel_reads_them(tiny_model, monkeypatch):
+def test_pages_are_asked_for_and_read_by_the_kernel_where_it_takes_the_heads(tiny_model, monkeypatch):
     config = dataclasses.replace(tiny_model.config, head_dim=128)
-    assert choose_cache("auto", config, "bfloat16", [None]).kind == "rows"
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     chosen = choose_cache("auto", config, "bfloat16", [None])
-    assert (chosen.kind, chosen.attention) == ("pages", "kernel")
+    assert (chosen.kind, "never run" in chosen.reason) == ("rows", True)
+    assert choose_cache("pages", config, "bfloat16", [None]).attention == "kernel"
     chosen = choose_cache("auto", tiny_model.config, "bfloat16", [None])
     assert (chosen.kind, chosen.attention) == ("rows", "xla")
     assert "multiple of 128" in chosen.reason

@@ -38,9 +38,9 @@ def choose_cache(
 ) -> CacheChoice:
     """The cache of a sampler.
 
-    "auto" takes pages where a kernel reads them in place, which is on TPUs, for the heads and dtypes that JAX's
-    kernel takes. Elsewhere XLA would gather every row from its pages at every token, up to the end of the longest:
-    then rows are read faster, and on CPUs our own kernel reads of rows what is live.
+    "auto" takes rows. Where no kernel reads pages in place XLA would gather every row from its pages at every
+    token, up to the end of the longest; on CPUs our own kernel reads of rows what is live. On TPUs there is such a
+    kernel, but it has been interpreted and compiled, and never run: who wants it asks for pages.
 
     Args:
       requested: None: what $THINKPRM_JAX_KV_CACHE says, or "auto".
@@ -68,6 +68,4 @@ def choose_cache(
         if obstacle is not None:
             logger.info("a cache of pages, read by XLA: %s", obstacle)
         return CacheChoice("pages", attention, "asked for")
-    if obstacle is not None:
-        return CacheChoice("rows", attention, obstacle)
-    return CacheChoice("pages", attention, "a kernel reads pages in place")
+    return CacheChoice("rows", attention, obstacle or "the kernel that reads pages has never run on a TPU")
