@@ -103,7 +103,7 @@ class Sampler:
         :func:`thinkprm_jax.share_mesh`.
       cache_dtype: default the model's compute dtype.
       cache: "rows", of the length of the longest; "pages", of which every context has as many as it fills, and
-        shares those of a common beginning; "auto", pages where a kernel reads them in place (TPUs). None: what
+        shares those of a common beginning; "auto", rows (:func:`.choose_cache` says why). None: what
         $THINKPRM_JAX_KV_CACHE says, or "auto". It changes no token.
       cache_positions: tokens that a cache of pages holds in all; None: every slot at ``max_length`` and the prefix
         cache, or what the device has memory for. With fewer the youngest contexts wait while there is no room, and
