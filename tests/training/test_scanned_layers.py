@@ -89,9 +89,7 @@ def assert_equal(ours: object, theirs: object) -> None:
         np.testing.assert_array_equal(np.asarray(leaf), np.asarray(others[path]), err_msg=str(path))
 
 
-@pytest.mark.parametrize(
-    ("remat", "lora"), [("none", None), ("products", None), ("layer", None), ("layer", ADAPTERS)]
-)
+@pytest.mark.parametrize(("remat", "lora"), [("none", None), ("products", None), ("layer", ADAPTERS)])
 def test_loss_and_gradients_are_those_of_layers_one_by_one(remat: str, lora: LoraSpec | None) -> None:
     found = []
     for scan in (False, True):
