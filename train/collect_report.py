@@ -44,8 +44,10 @@ def draw_lengths(kept: Rows[Candidate]) -> bytes:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     # (whether the prefix is correct, size) -> how many; there are few sizes, however many chains.
-    tokens = Counter((candidate.correct, candidate.tokens) for candidate in kept)
-    steps = Counter((candidate.correct, len(candidate.row.prefix_steps)) for candidate in kept)
+    tokens, steps = Counter[tuple[bool, int]](), Counter[tuple[bool, int]]()
+    for candidate in kept:
+        tokens[candidate.correct, candidate.tokens] += 1
+        steps[candidate.correct, len(candidate.row.prefix_steps)] += 1
     panels = {"tokens of a chain": tokens, "steps of a prefix": steps}
     for axes, (title, counts) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         sizes = [[size for correct, size in counts if correct is wanted] for wanted in (True, False)]
