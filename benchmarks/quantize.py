@@ -3,6 +3,7 @@
     python benchmarks/quantize.py labels MODEL [FILE] [--items 1000]    verdicts in eight bits and in --dtype
     python benchmarks/quantize.py logits MODEL FILE [--items 12]        divergence of next-token probabilities
     python benchmarks/quantize.py memory MODEL FILE [--items 4]         the peak of `thinkprm score`
+    python benchmarks/quantize.py cycles [--topology v5e:2x2]           a TPU compiler's estimate; needs libtpu
 
 FILE has ProcessBench's rows (`problem`, `steps`); without it, solutions of the bundled models' task are judged, of
 problems that they never saw. ``logits`` is teacher-forced on problems and steps, by our
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinkprm_jax.arithmetic.task import example
+from thinkprm_jax.model.quantization import Quantization
 
 LONGEST = 256  # tokens of a text whose logits are compared
 PEAK_OF = """
@@ -177,6 +179,29 @@ def peak(given: Path, output: Path, arguments: argparse.Namespace, options: list
     return int(done.stdout.split()[-1]) / 1024
 
 
+def show_cycles(arguments: argparse.Namespace) -> None:
+    """A greedy decode step as of ``benchmarks/sampling.py``: 64 slots of 2,048 positions."""
+    import os
+
+    import sampling
+    from jax.experimental import topologies
+
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # outside Google's cloud nobody answers
+    device = topologies.get_topology_desc(arguments.topology, "tpu").devices[0]
+    config = sampling.shape_config(arguments.shape)
+    table = Table(title=f"{arguments.shape}, {device.device_kind}: a decode step by the compiler's estimate")
+    for column in ("weights", "cycles", "ms"):
+        table.add_column(column, justify="right")
+    kinds: tuple[Quantization | None, ...] = (None, "int8")
+    for kind in kinds:
+        text = sampling.compile_decode(config, device, sampling.SETTINGS[0], 64, 2_048, kind)
+        program = sampling.HloProgram(text)
+        cycles = program.cycles(program.loop()[0], min)
+        rate = sampling.CYCLES_PER_SECOND.get(device.device_kind)
+        table.add_row(kind or "bfloat16", f"{cycles:,.0f}", f"{1e3 * cycles / rate:.2f}" if rate else "-")
+    Console(width=100).print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -194,6 +219,10 @@ def main() -> None:
         command.add_argument("--max-length", type=int, default=2_048)
         command.add_argument("--max-gen-tokens", type=int, dest="new")
         command.set_defaults(show=show)
+    command = commands.add_parser("cycles")
+    command.add_argument("--topology", default="v5e:2x2")
+    command.add_argument("--shape", default="1.5b")
+    command.set_defaults(show=show_cycles)
     arguments = parser.parse_args()
     arguments.show(arguments)
 

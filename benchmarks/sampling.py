@@ -38,6 +38,7 @@ from thinkprm_jax.checkpoint.huggingface import load_model
 from thinkprm_jax.model.cache import KVCache
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.quantization import Quantization
 from thinkprm_jax.sampler import Sampler
 from thinkprm_jax.sampler.device import Controls, device_functions
 from thinkprm_jax.sampler.request import MAX_STOP_IDS, MAX_WATCHED
@@ -199,14 +200,22 @@ def topology(name: str, slots: int, context: int, shape: str) -> None:
     CONSOLE.print(table)
 
 
-def compile_decode(config: ModelConfig, device: jax.Device, setting: Setting, slots: int, context: int) -> str:
+def compile_decode(
+    config: ModelConfig,
+    device: jax.Device,
+    setting: Setting,
+    slots: int,
+    context: int,
+    quantization: Quantization | None = None,
+) -> str:
     """The HLO text of a decode call with constant sampling settings, so that what they do not need is gone."""
     place = jax.sharding.SingleDeviceSharding(device)
 
     def placed(tree: object) -> object:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
-    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16, dtype=jnp.bfloat16))
+    kinds = {"param_dtype": jnp.bfloat16, "dtype": jnp.bfloat16, "quantization": quantization}
+    model = nnx.eval_shape(lambda: Decoder(config, rngs=nnx.Rngs(0), **kinds))
     graph, parameters = nnx.split(model)
     decode = device_functions(graph, None, CHUNK).decode
     cache = jax.eval_shape(lambda: KVCache.zeros(config, slots, context, CHUNK, jnp.bfloat16))
@@ -234,6 +243,7 @@ def empty_controls(slots: int) -> Controls:
         "top_p": real,
         "keys": np.zeros((slots, 2), np.uint32),
         "leave_below": np.zeros((), np.int32),
+        "drafts": None,
     }
     return Controls(**{field.name: values.get(field.name, integer) for field in dataclasses.fields(Controls)})
 
