@@ -51,8 +51,9 @@ def verdict_callback(
 ) -> VerdictCallback:
     """A function (state, step) -> figures: one greedy chain for the solution of each of ``chains``.
 
-    Weights are used where they are, in the dtype of training, adapters beside their maps; nothing is copied, and
-    nothing is compiled again when the next state comes. Between calls it holds neither weights nor a cache.
+    Weights are used where they are, in the dtype of training, adapters beside their maps; of layers that training
+    holds as one array (``model.scan_layers``) there is a copy by layer meanwhile. Nothing is compiled again when
+    the next state comes. Between calls it holds neither weights nor a cache.
 
     Args:
       decoder: the model of a training state. abstract_state: shapes, dtypes and shardings of such a state.
