@@ -274,8 +274,8 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         if name.startswith("thinkprm_jax"):
             command = [
                 sys.executable, "-m", "thinkprm_jax.cli", "score", str(rows), "--output", str(out), "--model",
-                str(files / "hf"), "--temperature", "0.6", "--slots", str(SLOTS), "--seed", "0", "--dtype", options.dtype,
-                *settings,
+                str(files / "hf"), "--temperature", "0.6", "--slots", str(SLOTS), "--seed", "0",
+                "--dtype", options.dtype, *settings,
                 *options.ours,
             ]  # fmt: skip
         else:
