@@ -167,6 +167,20 @@ def test_the_part_of_a_dead_process_goes_on_where_it_was(tmp_path, others_are_de
     assert numbers(tmp_path / "out") == list(range(20))
 
 
+def test_nothing_is_left_of_who_died_behind_the_last_row_of_its_part(tmp_path, others_are_dead):
+    one, work = opened(tmp_path / "out"), tmp_path / "out" / ".job" / "work"
+    for index in one.missing:
+        one.add(index, row(index))
+        if index == 4:
+            break
+    (work / "00000.0001.jsonl.waiting").write_text("")  # it dies between the part's name and this
+    die(one)
+    with opened(tmp_path / "out") as two:
+        assert fill(two) == list(range(5, 20))
+    assert not list(work.iterdir())
+    assert numbers(tmp_path / "out") == list(range(20))
+
+
 def test_a_process_that_was_taken_for_dead_harms_nobody(tmp_path):
     now = [0.0]
     one = opened(tmp_path / "out", lease=60)

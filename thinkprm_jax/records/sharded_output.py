@@ -247,6 +247,14 @@ class ShardedOutput(Generic[Kind]):
             for ending in ("", ".waiting", ".index", *self._plan.beside):
                 remove_lines(work.with_name(work.name + ending))
 
+    def _clear_all(self) -> None:
+        """Every part is done: what is left is of processes that died behind the last row of theirs."""
+        folder = self._job / "work"
+        for name in [place.name for place in folder.iterdir()] if folder.is_dir() else []:
+            place = folder / name
+            if place.is_file():
+                place.unlink(missing_ok=True)
+
     # All processes
 
     def _look(self) -> None:
@@ -311,6 +319,8 @@ class ShardedOutput(Generic[Kind]):
         try:
             for shard in list(self._mine.values()):
                 shard.output.close()
+            if len(self._done) == len(self._ranges):
+                self._clear_all()
         finally:
             self._mine.clear()
             self._claims.close()
