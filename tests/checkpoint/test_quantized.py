@@ -16,6 +16,7 @@ from thinkprm_jax.checkpoint.quantized import quantize_decoder
 from thinkprm_jax.cli import main as thinkprm
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.decoder import Decoder
+from thinkprm_jax.model.lora import LoraSpec
 from thinkprm_jax.model.quantization import quantize
 from thinkprm_jax.sampler import Sampler
 
@@ -72,6 +73,11 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     model, tokenizer = load_model(folder, quantize="int8")
     with pytest.raises(UserError, match="int8 already"):
         quantize_decoder(model)
+    adapted = Decoder(
+        model.config, rngs=nnx.Rngs(0), lora=LoraSpec(rank=2, alpha=4.0, targets=("down_proj",), dropout=0.0)
+    )
+    with pytest.raises(UserError, match="merge them first"):
+        quantize_decoder(adapted)
     with pytest.raises(UserError, match="cannot be saved"):
         save_model(model, tokenizer, tmp_path / "copy")
     with pytest.raises(UserError, match="quantize is 'int3'"):

@@ -36,7 +36,7 @@ from thinkprm_jax.checkpoint.formats.gguf_config import read_gguf_config
 from thinkprm_jax.checkpoint.formats.registry import find_format
 from thinkprm_jax.checkpoint.names import HEAD, StoredTensor, stored_tensors
 from thinkprm_jax.checkpoint.pieces import reading_threads
-from thinkprm_jax.checkpoint.quantized import QuantizedTensor, inputs_axis
+from thinkprm_jax.checkpoint.quantized import QuantizedTensor
 from thinkprm_jax.checkpoint.safetensors_io import TensorToWrite
 from thinkprm_jax.checkpoint.weights import (
     BUNDLED,
@@ -54,7 +54,7 @@ from thinkprm_jax.errors import UserError, reading
 from thinkprm_jax.model.config import ModelConfig
 from thinkprm_jax.model.decoder import Decoder
 from thinkprm_jax.model.fields import Fields
-from thinkprm_jax.model.parameters import parameter_shapes
+from thinkprm_jax.model.parameters import parameter_shapes, scale_axes
 from thinkprm_jax.model.quantization import SUFFIX, Quantization
 from thinkprm_jax.records.files import write_json
 from thinkprm_jax.runtime import refuse_forked
@@ -153,7 +153,7 @@ def load_decoder(
             numbers = QuantizedTensor(weights, tensor, leaf.shape, pool)
             loaded.append((path, leaf.replace(_place(numbers.whole, leaf.shape, tensor.axes, mesh, counts))))
             path, leaf = scaled
-            axes = tensor.axes[1 - inputs_axis(tensor.path) :][:1]
+            axes = scale_axes(tensor.path, tensor.axes)
             loaded.append((path, leaf.replace(_place(numbers.scale, leaf.shape, axes, mesh, counts))))
     return nnx.merge(graph, nnx.from_flat_state(loaded))
 

@@ -14,10 +14,10 @@ from flax import nnx
 from thinkprm_jax.checkpoint.files import ADAPTER_CONFIG, CONFIG, listed
 from thinkprm_jax.checkpoint.huggingface import load_decoder, read_model_config
 from thinkprm_jax.checkpoint.names import ignorable, stored_tensors
-from thinkprm_jax.checkpoint.quantized import inputs_axis
 from thinkprm_jax.checkpoint.weights import BUNDLED, find_model
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.config import ModelConfig
+from thinkprm_jax.model.parameters import inputs_axis
 from thinkprm_jax.model.quantization import SUFFIX, Quantization, quantize
 
 Folder = str | Path

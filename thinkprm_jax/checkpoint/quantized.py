@@ -6,7 +6,6 @@ devices; a part of the outputs at a time, so that the host never holds a matrix 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -17,12 +16,12 @@ from thinkprm_jax.checkpoint.names import StoredTensor
 from thinkprm_jax.checkpoint.weights import Weights
 from thinkprm_jax.errors import UserError
 from thinkprm_jax.model.decoder import Decoder
-from thinkprm_jax.model.parameters import quantized_paths
+from thinkprm_jax.model.linear import Linear
+from thinkprm_jax.model.parameters import inputs_axis, quantized_paths
 from thinkprm_jax.model.quantization import SUFFIX, Quantization, quantize
 
 _PART_BYTES = 2**25  # of float32 at a time
 _BLOCK = 2**18  # numbers that a thread quantises at a time
-Piece = Callable[[tuple[slice, ...]], np.ndarray]
 
 
 class QuantizedTensor:
@@ -82,15 +81,12 @@ class QuantizedTensor:
         list(self._pool.map(part, range(0, count, step)))
 
 
-def inputs_axis(path: str) -> int:
-    """The axis of a quantised parameter over which products are summed."""
-    return 1 if path == "embed.embedding" else 0
-
-
 def quantize_decoder(model: Decoder, quantization: Quantization = "int8") -> Decoder:
     """A decoder with the same weights in eight bits; the rest is shared with ``model``.
 
     Example:
+
+        from thinkprm_jax.checkpoint.quantized import quantize_decoder
 
         model, tokenizer = load_model("mini")
         small = quantize_decoder(model)
@@ -101,7 +97,7 @@ def quantize_decoder(model: Decoder, quantization: Quantization = "int8") -> Dec
     """
     if model.quantization is not None:
         raise UserError(f"the model's weights are {model.quantization} already")
-    if any(layer.attention.query.lora is not None or layer.mlp.gate.lora is not None for layer in model.layers):
+    if any(isinstance(part, Linear) and part.lora is not None for _, part in nnx.iter_graph(model)):
         raise UserError("a model with adapters cannot be quantised: merge them first")
     values = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     for path in quantized_paths(list(values)):

@@ -73,8 +73,18 @@ def parameter_axes(
             axes[f"{layer}.{name}.scale"] = (None,)
     if quantization is not None:
         for path in quantized_paths(axes):
-            axes[path + SUFFIX] = axes[path][:1] if path == "embed.embedding" else axes[path][1:]
+            axes[path + SUFFIX] = scale_axes(path, axes[path])
     return axes
+
+
+def inputs_axis(path: str) -> int:
+    """The axis of a quantised parameter over which products are summed."""
+    return 1 if path == "embed.embedding" else 0
+
+
+def scale_axes(path: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """Logical axes of its scales, by its own: that of the outputs."""
+    return (axes[1 - inputs_axis(path)],)
 
 
 def quantized_paths(paths: Iterable[str]) -> list[str]:
